@@ -1,0 +1,85 @@
+/**
+ * Named places where a test kills, delays or fails the process: `VFERRY_FAIL_POINTS="log.before-sync=kill@3,upload.after-put=error"`.
+ * An action is `kill` (SIGKILL to self), `error` (throws an ApplianceError `fail-point`), or `delay:MS`; `@N` means at the N-th hit (default 1st);
+ * `delay` and `error` apply from the N-th hit on when written `@N+`. Without the variable a hit costs one truthiness test.
+ *
+ * Every name is listed in FAIL_POINTS; the crash test enumerates the list and fails when one was never hit.
+ */
+import { ApplianceError } from './errors.ts';
+
+export const FAIL_POINTS = [
+  'log.before-write',
+  'log.after-write',
+  'log.after-sync',
+  'log.segment-created',
+  'log.before-seal',
+  'log.after-seal',
+  'upload.before-put',
+  'upload.after-put',
+  'root.before-update',
+  'root.after-update',
+  'checkpoint.before-put',
+  'checkpoint.after-put',
+  'release.before-rename',
+  'release.after-rename',
+  'recovery.before-scan',
+  'recovery.after-close',
+  'recovery.before-open',
+  'registry.before-commit',
+  'registry.after-commit',
+  'object.before-claim',
+  'object.after-claim',
+  'flip.after-registry',
+  'remove.after-registry',
+  'reclaim.before-delete',
+  'reclaim.after-delete',
+] as const;
+export type FailPoint = (typeof FAIL_POINTS)[number];
+
+interface Action {
+  readonly kind: 'kill' | 'error' | 'delay';
+  readonly delayMs: number;
+  readonly hit: number;
+  readonly onwards: boolean;
+  hits: number;
+}
+
+function parse(text: string): Map<string, Action> {
+  const actions = new Map<string, Action>();
+  for (const part of text.split(',').filter((entry) => entry !== '')) {
+    const match = /^([a-z.-]+)=(kill|error|delay:(\d+))(?:@(\d+)(\+)?)?$/.exec(part);
+    if (match === null || !(FAIL_POINTS as readonly string[]).includes(match[1] ?? '')) {
+      throw new ApplianceError('fail-point-syntax', `VFERRY_FAIL_POINTS: "${part}" is not NAME=kill|error|delay:MS[@N[+]] with a known NAME`);
+    }
+    const kind = match[2]?.startsWith('delay') === true ? 'delay' : match[2] === 'kill' ? 'kill' : 'error';
+    actions.set(match[1] ?? '', { kind, delayMs: Number(match[3] ?? 0), hit: Number(match[4] ?? 1), onwards: match[5] === '+', hits: 0 });
+  }
+  return actions;
+}
+
+const environment = process.env['VFERRY_FAIL_POINTS'] ?? '';
+const actions: Map<string, Action> | null = environment === '' ? null : parse(environment);
+
+/** Marks a fail point. Free when no fail point is set. @throws ApplianceError `fail-point` when told to. */
+export function failPoint(name: FailPoint): void {
+  if (actions !== null) hit(name, actions);
+}
+
+function hit(name: FailPoint, table: Map<string, Action>): void {
+  const action = table.get(name);
+  if (action === undefined) return;
+  action.hits += 1;
+  if (action.hits !== action.hit && !(action.onwards && action.hits > action.hit)) return;
+  switch (action.kind) {
+    case 'kill':
+      process.kill(process.pid, 'SIGKILL');
+      // SIGKILL is delivered before the system call returns to user code of this thread, but be sure.
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10_000);
+      return;
+    case 'delay':
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, action.delayMs);
+      return;
+    case 'error':
+      throw new ApplianceError('fail-point', `fail point ${name} was told to fail`);
+  }
+}

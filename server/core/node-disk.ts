@@ -1,0 +1,105 @@
+import * as fs from 'node:fs';
+import { dirname } from 'node:path';
+
+import type { Disk, DiskFile } from './disk.ts';
+import { ApplianceError } from './errors.ts';
+
+/** Up to this many bytes a write goes into the page cache at once: cheaper than a trip through the thread pool (toolchain.md 7). */
+const SYNC_WRITE_BYTES_MAX = 64 * 1024;
+
+class NodeDiskFile implements DiskFile {
+  readonly path: string;
+  readonly #fd: number;
+
+  constructor(path: string, fd: number) {
+    this.path = path;
+    this.#fd = fd;
+  }
+
+  size(): Promise<number> {
+    return fs.promises.stat(this.path).then((stat) => stat.size);
+  }
+
+  write(offsetBytes: number, buffers: readonly Uint8Array[], done: (error: Error | null) => void): void {
+    let total = 0;
+    for (const buffer of buffers) total += buffer.byteLength;
+    if (total <= SYNC_WRITE_BYTES_MAX) {
+      let error: Error | null = null;
+      try {
+        const written = fs.writevSync(this.#fd, buffers as Uint8Array[], offsetBytes);
+        // A short write is not an error to the system (toolchain.md 7): the next byte would have met ENOSPC.
+        if (written !== total) error = shortWrite(this.path, offsetBytes, written, total);
+      } catch (thrown) {
+        error = thrown as Error;
+      }
+      done(error);
+      return;
+    }
+    fs.writev(this.#fd, buffers as Uint8Array[], offsetBytes, (error, written) => {
+      if (error !== null) done(error);
+      else done(written === total ? null : shortWrite(this.path, offsetBytes, written, total));
+    });
+  }
+
+  sync(done: (error: Error | null) => void): void {
+    fs.fdatasync(this.#fd, done);
+  }
+
+  read(offsetBytes: number, target: Uint8Array, done: (error: Error | null, bytesRead: number) => void): void {
+    fs.read(this.#fd, target, 0, target.byteLength, offsetBytes, (error, bytesRead) => {
+      if (error !== null || bytesRead === target.byteLength || bytesRead === 0) done(error, bytesRead);
+      else {
+        // A short read before the end of the file is legal (a signal, a limit of one call): ask for the rest.
+        this.read(offsetBytes + bytesRead, target.subarray(bytesRead), (next, more) => done(next, bytesRead + more));
+      }
+    });
+  }
+
+  truncate(sizeBytes: number): Promise<void> {
+    return new Promise((resolve, reject) => fs.ftruncate(this.#fd, sizeBytes, (error) => (error === null ? resolve() : reject(error))));
+  }
+
+  close(): Promise<void> {
+    return new Promise((resolve, reject) => fs.close(this.#fd, (error) => (error ? reject(error) : resolve())));
+  }
+}
+
+function shortWrite(path: string, offsetBytes: number, written: number, total: number): Error {
+  return new ApplianceError(
+    'ENOSPC',
+    `wrote ${written} of ${total} bytes at ${offsetBytes} of ${path}: no space left; free space on this file system`,
+  );
+}
+
+function open(path: string, flags: number): Promise<DiskFile> {
+  return new Promise((resolve, reject) =>
+    fs.open(path, flags, 0o600, (error, fd) => (error === null ? resolve(new NodeDiskFile(path, fd)) : reject(error))),
+  );
+}
+
+/** The machine's file system. */
+export const nodeDisk: Disk = {
+  open: (path, mode) => open(path, mode === 'read' ? fs.constants.O_RDONLY : fs.constants.O_RDWR),
+  create: (path) => open(path, fs.constants.O_RDWR | fs.constants.O_CREAT | fs.constants.O_EXCL),
+  rename: (from, to) => fs.promises.rename(from, to),
+  unlink: (path) => fs.promises.unlink(path),
+  list: (directory) => fs.promises.readdir(directory),
+  async makeDirectory(directory) {
+    const first = await fs.promises.mkdir(directory, { recursive: true });
+    if (first === undefined) return;
+    // The new entries live in the parents, up to the parent of the first directory made.
+    for (let path = directory; path.length >= first.length; path = dirname(path)) await this.syncDirectory(dirname(path));
+  },
+  async syncDirectory(directory) {
+    const handle = await fs.promises.open(directory, 'r');
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  },
+  async space(path) {
+    const stat = await fs.promises.statfs(path);
+    return { freeBytes: stat.bavail * stat.bsize, totalBytes: stat.blocks * stat.bsize };
+  },
+};
