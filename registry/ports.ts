@@ -12,9 +12,12 @@
  * - Outcomes that a caller must branch on are unions. Environment failures reject with ApplianceError: `registry-unavailable` (retryable, had no
  *   effect or an unknown one: ask again with the same operation id), `registry-corrupt`, `registry-no-space`, `incarnation-dead` (the caller's
  *   incarnation was replaced or marked dead: it must stop), `generation-changed`.
+ * - Reads answer at once where the registry can (SQLite always; `MaybePromise`), else with a promise. A read that starts after a verb's promise
+ *   resolved sees that verb. Reads fail (throw or reject) with `registry-corrupt`, `registry-unavailable`.
  * - Inodes handed out are snapshots, never mutated. Names are bytes, copied.
  */
 import type { FileId, Incarnation, ObjectUuid, RouterId, Term } from '../server/core/ids.ts';
+import type { MaybePromise } from '../server/core/maybe-promise.ts';
 import type { Timestamp } from '../server/core/time.ts';
 import type { Inode, InodeChanges, InodeClass } from './inode.ts';
 
@@ -48,6 +51,15 @@ export interface NewInode {
 
 /** `stale`: no live inode of that number and generation. `not-directory`: it is none. Common to verbs that name a directory. */
 export type DirectoryRefusal = { readonly kind: 'stale' } | { readonly kind: 'not-directory'; readonly inode: Inode };
+
+export type LookupOutcome =
+  | { readonly kind: 'found'; readonly inode: Inode; readonly directory: Inode }
+  | { readonly kind: 'absent'; readonly directory: Inode }
+  | DirectoryRefusal;
+
+export type EntriesOutcome =
+  /** `eof`: no entry follows the last one given. */
+  { readonly kind: 'entries'; readonly directory: Inode; readonly entries: readonly NamedEntry[]; readonly eof: boolean } | DirectoryRefusal;
 
 export type CreateOutcome =
   | { readonly kind: 'created'; readonly inode: Inode; readonly directory: DirectoryChange }
@@ -121,18 +133,11 @@ export interface Namespace {
   readonly inlineBytesMax: number;
 
   /** The live inode with this number and, if not null, this generation; null when there is none. */
-  inode(fileid: FileId, inodeGeneration: number | null): Promise<Inode | null>;
+  inode(fileid: FileId, inodeGeneration: number | null): MaybePromise<Inode | null>;
   /** Plain names only ("." and ".." are the caller's). Both inodes are of one instant. */
-  lookup(
-    directory: FileId,
-    name: Uint8Array,
-  ): Promise<{ kind: 'found'; inode: Inode; directory: Inode } | { kind: 'absent'; directory: Inode } | DirectoryRefusal>;
+  lookup(directory: FileId, name: Uint8Array): MaybePromise<LookupOutcome>;
   /** Entries with cookie > `afterCookie` in cookie order, at most `limit`; costs O(limit + log n). */
-  entries(
-    directory: FileId,
-    afterCookie: number,
-    limit: number,
-  ): Promise<{ kind: 'entries'; directory: Inode; entries: NamedEntry[]; eof: boolean } | DirectoryRefusal>;
+  entries(directory: FileId, afterCookie: number, limit: number): MaybePromise<EntriesOutcome>;
 
   createFile(mutation: Mutation, directory: FileId, name: Uint8Array, file: NewInode): Promise<CreateOutcome>;
   createDirectory(
@@ -174,7 +179,7 @@ export interface Namespace {
     batch: readonly { fileid: FileId; term: Term; sizeBytes: number; usedBytes: number; atime: Timestamp; mtime: Timestamp; ctime: Timestamp }[],
   ): Promise<void>;
 
-  usage(): Promise<PoolUsage>;
+  usage(): MaybePromise<PoolUsage>;
   /** Unlinked inodes with class file or volume, fileid > `after`: their data waits for deletion. `sinceMs` = wall clock of the unlink. */
   tombstones(after: FileId, limit: number): Promise<{ inode: Inode; sinceMs: number }[]>;
   /** Forgets a tombstone whose data is gone, and its owner record. Idempotent. */
@@ -232,7 +237,7 @@ export type OwnerOutcome =
   | { readonly kind: 'gone' };
 
 export interface Ownership {
-  owner(fileid: FileId): Promise<OwnerRecord | null>;
+  owner(fileid: FileId): MaybePromise<OwnerRecord | null>;
   /** Records of `router` with fileid > `after` in fileid order. */
   ownedBy(router: RouterId, after: FileId, limit: number): Promise<OwnerRecord[]>;
   /**
