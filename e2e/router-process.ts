@@ -1,0 +1,243 @@
+/**
+ * A vferry router as a child process: what tests start, kill and start again. It runs the same command as a person does
+ * (`node server/main.ts serve`), knows nothing of the router's inside, and is always ended by pid.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+
+import { run } from './command.ts';
+import { freePorts } from './free-port.ts';
+
+const REPOSITORY = join(import.meta.dirname, '..');
+/** Node 24, whatever started the tests. */
+const NODE = process.execPath;
+const MAIN = join(REPOSITORY, 'server', 'main.ts');
+
+export interface RouterOptions {
+  /** Exists already and belongs to the caller, so that it survives this process. */
+  readonly dataDirectory: string;
+  /** More `VFERRY_*` settings, for the whole life of this object (see also `start`). */
+  readonly environment?: Readonly<Record<string, string>>;
+  /** More flags behind the usual ones. */
+  readonly flags?: readonly string[];
+  /** Default: two free ports. In a network namespace of its own: 2049 and 8080. */
+  readonly ports?: { readonly nfs: number; readonly admin: number };
+  /** Default false: no port mapper, `--no-portmap`. */
+  readonly portMapper?: boolean;
+  /** A command that runs what follows it and keeps its pid, e.g. `NetworkNamespace.prefix`. */
+  readonly prefix?: readonly string[];
+  /** True when the admin port is reachable through `prefix` only. */
+  readonly privateNetwork?: boolean;
+  readonly vpool?: string;
+  readonly readyTimeoutMs?: number;
+}
+
+export interface Exit {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+}
+
+export interface HttpAnswer {
+  readonly status: number;
+  readonly body: string;
+}
+
+export class RouterProcess implements AsyncDisposable {
+  readonly dataDirectory: string;
+  readonly nfsPort: number;
+  readonly adminPort: number;
+  readonly vpool: string;
+  readonly #options: RouterOptions;
+  #child: ChildProcess | null = null;
+  #exit: Promise<Exit> | null = null;
+  #log = '';
+  /** Milliseconds from spawn to the first 200 of /readyz of the last start. */
+  startedInMs = 0;
+
+  private constructor(options: RouterOptions, nfsPort: number, adminPort: number) {
+    this.#options = options;
+    this.dataDirectory = options.dataDirectory;
+    this.nfsPort = nfsPort;
+    this.adminPort = adminPort;
+    this.vpool = options.vpool ?? 'vpool1';
+  }
+
+  /** A router that is not started yet. */
+  static async create(options: RouterOptions): Promise<RouterProcess> {
+    if (options.ports !== undefined) return new RouterProcess(options, options.ports.nfs, options.ports.admin);
+    const [nfsPort, adminPort] = await freePorts(2);
+    return new RouterProcess(options, nfsPort ?? 0, adminPort ?? 0);
+  }
+
+  /** A started and ready router whose log is shown when the test fails, and which ends with the test. */
+  static async forTest(t: TestContext, options: RouterOptions): Promise<RouterProcess> {
+    const router = await RouterProcess.create(options);
+    t.after(async () => {
+      if (!passed(t)) t.diagnostic(`log of the router:\n${router.logTail()}`);
+      await router[Symbol.asyncDispose]();
+    });
+    await router.start();
+    return router;
+  }
+
+  /** All it wrote on standard output and error, over all its starts. */
+  get log(): string {
+    return this.#log;
+  }
+
+  logTail(): string {
+    return this.#log.slice(-8000);
+  }
+
+  get running(): boolean {
+    return this.#child !== null && this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
+  get pid(): number {
+    const pid = this.#child?.pid;
+    if (pid === undefined) throw new Error('the router is not started');
+    return pid;
+  }
+
+  /**
+   * Starts it and waits until it is ready. `environment` holds for this start only.
+   * @throws Error with the log when it exits or is not ready in time (it is killed then).
+   */
+  async start(environment: Readonly<Record<string, string>> = {}): Promise<void> {
+    this.launch(environment);
+    const outcome = await this.waitReady();
+    if (outcome === 'ready') return;
+    throw new Error(`the router exited (${JSON.stringify(outcome)}) instead of getting ready:\n${this.logTail()}`);
+  }
+
+  /** Spawns it without waiting: for starts that are meant to die, or to be slow. */
+  launch(environment: Readonly<Record<string, string>> = {}): void {
+    if (this.running) throw new Error('the router runs already');
+    const command = [...(this.#options.prefix ?? []), NODE, MAIN, 'serve', ...this.#flags()];
+    const [program, ...args] = command;
+    if (program === undefined) throw new Error('no command');
+    const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('VFERRY_') && !name.startsWith('NODE_')));
+    const child = spawn(program, args, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      cwd: tmpdir(),
+      env: { ...inherited, ...this.#options.environment, ...environment },
+    });
+    this.#log += `--- start ${JSON.stringify(environment)}\n`;
+    const append = (chunk: Buffer): void => {
+      this.#log += chunk.toString();
+      // A bound, so that a soak of hours does not eat the memory of the test.
+      if (this.#log.length > 4_000_000) this.#log = this.#log.slice(-2_000_000);
+    };
+    child.stdout.on('data', append);
+    child.stderr.on('data', append);
+    const { promise, resolve, reject } = Promise.withResolvers<Exit>();
+    child.once('error', reject);
+    child.once('close', (code, signal) => resolve({ code, signal }));
+    promise.catch(() => undefined);
+    this.#child = child;
+    this.#exit = promise;
+  }
+
+  #flags(): string[] {
+    const flags = ['--data', this.dataDirectory, '--listen', '127.0.0.1', '--nfs-port', String(this.nfsPort), '--admin-port', String(this.adminPort)];
+    flags.push('--vpool', this.vpool);
+    if (this.#options.portMapper !== true) flags.push('--no-portmap');
+    return [...flags, ...(this.#options.flags ?? [])];
+  }
+
+  /** Waits for /readyz to answer 200, or for the exit of the process. @throws Error when neither happens in time. */
+  async waitReady(timeoutMs = this.#options.readyTimeoutMs ?? 30_000): Promise<'ready' | Exit> {
+    const child = this.#child;
+    if (child === null) throw new Error('the router is not started');
+    const started = performance.now();
+    for (;;) {
+      if (child.exitCode !== null || child.signalCode !== null) return await this.exited();
+      const answer = await this.http('/readyz').catch(() => null);
+      if (answer?.status === 200) {
+        this.startedInMs = performance.now() - started;
+        return 'ready';
+      }
+      if (performance.now() - started > timeoutMs) {
+        const last = answer === null ? 'no answer' : `${answer.status} ${answer.body}`;
+        await this.kill();
+        throw new Error(`the router was not ready after ${timeoutMs} ms; /readyz: ${last}\n${this.logTail()}`);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+
+  /** How the present or last process ended, as soon as it has. */
+  async exited(): Promise<Exit> {
+    if (this.#exit === null) throw new Error('the router is not started');
+    return await this.#exit;
+  }
+
+  /** kill -9 by default; returns when the process is gone. No error when it is gone already. */
+  async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<Exit | null> {
+    if (this.#child === null) return null;
+    if (this.running) this.#child.kill(signal);
+    return await this.exited();
+  }
+
+  /** A clean stop as systemd does it. @throws Error unless it exits 0 within `timeoutMs`. */
+  async stop(timeoutMs = 10_000): Promise<void> {
+    if (this.#child === null) return;
+    this.#child.kill('SIGTERM');
+    const { promise, resolve } = Promise.withResolvers<null>();
+    const timer = setTimeout(() => resolve(null), timeoutMs);
+    const exit = await Promise.race([this.exited(), promise]);
+    clearTimeout(timer);
+    if (exit === null) {
+      await this.kill();
+      throw new Error(`the router did not stop within ${timeoutMs} ms after SIGTERM:\n${this.logTail()}`);
+    }
+    if (exit.code !== 0) throw new Error(`the router stopped with ${JSON.stringify(exit)}:\n${this.logTail()}`);
+  }
+
+  /** GET on the admin port. */
+  async http(path: string): Promise<HttpAnswer> {
+    const url = `http://127.0.0.1:${this.adminPort}${path}`;
+    if (this.#options.privateNetwork === true) return await httpThrough(this.#options.prefix ?? [], url);
+    const response = await fetch(url, { signal: AbortSignal.timeout(5000) });
+    return { status: response.status, body: await response.text() };
+  }
+
+  /** Waits until /readyz answers as `wanted` says. @throws Error with the last answer when it does not in time. */
+  async waitForReadyz(wanted: (answer: HttpAnswer) => boolean, timeoutMs: number): Promise<HttpAnswer> {
+    const started = performance.now();
+    for (;;) {
+      const answer = await this.http('/readyz').catch((error: unknown) => ({ status: 0, body: String(error) }));
+      if (wanted(answer)) return answer;
+      if (performance.now() - started > timeoutMs) {
+        throw new Error(`/readyz after ${timeoutMs} ms: ${answer.status} ${answer.body}\n${this.logTail()}`);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+
+  /** Resident memory in bytes now (VmRSS) and at most so far (VmHWM). */
+  memory(): { readonly residentBytes: number; readonly peakBytes: number } {
+    const status = readFileSync(`/proc/${this.pid}/status`, 'latin1');
+    const read = (key: string): number => Number(new RegExp(`^${key}:\\s+(\\d+) kB`, 'm').exec(status)?.[1] ?? Number.NaN) * 1024;
+    return { residentBytes: read('VmRSS'), peakBytes: read('VmHWM') };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill();
+  }
+}
+
+/** Whether the test body of `t` ended well; for `after` hooks. Node 24 has it, its types not yet. */
+export function passed(t: TestContext): boolean {
+  return (t as TestContext & { readonly passed: boolean }).passed;
+}
+
+/** fetch from inside another network namespace: a short-lived Node, since this process cannot enter it. */
+async function httpThrough(prefix: readonly string[], url: string): Promise<HttpAnswer> {
+  const program = `fetch(${JSON.stringify(url)}).then(async (r) => console.log(JSON.stringify({ status: r.status, body: await r.text() })))`;
+  const result = await run([...prefix, NODE, '-e', program], { timeoutMs: 10_000 });
+  return JSON.parse(result.stdout.toString()) as HttpAnswer;
+}

@@ -1,0 +1,19 @@
+/** A temporary directory that is gone when its scope ends. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+export interface Scratch extends AsyncDisposable {
+  readonly path: string;
+}
+
+/** Creates `/tmp/vferry-<name>-XXXXXX`; removed with everything in it on disposal. */
+export async function scratchDirectory(name: string): Promise<Scratch> {
+  const path = await mkdtemp(join(tmpdir(), `vferry-${name}-`));
+  return {
+    path,
+    async [Symbol.asyncDispose](): Promise<void> {
+      await rm(path, { recursive: true, force: true, maxRetries: 3 });
+    },
+  };
+}
