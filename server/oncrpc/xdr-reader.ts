@@ -92,7 +92,7 @@ export class XdrReader {
   /** `countBytes` bytes of fixed-length opaque, and its padding to a multiple of four (RFC 4506 §4.9). The padding's value is not looked at. */
   fixed(countBytes: number): Buffer {
     const at = this.#position;
-    const padded = (countBytes + 3) & ~3;
+    const padded = countBytes + (-countBytes & 3);
     if (this.#end - at >= padded) {
       this.#position = at + padded;
       return this.#chunk.subarray(at, at + countBytes);
@@ -121,7 +121,7 @@ export class XdrReader {
   opaqueChunks(maxBytes: number): OpaqueChunks {
     const countBytes = this.uint32();
     if (countBytes > maxBytes) throw new XdrError('too-long');
-    const padded = (countBytes + 3) & ~3;
+    const padded = countBytes + (-countBytes & 3);
     if (this.remaining < padded) throw new XdrError('truncated');
     const chunks: Buffer[] = [];
     let left = countBytes;
@@ -140,10 +140,10 @@ export class XdrReader {
     const countBytes = this.uint32();
     if (countBytes > maxBytes) throw new XdrError('too-long');
     const at = this.#position;
-    const padded = (countBytes + 3) & ~3;
-    if (this.#end - at < padded) return this.fixed(countBytes).latin1Slice();
+    const padded = countBytes + (-countBytes & 3);
+    if (this.#end - at < padded) return this.fixed(countBytes).toString('latin1');
     this.#position = at + padded;
-    return this.#chunk.latin1Slice(at, at + countBytes);
+    return this.#chunk.toString('latin1', at, at + countBytes);
   }
 
   /** @throws XdrError `trailing-bytes` unless everything was read. */

@@ -80,7 +80,7 @@ export class XdrWriter {
   string(value: string): void {
     this.uint32(value.length);
     const at = this.#take(value.length);
-    this.#buffer.latin1Write(value, at, value.length);
+    this.#buffer.write(value, at, 'latin1');
     this.pad();
   }
 
