@@ -11,6 +11,8 @@ export interface Disk {
   create(path: string): Promise<DiskFile>;
   rename(from: string, to: string): Promise<void>;
   unlink(path: string): Promise<void>;
+  /** Size of a file in bytes. */
+  size(path: string): Promise<number>;
   /** Names in a directory, unordered. */
   list(directory: string): Promise<string[]>;
   /** Creates a directory and its parents, durable when the promise resolves. */

@@ -83,6 +83,7 @@ export const nodeDisk: Disk = {
   create: (path) => open(path, fs.constants.O_RDWR | fs.constants.O_CREAT | fs.constants.O_EXCL),
   rename: (from, to) => fs.promises.rename(from, to),
   unlink: (path) => fs.promises.unlink(path),
+  size: async (path) => (await fs.promises.stat(path)).size,
   list: (directory) => fs.promises.readdir(directory),
   async makeDirectory(directory) {
     const first = await fs.promises.mkdir(directory, { recursive: true });

@@ -12,6 +12,9 @@ export const systemClock: Clock = {
     timer.unref();
     return () => clearTimeout(timer);
   },
+  soon(callback) {
+    setImmediate(callback);
+  },
   sleep: (delayMs) => new Promise((resolve) => setTimeout(resolve, delayMs).unref()),
 };
 

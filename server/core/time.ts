@@ -6,6 +6,8 @@ export interface Clock {
   monotonicMs(): number;
   /** Runs `callback` once after `delayMs`. Does not keep the process alive. Returns a function that cancels it. */
   after(delayMs: number, callback: () => void): () => void;
+  /** Runs `callback` after the I/O callbacks of this loop turn: what one socket read brought is batched. */
+  soon(callback: () => void): void;
   /** Resolves after `delayMs`. Does not keep the process alive. */
   sleep(delayMs: number): Promise<void>;
 }

@@ -1,0 +1,436 @@
+/**
+ * The local SSD's segments of one vPool: `log/` holds what is not released yet (the write-ahead logs), `cache/` what the backend has too and
+ * may be evicted, `pool/` preallocated or recycled files that the next segments start in. One flat directory each: a start reads three
+ * directories, and one fsync of `log/` covers every segment that was prepared meanwhile.
+ */
+import { join } from 'node:path';
+
+import { assert } from '../core/assert.ts';
+import type { Disk, DiskFile } from '../core/disk.ts';
+import { ApplianceError, errorCode } from '../core/errors.ts';
+import { failPoint } from '../core/fail-points.ts';
+import type { ObjectUuid, Term } from '../core/ids.ts';
+import type { Logger } from '../core/logger.ts';
+import type { Clock } from '../core/time.ts';
+
+export interface SegmentFilesSettings {
+  /** Directory of the vPool's local state; `log`, `cache`, `pool` are made in it. */
+  readonly directory: string;
+  /** Size of preallocated files. */
+  readonly segmentFileBytes: number;
+  /** Files kept ready in `pool/`. */
+  readonly poolFilesMax: number;
+  readonly cacheBytesMax: number;
+  /** Free space that must remain on the file system; below it no new segment is started. */
+  readonly reserveBytes: number;
+  /** Whether evicted files may be overwritten by new segments: false when the backend shares them (hard links). */
+  readonly recycle: boolean;
+}
+
+export interface LocalSegment {
+  readonly uuid: ObjectUuid;
+  readonly number: number;
+  readonly term: Term;
+  path: string;
+  /** Bytes that count: what was appended so far, or the sealed size. */
+  bytes: number;
+  place: 'log' | 'cache';
+  lastUse: number;
+}
+
+const NAME = /^([0-9a-f]{32})\.(\d{10,16})\.(\d+)-(\d+)-([0-9a-f]{16})\.seg$/;
+const OPEN_FILES_MAX = 512;
+const FILL_BYTES = 1024 * 1024;
+
+interface OpenFile {
+  readonly path: string;
+  file: DiskFile | null;
+  opening: Promise<DiskFile>;
+  users: number;
+  doomed: boolean;
+}
+
+function keyOf(uuid: ObjectUuid, number: number): string {
+  return `${uuid}.${number}`;
+}
+
+export class SegmentFiles {
+  readonly #disk: Disk;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #settings: SegmentFilesSettings;
+  readonly #segments = new Map<string, LocalSegment>();
+  readonly #byObject = new Map<ObjectUuid, Map<number, LocalSegment>>();
+  readonly #pool: string[] = [];
+  readonly #open = new Map<string, OpenFile>();
+  #poolCounter = 0;
+  #filling = false;
+  #dirtyBytes = 0;
+  #cacheBytes = 0;
+  #freeBytes = Infinity;
+  #directorySync: Promise<void> | null = null;
+  #directorySyncNext: Promise<void> | null = null;
+  #useCounter = 0;
+  #evicting = false;
+  #appendedSinceTick = 0;
+  #closed = false;
+  #spaceProblem: string | null = null;
+
+  private constructor(components: { disk: Disk; clock: Clock; logger: Logger }, settings: SegmentFilesSettings) {
+    this.#disk = components.disk;
+    this.#clock = components.clock;
+    this.#logger = components.logger;
+    this.#settings = settings;
+  }
+
+  /** Makes the directories and learns what is there. */
+  static async open(components: { disk: Disk; clock: Clock; logger: Logger }, settings: SegmentFilesSettings): Promise<SegmentFiles> {
+    const files = new SegmentFiles(components, settings);
+    for (const place of ['log', 'cache', 'pool']) await components.disk.makeDirectory(join(settings.directory, place));
+    for (const place of ['log', 'cache'] as const) {
+      for (const name of await components.disk.list(join(settings.directory, place))) {
+        const match = NAME.exec(name);
+        if (match === null) {
+          components.logger.warn(
+            { file: join(settings.directory, place, name) },
+            'a file that is no segment lies among the segments; it is left alone',
+          );
+          continue;
+        }
+        const path = join(settings.directory, place, name);
+        const [, uuid = '', number = '', generation = '', counter = '', nonce = ''] = match;
+        const size = await components.disk.size(path);
+        files.#add({
+          uuid: uuid as ObjectUuid,
+          number: Number(number),
+          term: { generation: Number(generation), counter: Number(counter), nonce },
+          path,
+          bytes: size,
+          place,
+          lastUse: 0,
+        });
+      }
+    }
+    for (const name of await components.disk.list(join(settings.directory, 'pool'))) {
+      const path = join(settings.directory, 'pool', name);
+      // Without recycling only files that this process filled itself are known to be shared with nobody.
+      if (settings.recycle && /^free-\d+\.seg$/.test(name)) files.#pool.push(path);
+      else await components.disk.unlink(path);
+      files.#poolCounter = Math.max(files.#poolCounter, Number(/\d+/.exec(name)?.[0] ?? 0));
+    }
+    await files.#tick();
+    return files;
+  }
+
+  /** Bytes in segments that are not released: what would be lost with this machine. */
+  get dirtyBytes(): number {
+    return this.#dirtyBytes;
+  }
+
+  get cacheBytes(): number {
+    return this.#cacheBytes;
+  }
+
+  /** Free bytes of the local file system at the last look (once a second). */
+  get freeBytes(): number {
+    return this.#freeBytes;
+  }
+
+  /** What is wrong with the local disk, or null. */
+  get problem(): string | null {
+    return this.#spaceProblem;
+  }
+
+  /** Uuids that have unreleased segments. */
+  *dirtyObjects(): Iterable<ObjectUuid> {
+    for (const [uuid, segments] of this.#byObject) {
+      for (const segment of segments.values()) {
+        if (segment.place === 'log') {
+          yield uuid;
+          break;
+        }
+      }
+    }
+  }
+
+  /** Every uuid with a local segment. */
+  objects(): Iterable<ObjectUuid> {
+    return this.#byObject.keys();
+  }
+
+  /** Local segments of an object in order of number. */
+  segmentsOf(uuid: ObjectUuid): LocalSegment[] {
+    return [...(this.#byObject.get(uuid)?.values() ?? [])].sort((a, b) => a.number - b.number);
+  }
+
+  segment(uuid: ObjectUuid, number: number): LocalSegment | null {
+    return this.#segments.get(keyOf(uuid, number)) ?? null;
+  }
+
+  /**
+   * A file for a new segment, in place and with its name durable. Contents are arbitrary (an earlier life's); the segment's salt tells them apart.
+   * Rejects with `ENOSPC` when the reserve would be touched and no ready file is left.
+   */
+  async prepare(uuid: ObjectUuid, number: number, term: Term, preallocate: boolean): Promise<{ file: DiskFile; segment: LocalSegment }> {
+    const name = `${uuid}.${String(number).padStart(10, '0')}.${term.generation}-${term.counter}-${term.nonce}.seg`;
+    const path = join(this.#settings.directory, 'log', name);
+    const ready = preallocate ? this.#pool.pop() : undefined;
+    let file: DiskFile;
+    if (ready !== undefined) {
+      await this.#disk.rename(ready, path);
+      file = await this.#disk.open(path, 'read-write');
+    } else {
+      if (this.#freeBytes < this.#settings.reserveBytes) await this.#look();
+      if (this.#freeBytes < this.#settings.reserveBytes) {
+        throw new ApplianceError(
+          'ENOSPC',
+          `${this.#settings.directory} has ${this.#freeBytes} bytes free, less than the reserve of ${this.#settings.reserveBytes}; free space on that file system`,
+          { retryable: true },
+        );
+      }
+      file = await this.#disk.create(path);
+    }
+    try {
+      await this.#syncLogDirectory();
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+    failPoint('log.segment-created');
+    const segment: LocalSegment = { uuid, number, term, path, bytes: 0, place: 'log', lastUse: 0 };
+    this.#add(segment);
+    return { file, segment };
+  }
+
+  /** Appended bytes of a segment in `log/`. */
+  grow(segment: LocalSegment, bytes: number): void {
+    this.#dirtyBytes += bytes - segment.bytes;
+    this.#appendedSinceTick += bytes - segment.bytes;
+    segment.bytes = bytes;
+  }
+
+  /** The backend has it and the registry's root says so: it is now cache. */
+  async release(segment: LocalSegment): Promise<void> {
+    if (segment.place === 'cache') return;
+    const path = segment.path.replace('/log/', '/cache/');
+    failPoint('release.before-rename');
+    await this.#disk.rename(segment.path, path);
+    failPoint('release.after-rename');
+    this.#forgetOpen(segment.path);
+    segment.path = path;
+    segment.place = 'cache';
+    segment.lastUse = ++this.#useCounter;
+    this.#dirtyBytes -= segment.bytes;
+    this.#cacheBytes += segment.bytes;
+    if (this.#cacheBytes > this.#settings.cacheBytesMax) this.#evictSoon();
+  }
+
+  /** Deletes a local copy (its object is gone, or nothing in it is needed). */
+  async drop(segment: LocalSegment): Promise<void> {
+    if (this.#segments.get(keyOf(segment.uuid, segment.number)) !== segment) return;
+    this.#segments.delete(keyOf(segment.uuid, segment.number));
+    const siblings = this.#byObject.get(segment.uuid);
+    siblings?.delete(segment.number);
+    if (siblings?.size === 0) this.#byObject.delete(segment.uuid);
+    if (segment.place === 'log') this.#dirtyBytes -= segment.bytes;
+    else this.#cacheBytes -= segment.bytes;
+    this.#forgetOpen(segment.path);
+    const recyclable = this.#settings.recycle && segment.bytes >= this.#settings.segmentFileBytes * 0.8;
+    if (recyclable && this.#pool.length < this.#settings.poolFilesMax) {
+      const path = join(this.#settings.directory, 'pool', `free-${++this.#poolCounter}.seg`);
+      await this.#disk.rename(segment.path, path);
+      this.#pool.push(path);
+    } else {
+      try {
+        await this.#disk.unlink(segment.path);
+      } catch (error) {
+        if (errorCode(error) !== 'ENOENT') throw error;
+      }
+    }
+  }
+
+  /** Drops every local copy of an object. */
+  async dropObject(uuid: ObjectUuid): Promise<void> {
+    for (const segment of this.segmentsOf(uuid)) await this.drop(segment);
+  }
+
+  /** Reads `target.length` bytes of a local segment; short only at its end. */
+  async read(segment: LocalSegment, offsetBytes: number, target: Uint8Array): Promise<number> {
+    segment.lastUse = ++this.#useCounter;
+    const open = this.#reader(segment.path);
+    open.users += 1;
+    try {
+      const file = open.file ?? (await open.opening);
+      return await new Promise<number>((resolve, reject) =>
+        file.read(offsetBytes, target, (error, bytesRead) => (error === null ? resolve(bytesRead) : reject(error))),
+      );
+    } finally {
+      open.users -= 1;
+      if (open.doomed && open.users === 0) await open.file?.close();
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const path of [...this.#open.keys()]) this.#forgetOpen(path);
+    await this.#directorySyncNext;
+    await this.#directorySync;
+  }
+
+  #add(segment: LocalSegment): void {
+    const key = keyOf(segment.uuid, segment.number);
+    assert(!this.#segments.has(key), `segment ${key} exists twice on the local disk`);
+    this.#segments.set(key, segment);
+    let siblings = this.#byObject.get(segment.uuid);
+    if (siblings === undefined) {
+      siblings = new Map();
+      this.#byObject.set(segment.uuid, siblings);
+    }
+    siblings.set(segment.number, segment);
+    if (segment.place === 'log') this.#dirtyBytes += segment.bytes;
+    else this.#cacheBytes += segment.bytes;
+  }
+
+  #reader(path: string): OpenFile {
+    let open = this.#open.get(path);
+    if (open !== undefined) {
+      // Map order is the LRU order.
+      this.#open.delete(path);
+      this.#open.set(path, open);
+      return open;
+    }
+    const opening = this.#disk.open(path, 'read');
+    open = { path, file: null, opening, users: 0, doomed: false };
+    this.#open.set(path, open);
+    const entry = open;
+    opening.then(
+      (file) => {
+        entry.file = file;
+        // Forgotten while it was being opened and nobody waits for it.
+        if (entry.doomed && entry.users === 0) this.#closeQuietly(file);
+      },
+      () => {
+        if (this.#open.get(path) === entry) this.#open.delete(path);
+      },
+    );
+    for (const [oldest] of this.#open) {
+      if (this.#open.size <= OPEN_FILES_MAX) break;
+      this.#forgetOpen(oldest);
+    }
+    return open;
+  }
+
+  #forgetOpen(path: string): void {
+    const open = this.#open.get(path);
+    if (open === undefined) return;
+    this.#open.delete(path);
+    open.doomed = true;
+    if (open.users === 0 && open.file !== null) this.#closeQuietly(open.file);
+  }
+
+  #closeQuietly(file: DiskFile): void {
+    file.close().catch((error: unknown) => this.#logger.error({ err: error, file: file.path }, 'closing a segment failed'));
+  }
+
+  /** Joins the fsync of `log/` that starts next: one covers everybody who prepared a segment meanwhile. */
+  #syncLogDirectory(): Promise<void> {
+    if (this.#directorySyncNext !== null) return this.#directorySyncNext;
+    const start = (): Promise<void> => {
+      this.#directorySyncNext = null;
+      const sync = this.#disk.syncDirectory(join(this.#settings.directory, 'log')).finally(() => {
+        if (this.#directorySync === sync) this.#directorySync = null;
+      });
+      this.#directorySync = sync;
+      return sync;
+    };
+    if (this.#directorySync === null) return start();
+    const next = this.#directorySync.then(start, start);
+    this.#directorySyncNext = next;
+    return next;
+  }
+
+  async #look(): Promise<void> {
+    try {
+      this.#freeBytes = (await this.#disk.space(this.#settings.directory)).freeBytes;
+      this.#spaceProblem =
+        this.#freeBytes < this.#settings.reserveBytes
+          ? `only ${this.#freeBytes} bytes are free in ${this.#settings.directory}; writes slow down or stop`
+          : null;
+    } catch (error) {
+      this.#spaceProblem = `${this.#settings.directory} cannot be examined: ${(error as Error).message}`;
+    }
+  }
+
+  /** Once a second: free space, eviction under pressure, filling the pool while the disk is quiet. */
+  async #tick(): Promise<void> {
+    if (this.#closed) return;
+    await this.#look();
+    if (this.#freeBytes < this.#settings.reserveBytes * 2) this.#evictSoon();
+    const appended = this.#appendedSinceTick;
+    this.#appendedSinceTick = 0;
+    if (appended < 48 * FILL_BYTES && this.#pool.length < this.#settings.poolFilesMax && this.#freeBytes > this.#settings.reserveBytes * 4)
+      this.#fillSoon();
+    if (!this.#closed) {
+      this.#clock.after(1000, () => {
+        this.#tick().catch((error: unknown) => this.#logger.error({ err: error }, 'looking after the local segments failed'));
+      });
+    }
+  }
+
+  #evictSoon(): void {
+    if (this.#evicting) return;
+    this.#evicting = true;
+    this.#evict().then(
+      () => (this.#evicting = false),
+      (error: unknown) => {
+        this.#evicting = false;
+        this.#logger.error({ err: error }, 'evicting cached segments failed; the local disk may fill up');
+      },
+    );
+  }
+
+  async #evict(): Promise<void> {
+    const underPressure = (): boolean => this.#freeBytes < this.#settings.reserveBytes * 2;
+    const cached = [...this.#segments.values()].filter((segment) => segment.place === 'cache').sort((a, b) => a.lastUse - b.lastUse);
+    const target = this.#settings.cacheBytesMax * 0.9;
+    for (const segment of cached) {
+      if (this.#cacheBytes <= target && !underPressure()) return;
+      if (underPressure()) this.#freeBytes += segment.bytes;
+      await this.drop(segment);
+    }
+  }
+
+  #fillSoon(): void {
+    if (this.#filling) return;
+    this.#filling = true;
+    this.#fill().then(
+      () => (this.#filling = false),
+      (error: unknown) => {
+        this.#filling = false;
+        this.#logger.warn({ err: error }, 'preallocating segment files failed; new segments grow as they are written');
+      },
+    );
+  }
+
+  /** Files of real zeros: a hole would have to be allocated at the first sync, which is what preallocation is to avoid. */
+  async #fill(): Promise<void> {
+    const zeros = Buffer.alloc(FILL_BYTES);
+    for (let made = 0; made < 8 && this.#pool.length < this.#settings.poolFilesMax && !this.#closed; made += 1) {
+      const path = join(this.#settings.directory, 'pool', `free-${++this.#poolCounter}.seg`);
+      const file = await this.#disk.create(path);
+      let complete = false;
+      try {
+        for (let at = 0; at < this.#settings.segmentFileBytes; at += FILL_BYTES) {
+          const part = zeros.subarray(0, Math.min(FILL_BYTES, this.#settings.segmentFileBytes - at));
+          await new Promise<void>((resolve, reject) => file.write(at, [part], (error) => (error === null ? resolve() : reject(error))));
+        }
+        await new Promise<void>((resolve, reject) => file.sync((error) => (error === null ? resolve() : reject(error))));
+        complete = true;
+      } finally {
+        await file.close();
+        if (!complete) await this.#disk.unlink(path);
+      }
+      this.#pool.push(path);
+    }
+  }
+}
