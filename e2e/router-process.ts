@@ -10,6 +10,8 @@ import type { TestContext } from 'node:test';
 
 import { run } from './command.ts';
 import { freePorts } from './free-port.ts';
+import { scratchFor } from './scratch.ts';
+import { passed, stackOf } from './test-stack.ts';
 
 const REPOSITORY = join(import.meta.dirname, '..');
 /** Node 24, whatever started the tests. */
@@ -72,14 +74,21 @@ export class RouterProcess implements AsyncDisposable {
     return new RouterProcess(options, nfsPort ?? 0, adminPort ?? 0);
   }
 
-  /** A started and ready router whose log is shown when the test fails, and which ends with the test. */
-  static async forTest(t: TestContext, options: RouterOptions): Promise<RouterProcess> {
-    const router = await RouterProcess.create(options);
-    t.after(async () => {
+  /** A started and ready router that ends with the test, and shows its log when that fails. */
+  static async forTest(t: TestContext, options: Partial<RouterOptions> = {}): Promise<RouterProcess> {
+    const router = await RouterProcess.createForTest(t, options);
+    await router.start();
+    return router;
+  }
+
+  /** Like `forTest`, but not started yet. Without a data directory it gets one that goes with the test. */
+  static async createForTest(t: TestContext, options: Partial<RouterOptions> = {}): Promise<RouterProcess> {
+    const dataDirectory = options.dataDirectory ?? (await scratchFor(t, 'data'));
+    const router = await RouterProcess.create({ ...options, dataDirectory });
+    stackOf(t).defer(async () => {
       if (!passed(t)) t.diagnostic(`log of the router:\n${router.logTail()}`);
       await router[Symbol.asyncDispose]();
     });
-    await router.start();
     return router;
   }
 
@@ -228,11 +237,6 @@ export class RouterProcess implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.kill();
   }
-}
-
-/** Whether the test body of `t` ended well; for `after` hooks. Node 24 has it, its types not yet. */
-export function passed(t: TestContext): boolean {
-  return (t as TestContext & { readonly passed: boolean }).passed;
 }
 
 /** fetch from inside another network namespace: a short-lived Node, since this process cannot enter it. */

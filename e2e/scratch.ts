@@ -2,6 +2,9 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+
+import { stackOf } from './test-stack.ts';
 
 export interface Scratch extends AsyncDisposable {
   readonly path: string;
@@ -16,4 +19,9 @@ export async function scratchDirectory(name: string): Promise<Scratch> {
       await rm(path, { recursive: true, force: true, maxRetries: 3 });
     },
   };
+}
+
+/** The path of a directory that is gone when `t` ends. */
+export async function scratchFor(t: TestContext, name: string): Promise<string> {
+  return stackOf(t).use(await scratchDirectory(name)).path;
 }
