@@ -27,6 +27,9 @@ export interface SegmentFilesSettings {
   readonly recycle: boolean;
 }
 
+/** Files that are made ahead of need at first; doubled whenever a segment found none. */
+const POOL_FILES_FIRST = 2;
+
 export interface LocalSegment {
   readonly uuid: ObjectUuid;
   readonly number: number;
@@ -64,6 +67,7 @@ export class SegmentFiles {
   readonly #pool: string[] = [];
   readonly #open = new Map<string, OpenFile>();
   #poolCounter = 0;
+  #poolTarget = POOL_FILES_FIRST;
   #filling = false;
   #dirtyBytes = 0;
   #cacheBytes = 0;
@@ -180,6 +184,7 @@ export class SegmentFiles {
       await this.#disk.rename(ready, path);
       file = await this.#disk.open(path, 'read-write');
     } else {
+      if (preallocate) this.#poolTarget = Math.min(this.#settings.poolFilesMax, this.#poolTarget * 2);
       if (this.#freeBytes < this.#settings.reserveBytes) await this.#look();
       if (this.#freeBytes < this.#settings.reserveBytes) {
         throw new ApplianceError(
@@ -223,6 +228,16 @@ export class SegmentFiles {
     this.#dirtyBytes -= segment.bytes;
     this.#cacheBytes += segment.bytes;
     if (this.#cacheBytes > this.#settings.cacheBytesMax) this.#evictSoon();
+  }
+
+  /** Puts a rebuilt file in a segment's place, durably. */
+  async replace(segment: LocalSegment, path: string, bytes: number): Promise<void> {
+    await this.#disk.rename(path, segment.path);
+    await this.#disk.syncDirectory(join(segment.path, '..'));
+    this.#forgetOpen(segment.path);
+    if (segment.place === 'log') this.#dirtyBytes += bytes - segment.bytes;
+    else this.#cacheBytes += bytes - segment.bytes;
+    segment.bytes = bytes;
   }
 
   /** Deletes a local copy (its object is gone, or nothing in it is needed). */
@@ -368,8 +383,7 @@ export class SegmentFiles {
     if (this.#freeBytes < this.#settings.reserveBytes * 2) this.#evictSoon();
     const appended = this.#appendedSinceTick;
     this.#appendedSinceTick = 0;
-    if (appended < 48 * FILL_BYTES && this.#pool.length < this.#settings.poolFilesMax && this.#freeBytes > this.#settings.reserveBytes * 4)
-      this.#fillSoon();
+    if (appended < 48 * FILL_BYTES && this.#pool.length < this.#poolTarget && this.#freeBytes > this.#settings.reserveBytes * 4) this.#fillSoon();
     if (!this.#closed) {
       this.#clock.after(1000, () => {
         this.#tick().catch((error: unknown) => this.#logger.error({ err: error }, 'looking after the local segments failed'));
@@ -415,7 +429,7 @@ export class SegmentFiles {
   /** Files of real zeros: a hole would have to be allocated at the first sync, which is what preallocation is to avoid. */
   async #fill(): Promise<void> {
     const zeros = Buffer.alloc(FILL_BYTES);
-    for (let made = 0; made < 8 && this.#pool.length < this.#settings.poolFilesMax && !this.#closed; made += 1) {
+    for (let made = 0; made < 8 && this.#pool.length < this.#poolTarget && !this.#closed; made += 1) {
       const path = join(this.#settings.directory, 'pool', `free-${++this.#poolCounter}.seg`);
       const file = await this.#disk.create(path);
       let complete = false;

@@ -1,0 +1,49 @@
+import type { EncodableRecord, RecordKind } from './segment-codec.ts';
+
+const NO_CRCS = new Uint32Array(0);
+
+/**
+ * A record on its way into the log, and its waiter. One object per record, not per block; the payload stays the list of chunks it arrived in.
+ */
+export class LogRecord implements EncodableRecord {
+  readonly kind: RecordKind;
+  flags = 0;
+  sequence = 0;
+  readonly startBlock: number;
+  readonly blockCount: number;
+  /** Size of the object after this record. */
+  newSizeBytes = 0;
+  seconds = 0;
+  nanoseconds = 0;
+  readonly crcs: Uint32Array;
+  readonly payloadBytes: number;
+  /** Owned by the log until the record is durable; nobody modifies them. */
+  readonly chunks: readonly Uint8Array[];
+  /** ATTRIBUTES: the encoded times. */
+  readonly times: Uint8Array | null;
+  /** Answered only when durable. */
+  stable = true;
+  /** Number of the segment it was put in, and where its payload is there. */
+  segmentNumber = 0;
+  payloadOffset = 0;
+  /** Called once, after the record was applied (null) or could not be made durable. */
+  done: ((error: Error | null) => void) | null = null;
+
+  constructor(
+    kind: RecordKind,
+    startBlock: number,
+    blockCount: number,
+    crcs: Uint32Array | null,
+    chunks: readonly Uint8Array[],
+    payloadBytes: number,
+    times: Uint8Array | null,
+  ) {
+    this.kind = kind;
+    this.startBlock = startBlock;
+    this.blockCount = blockCount;
+    this.crcs = crcs ?? NO_CRCS;
+    this.chunks = chunks;
+    this.payloadBytes = payloadBytes;
+    this.times = times;
+  }
+}

@@ -1,0 +1,596 @@
+/**
+ * The log of one object: the segment on the SSD is the write-ahead log, there is no second write (design section 6).
+ *
+ * Records get one continuous sequence. They are written in order, several per write; a sync covers what was written before it began, and the
+ * next batch is written while it runs. A record is applied (`apply`) and answered (`done`) strictly in sequence: a stable one when every
+ * record up to it is durable, an unstable one when it is written. What is not durable stays in memory, so that a failed write or sync can be
+ * made good in a new segment: the failed file is never synced again.
+ *
+ * Not here: what records mean (the driver), uploading, recovery after a restart (`recovery.ts`).
+ */
+import { crc32 } from 'node:zlib';
+
+import type { ClosedEpoch } from '../../registry/ports.ts';
+import { assert } from '../core/assert.ts';
+import type { DiskFile } from '../core/disk.ts';
+import { failPoint } from '../core/fail-points.ts';
+import type { Histogram } from '../core/histogram.ts';
+import type { ObjectUuid, Term } from '../core/ids.ts';
+import type { Logger } from '../core/logger.ts';
+import type { Clock, Random } from '../core/time.ts';
+import { LogRecord } from './log-record.ts';
+import {
+  encodeFooter,
+  encodeRecordHead,
+  encodeSegmentHeader,
+  RecordFlag,
+  RecordKind,
+  recordHeadBytes,
+  SEAL_FOOTER_BYTES,
+  SEGMENT_HEADER_BYTES,
+  SegmentIndex,
+} from './segment-codec.ts';
+import type { LocalSegment, SegmentFiles } from './segment-files.ts';
+
+/** Most bytes of one write to the segment. */
+const BATCH_BYTES_MAX = 4 * 1024 * 1024;
+/** Un-synced bytes of unstable records at which a sync starts by itself. */
+const UNSYNCED_SYNC_BYTES = 8 * 1024 * 1024;
+/** Un-synced bytes at which unstable records wait like stable ones: they are all kept in memory. */
+const UNSYNCED_BYTES_MAX = 64 * 1024 * 1024;
+const RETRY_AFTER_FAULT_MS = 1000;
+
+export interface ObjectLogSettings {
+  /** Payload bytes after which a segment is sealed. */
+  readonly segmentBytes: number;
+  /** Whether segments start in preallocated files (volumes) or grow as they are written (files). */
+  readonly preallocate: boolean;
+}
+
+export interface LogEvents {
+  /** Makes a record's effect visible. Called in sequence; again, with another place, when a fault moved a record. */
+  apply(record: LogRecord): void;
+  /** A segment is complete: index and footer are durable. */
+  sealed(segment: LocalSegment, totalBytes: number, lastSequence: number): void;
+  /** A new segment begins: the driver gives it a row in its segment table before any record of it is applied. */
+  opened(segment: LocalSegment): void;
+  /**
+   * A write or sync failed. Data answered UNSTABLE may be gone: the promise resolves when the object has a new write verifier. `damaged` segments
+   * hold records up to `durableSequence` and must be sealed by copy.
+   */
+  fault(error: Error, damaged: readonly LocalSegment[], durableSequence: number): Promise<void>;
+}
+
+/** A segment that is written to. */
+class OpenSegment {
+  readonly file: DiskFile;
+  readonly local: LocalSegment;
+  readonly salt: number;
+  readonly header: Buffer;
+  readonly index = new SegmentIndex();
+  writeOffset = 0;
+  payloadBytes = 0;
+  lastSequence: number;
+  writtenSequence: number;
+  syncedSequence: number;
+  syncing = false;
+  sealing = false;
+  sealWritten = false;
+  openedAtMs: number;
+
+  constructor(file: DiskFile, local: LocalSegment, salt: number, header: Buffer, baseSequence: number, openedAtMs: number) {
+    this.file = file;
+    this.local = local;
+    this.salt = salt;
+    this.header = header;
+    this.lastSequence = baseSequence - 1;
+    this.writtenSequence = baseSequence - 1;
+    this.syncedSequence = baseSequence - 1;
+    this.openedAtMs = openedAtMs;
+  }
+}
+
+export class ObjectLog {
+  readonly #files: SegmentFiles;
+  readonly #clock: Clock;
+  readonly #random: Random;
+  readonly #logger: Logger;
+  readonly #syncLatency: Histogram;
+  readonly #events: LogEvents;
+  readonly #settings: ObjectLogSettings;
+  readonly #identity: { vpoolUuid: string; objectUuid: ObjectUuid; term: Term; cut: ClosedEpoch | null };
+
+  /** Everything not durable, in order; [0, #applied) is applied. */
+  #records: LogRecord[] = [];
+  #head = 0;
+  #applied = 0;
+  /** First record not handed to a write yet. */
+  #unwritten = 0;
+  #nextSequence: number;
+  #nextSegment: number;
+  #durableSequence: number;
+  #current: OpenSegment | null = null;
+  #older: OpenSegment[] = [];
+  #prepared: Promise<{ file: DiskFile; segment: LocalSegment } | null> | null = null;
+  #writing = false;
+  #scheduled = false;
+  #unsyncedBytes = 0;
+  #rotating = false;
+  #fault: Error | null = null;
+  #faultGeneration = 0;
+  #closed = false;
+  #idleWaiters: (() => void)[] = [];
+
+  constructor(
+    components: { files: SegmentFiles; clock: Clock; random: Random; logger: Logger; syncLatency: Histogram; events: LogEvents },
+    identity: { vpoolUuid: string; objectUuid: ObjectUuid; term: Term; cut: ClosedEpoch | null },
+    settings: ObjectLogSettings,
+    start: { nextSegment: number; nextSequence: number },
+  ) {
+    this.#files = components.files;
+    this.#clock = components.clock;
+    this.#random = components.random;
+    this.#logger = components.logger;
+    this.#syncLatency = components.syncLatency;
+    this.#events = components.events;
+    this.#identity = identity;
+    this.#settings = settings;
+    this.#nextSegment = start.nextSegment;
+    this.#nextSequence = start.nextSequence;
+    this.#durableSequence = start.nextSequence - 1;
+  }
+
+  /** Sequence of the last record that was appended, and of the last that is durable. */
+  get lastSequence(): number {
+    return this.#nextSequence - 1;
+  }
+  get durableSequence(): number {
+    return this.#durableSequence;
+  }
+  /** Number of the segment that the next record goes to at the earliest. */
+  get currentSegment(): number {
+    return this.#current?.local.number ?? this.#nextSegment;
+  }
+  /** Milliseconds that the open segment has been open with records in it; 0 when there is none. */
+  get openSegmentAgeMs(): number {
+    return this.#current === null || this.#current.payloadBytes + this.#current.index.count === 0
+      ? 0
+      : this.#clock.monotonicMs() - this.#current.openedAtMs;
+  }
+  get openSegmentBytes(): number {
+    return this.#current?.writeOffset ?? 0;
+  }
+  /** What stops the log at the moment, or null. */
+  get problem(): Error | null {
+    return this.#fault;
+  }
+  get idle(): boolean {
+    return this.#applied === this.#records.length && this.#older.length === 0 && !this.#rotating;
+  }
+
+  /** Records that are appended but not applied, newest last: for read-modify-write of a block. */
+  *pendingNewestFirst(): Iterable<LogRecord> {
+    for (let index = this.#records.length - 1; index >= this.#applied; index -= 1) yield this.#records[index] as LogRecord;
+  }
+  get pendingCount(): number {
+    return this.#records.length - this.#applied;
+  }
+
+  /** Appends a record; its `done` is called when it is answered. Throws the fault while the log is out of order. */
+  append(record: LogRecord): void {
+    if (this.#fault !== null) throw this.#fault;
+    assert(!this.#closed, 'append to a closed log');
+    record.sequence = this.#nextSequence;
+    this.#nextSequence += 1;
+    if (this.#unsyncedBytes > UNSYNCED_BYTES_MAX) record.stable = true;
+    this.#unsyncedBytes += record.payloadBytes;
+    this.#records.push(record);
+    this.#schedule();
+  }
+
+  /** Seals the open segment if it holds anything. Resolves when it is sealed and nothing is pending. */
+  async seal(): Promise<void> {
+    while (!this.#quiet) await this.drained();
+    const current = this.#current;
+    if (current === null || this.#fault !== null || current.index.count === 0) return;
+    this.#current = null;
+    this.#startSeal(current);
+    await this.drained();
+  }
+
+  get #quiet(): boolean {
+    return this.idle && !this.#writing;
+  }
+
+  /** Resolves when everything appended so far is answered and no segment is being sealed. */
+  drained(): Promise<void> {
+    if (this.#quiet) return Promise.resolve();
+    return new Promise((resolve) => this.#idleWaiters.push(resolve));
+  }
+
+  /** Ends the log: waits for what is under way, closes its file. Appends are a bug from here on. */
+  async close(): Promise<void> {
+    await this.drained();
+    this.#closed = true;
+    const prepared = await this.#prepared;
+    this.#prepared = null;
+    if (prepared !== null) {
+      await prepared.file.close();
+      await this.#files.drop(prepared.segment);
+    }
+    const current = this.#current;
+    this.#current = null;
+    if (current !== null) {
+      if (current.syncedSequence < current.writtenSequence) {
+        await new Promise<void>((resolve, reject) => current.file.sync((error) => (error === null ? resolve() : reject(error))));
+      }
+      await current.file.close();
+    }
+  }
+
+  #schedule(): void {
+    if (this.#scheduled || this.#writing) return;
+    this.#scheduled = true;
+    this.#clock.soon(() => {
+      this.#scheduled = false;
+      this.#pump();
+    });
+  }
+
+  #pump(): void {
+    while (!this.#writing && !this.#rotating && this.#fault === null && this.#unwritten < this.#records.length) {
+      const current = this.#current;
+      if (current === null || current.payloadBytes >= this.#settings.segmentBytes) {
+        this.#rotate();
+        return;
+      }
+      this.#writeBatch(current);
+    }
+    this.#syncWhereNeeded();
+  }
+
+  #writeBatch(segment: OpenSegment): void {
+    const term = this.#identity.term;
+    const first = this.#unwritten;
+    let end = first;
+    let headBytes = 0;
+    let payloadBytes = 0;
+    while (end < this.#records.length && payloadBytes < BATCH_BYTES_MAX && segment.payloadBytes + payloadBytes < this.#settings.segmentBytes) {
+      const record = this.#records[end] as LogRecord;
+      headBytes += recordHeadBytes(record);
+      payloadBytes += record.payloadBytes;
+      end += 1;
+    }
+    const heads = Buffer.allocUnsafe(headBytes);
+    const buffers: Uint8Array[] = segment.writeOffset === 0 ? [segment.header] : [];
+    let offset = segment.writeOffset === 0 ? SEGMENT_HEADER_BYTES : segment.writeOffset;
+    const startOffset = segment.writeOffset;
+    let headAt = 0;
+    for (let index = first; index < end; index += 1) {
+      const record = this.#records[index] as LogRecord;
+      const payloadCrc = record.times === null ? 0 : crc32(record.times);
+      const headEnd = encodeRecordHead(heads, headAt, record, term, segment.salt, this.#durableSequence, payloadCrc);
+      buffers.push(heads.subarray(headAt, headEnd));
+      offset += headEnd - headAt;
+      headAt = headEnd;
+      record.segmentNumber = segment.local.number;
+      record.payloadOffset = offset;
+      const chunks = record.chunks;
+      for (let chunk = 0; chunk < chunks.length; chunk += 1) buffers.push(chunks[chunk] as Uint8Array);
+      offset += record.payloadBytes;
+      segment.index.add(record, record.payloadOffset, record.times);
+      segment.lastSequence = record.sequence;
+    }
+    this.#unwritten = end;
+    segment.writeOffset = offset;
+    segment.payloadBytes += payloadBytes;
+    const lastSequence = segment.lastSequence;
+    const generation = this.#faultGeneration;
+    this.#writing = true;
+    failPoint('log.before-write');
+    segment.file.write(startOffset, buffers, (error) => {
+      if (generation !== this.#faultGeneration) return;
+      this.#writing = false;
+      if (error !== null) {
+        this.#fail(error);
+        return;
+      }
+      failPoint('log.after-write');
+      segment.writtenSequence = lastSequence;
+      this.#files.grow(segment.local, segment.writeOffset);
+      this.#advance();
+      // A small write is done at once and the loop in #pump goes on; a large one comes back here later.
+      this.#schedule();
+      this.#syncWhereNeeded();
+    });
+    if (segment.payloadBytes > this.#settings.segmentBytes / 4 && this.#prepared === null && !this.#closed) this.#prepared = this.#prepareNext();
+  }
+
+  #syncWhereNeeded(): void {
+    const current = this.#current;
+    if (current === null || current.syncing || current.writtenSequence === current.syncedSequence || this.#fault !== null) return;
+    // Someone waits for durability exactly when the oldest unapplied record is written and stable.
+    const waiting = this.#records[this.#applied];
+    const someoneWaits = waiting !== undefined && waiting.stable && waiting.sequence <= current.writtenSequence;
+    if (!someoneWaits && this.#unsyncedBytes < UNSYNCED_SYNC_BYTES) return;
+    this.#sync(current);
+  }
+
+  #sync(segment: OpenSegment): void {
+    segment.syncing = true;
+    const target = segment.writtenSequence;
+    const sealWritten = segment.sealWritten;
+    const generation = this.#faultGeneration;
+    const started = this.#clock.monotonicMs();
+    segment.file.sync((error) => {
+      if (generation !== this.#faultGeneration) return;
+      segment.syncing = false;
+      if (error !== null) {
+        this.#fail(error);
+        return;
+      }
+      this.#syncLatency.observe(this.#clock.monotonicMs() - started);
+      failPoint('log.after-sync');
+      segment.syncedSequence = target;
+      if (sealWritten) this.#finishSeal(segment);
+      else if (segment.sealWritten) this.#sync(segment);
+      this.#advance();
+      this.#syncWhereNeeded();
+    });
+  }
+
+  /** Applies and answers what is ready, in sequence. */
+  #advance(): void {
+    let durable = this.#durableSequence;
+    let complete = true;
+    for (const segment of this.#older) {
+      durable = Math.max(durable, segment.syncedSequence);
+      if (segment.syncedSequence < segment.lastSequence) {
+        complete = false;
+        break;
+      }
+    }
+    if (complete && this.#current !== null) durable = Math.max(durable, this.#current.syncedSequence);
+    this.#durableSequence = durable;
+    while (this.#applied < this.#unwritten) {
+      const record = this.#records[this.#applied] as LogRecord;
+      if (record.stable ? record.sequence > durable : this.#writing && record.sequence > this.#writtenSequence()) break;
+      this.#applied += 1;
+      this.#events.apply(record);
+      const done = record.done;
+      record.done = null;
+      if (done !== null) done(null);
+    }
+    while (this.#head < this.#applied) {
+      const record = this.#records[this.#head] as LogRecord;
+      if (record.sequence > durable) break;
+      this.#unsyncedBytes -= record.payloadBytes;
+      this.#head += 1;
+    }
+    if (this.#head === this.#records.length) {
+      this.#records = [];
+      this.#head = this.#applied = this.#unwritten = 0;
+    } else if (this.#head > 512) {
+      this.#records.splice(0, this.#head);
+      this.#applied -= this.#head;
+      this.#unwritten -= this.#head;
+      this.#head = 0;
+    }
+    this.#wakeIdle();
+  }
+
+  #writtenSequence(): number {
+    return this.#current?.writtenSequence ?? this.#durableSequence;
+  }
+
+  #wakeIdle(): void {
+    if (this.#idleWaiters.length === 0 || !this.#quiet) return;
+    const waiters = this.#idleWaiters;
+    this.#idleWaiters = [];
+    for (const wake of waiters) wake();
+  }
+
+  /** Seals the full segment and goes on in the next one, which was usually prepared in time. */
+  #rotate(): void {
+    this.#rotating = true;
+    const full = this.#current;
+    const generation = this.#faultGeneration;
+    const prepared = this.#prepared ?? this.#prepareNext();
+    this.#prepared = null;
+    prepared.then(
+      (next) => {
+        if (generation !== this.#faultGeneration || next === null) return;
+        this.#rotating = false;
+        this.#current = this.#begin(next);
+        if (full !== null) this.#startSeal(full);
+        this.#pump();
+      },
+      (error: unknown) => {
+        if (generation !== this.#faultGeneration) return;
+        this.#rotating = false;
+        this.#fail(error as Error);
+      },
+    );
+  }
+
+  #prepareNext(): Promise<{ file: DiskFile; segment: LocalSegment } | null> {
+    const number = this.#nextSegment;
+    this.#nextSegment += 1;
+    const prepared = this.#files.prepare(this.#identity.objectUuid, number, this.#identity.term, this.#settings.preallocate);
+    // Numbers have no gaps: what could not be prepared gives its number back. Whoever takes the segment sees the rejection.
+    prepared.catch(() => {
+      this.#nextSegment = number;
+      if (this.#prepared === prepared) this.#prepared = null;
+    });
+    return prepared;
+  }
+
+  #begin(prepared: { file: DiskFile; segment: LocalSegment }): OpenSegment {
+    const salt = this.#random.bytes(4).readUInt32LE(0);
+    const baseSequence = (this.#records[this.#unwritten]?.sequence ?? this.#nextSequence) || 1;
+    const cut = this.#identity.cut;
+    const header = encodeSegmentHeader({
+      vpoolUuid: this.#identity.vpoolUuid,
+      objectUuid: this.#identity.objectUuid,
+      term: this.#identity.term,
+      number: prepared.segment.number,
+      salt,
+      baseSequence,
+      createdWallMs: this.#clock.wallMs(),
+      cut: cut === null ? null : { term: cut.term, lastSegment: cut.lastSegment, lastSequence: cut.lastSequence },
+    });
+    this.#events.opened(prepared.segment);
+    return new OpenSegment(prepared.file, prepared.segment, salt, header, baseSequence, this.#clock.monotonicMs());
+  }
+
+  #startSeal(segment: OpenSegment): void {
+    failPoint('log.before-seal');
+    segment.sealing = true;
+    this.#older.push(segment);
+    const payload = Buffer.from(segment.index.payload());
+    const head = Buffer.allocUnsafe(recordHeadBytes({ kind: RecordKind.SEAL, blockCount: 0 }));
+    const seal = new LogRecord(RecordKind.SEAL, 0, segment.index.count, null, [payload], payload.length, null);
+    // The seal is not a record of the object: it repeats the last sequence.
+    seal.sequence = segment.lastSequence;
+    encodeRecordHead(head, 0, seal, this.#identity.term, segment.salt, this.#durableSequence, crc32(payload));
+    const indexOffset = segment.writeOffset + head.length;
+    const totalBytes = indexOffset + payload.length + SEAL_FOOTER_BYTES;
+    const footer = encodeFooter(
+      {
+        sealOffset: segment.writeOffset,
+        indexOffset,
+        indexBytes: payload.length,
+        entryCount: segment.index.count,
+        lastSequence: segment.lastSequence,
+        totalBytes,
+      },
+      segment.salt,
+    );
+    const generation = this.#faultGeneration;
+    segment.file.write(segment.writeOffset, [head, payload, footer], (error) => {
+      if (generation !== this.#faultGeneration) return;
+      if (error !== null) {
+        this.#fail(error);
+        return;
+      }
+      segment.writeOffset = totalBytes;
+      segment.sealWritten = true;
+      if (!segment.syncing) this.#sync(segment);
+    });
+  }
+
+  #finishSeal(segment: OpenSegment): void {
+    failPoint('log.after-seal');
+    this.#advance();
+    // Cutting the tail of a preallocated file is not needed for correctness (the seal is found either way): its failure is harmless until the close.
+    segment.file
+      .truncate(segment.writeOffset)
+      .then(() => segment.file.close())
+      .then(
+        () => {
+          this.#files.grow(segment.local, segment.writeOffset);
+          this.#older = this.#older.filter((other) => other !== segment);
+          this.#advance();
+          this.#events.sealed(segment.local, segment.writeOffset, segment.lastSequence);
+          this.#wakeIdle();
+        },
+        (error: unknown) => this.#fail(error as Error),
+      );
+  }
+
+  /**
+   * A write or sync failed: nothing is known of these files beyond the last good sync. They are left alone; everything that is not durable is
+   * still in memory and goes into a new segment once the disk takes it. Until then nothing is acknowledged and new writes are refused.
+   */
+  #fail(error: Error): void {
+    this.#faultGeneration += 1;
+    this.#fault = error;
+    this.#writing = false;
+    this.#rotating = false;
+    const damaged = [...this.#older.filter((segment) => segment.syncedSequence < segment.lastSequence || !segment.sealWritten || segment.sealing)];
+    if (this.#current !== null) damaged.push(this.#current);
+    this.#older = [];
+    this.#current = null;
+    this.#logger.error(
+      { err: error, object: this.#identity.objectUuid, durableSequence: this.#durableSequence },
+      'writing the log failed; it continues in a new segment',
+    );
+    for (const segment of damaged) {
+      segment.file
+        .close()
+        .catch((closing: unknown) => this.#logger.warn({ err: closing, file: segment.local.path }, 'closing a failed segment failed'));
+    }
+    // Whoever waits for durability learns now that it did not come; what was answered UNSTABLE stays and is written again.
+    const kept: LogRecord[] = [];
+    const refused: LogRecord[] = [];
+    for (let index = this.#head; index < this.#records.length; index += 1) {
+      const record = this.#records[index] as LogRecord;
+      if (record.sequence <= this.#durableSequence) continue;
+      if (index < this.#applied || !record.stable) kept.push(record);
+      else refused.push(record);
+    }
+    const appliedKept = kept.filter((record) => record.done === null).length;
+    this.#records = kept;
+    this.#head = 0;
+    this.#applied = 0;
+    this.#unwritten = 0;
+    this.#unsyncedBytes = kept.reduce((sum, record) => sum + record.payloadBytes, 0);
+    assert(appliedKept <= kept.length);
+    this.#nextSequence = this.#durableSequence + 1;
+    for (const record of kept) {
+      record.sequence = this.#nextSequence;
+      record.stable = true;
+      this.#nextSequence += 1;
+    }
+    for (const record of refused) {
+      const done = record.done;
+      record.done = null;
+      if (done !== null) done(error);
+    }
+    const generation = this.#faultGeneration;
+    this.#events
+      .fault(
+        error,
+        damaged.map((segment) => segment.local),
+        this.#durableSequence,
+      )
+      .then(
+        () => this.#resume(generation),
+        (failure: unknown) => {
+          this.#logger.error(
+            { err: failure, object: this.#identity.objectUuid },
+            'the fault of the log could not be recorded; the object stays read-only until it can',
+          );
+          this.#clock.after(RETRY_AFTER_FAULT_MS, () => this.#resume(generation));
+        },
+      );
+    this.#wakeIdle();
+  }
+
+  /** Tries a new segment; goes on when there is one. */
+  #resume(generation: number): void {
+    if (generation !== this.#faultGeneration || this.#closed) return;
+    const stale = this.#prepared;
+    this.#prepared = null;
+    const attempt = stale ?? this.#prepareNext();
+    attempt.then(
+      (prepared) => {
+        if (generation !== this.#faultGeneration || prepared === null) return;
+        this.#fault = null;
+        this.#current = this.#begin(prepared);
+        this.#logger.info({ object: this.#identity.objectUuid, segment: prepared.segment.number }, 'the log continues in a new segment');
+        this.#pump();
+      },
+      (error: unknown) => {
+        if (generation !== this.#faultGeneration) return;
+        this.#fault = error as Error;
+        this.#clock.after(RETRY_AFTER_FAULT_MS, () => this.#resume(generation));
+      },
+    );
+  }
+}
+
+/** Marks a record as answered before it is durable. */
+export function markUnstable(record: LogRecord): void {
+  record.flags |= RecordFlag.UNSTABLE;
+}

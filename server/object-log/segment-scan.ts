@@ -1,0 +1,186 @@
+import { join } from 'node:path';
+/**
+ * Reads what a segment holds, and repairs what a crash or a failed disk left unfinished (docs/formats/segment.md).
+ *
+ * A sealed segment is known by its index. An unsealed one is read record by record, payload CRCs included, up to the first thing that is no
+ * valid record of its term in sequence. What lies behind that is looked through: a later record that says the missing one was durable proves
+ * damage in the middle, which is never cut off silently.
+ */
+import { crc32 } from 'node:zlib';
+
+import type { Disk } from '../core/disk.ts';
+import { BLOCK_BYTES } from './segment-codec.ts';
+import {
+  decodeFooter,
+  decodeIndex,
+  decodeRecord,
+  decodeSegmentHeader,
+  encodeFooter,
+  encodeRecordHead,
+  RECORD_HEADER_BYTES,
+  RECORD_MAGIC,
+  RecordKind,
+  SEAL_FOOTER_BYTES,
+  SEGMENT_HEADER_BYTES,
+  SegmentIndex,
+  verifyPayload,
+} from './segment-codec.ts';
+import type { DecodedRecord, SegmentHeader } from './segment-codec.ts';
+import type { LocalSegment, SegmentFiles } from './segment-files.ts';
+
+/** Largest segment file that is read as a whole. */
+const SCAN_BYTES_MAX = 160 * 1024 * 1024;
+
+export interface SegmentScan {
+  /** Null: the file never became a segment (or its header is damaged); it has no records then. */
+  readonly header: SegmentHeader | null;
+  readonly records: readonly DecodedRecord[];
+  readonly sealed: boolean;
+  /** Bytes that count: of a sealed segment all of it, else up to the end of the last valid record. */
+  readonly endOffset: number;
+  /** Highest `durableSequence` that any valid record of this file states, those behind the end included. */
+  readonly durableSequence: number;
+}
+
+const EMPTY: SegmentScan = { header: null, records: [], sealed: false, endOffset: 0, durableSequence: 0 };
+
+/** Reads ranges of a segment wherever it is; short at its end. */
+export interface SegmentBytes {
+  readonly sizeBytes: number;
+  read(offsetBytes: number, lengthBytes: number): Promise<Buffer>;
+}
+
+/** A local file as SegmentBytes. */
+export function localSegmentBytes(files: SegmentFiles, segment: LocalSegment, sizeBytes: number): SegmentBytes {
+  return {
+    sizeBytes,
+    async read(offsetBytes, lengthBytes) {
+      const target = Buffer.allocUnsafe(lengthBytes);
+      return target.subarray(0, await files.read(segment, offsetBytes, target));
+    },
+  };
+}
+
+/** The index of a sealed segment of exactly `bytes.sizeBytes`, or null when it has no valid seal at its end. */
+export async function readSealed(bytes: SegmentBytes): Promise<SegmentScan | null> {
+  if (bytes.sizeBytes < SEGMENT_HEADER_BYTES + RECORD_HEADER_BYTES + SEAL_FOOTER_BYTES) return null;
+  const header = decodeSegmentHeader(await bytes.read(0, SEGMENT_HEADER_BYTES));
+  if (header === null) return null;
+  const footer = decodeFooter(await bytes.read(bytes.sizeBytes - SEAL_FOOTER_BYTES, SEAL_FOOTER_BYTES), header.salt);
+  if (footer === null || footer.totalBytes !== bytes.sizeBytes) return null;
+  const head = await bytes.read(footer.sealOffset, footer.indexOffset - footer.sealOffset + footer.indexBytes);
+  const records = recordsOfSeal(head, header, footer.entryCount);
+  return records === null ? null : { header, records, sealed: true, endOffset: bytes.sizeBytes, durableSequence: footer.lastSequence };
+}
+
+function recordsOfSeal(head: Buffer, header: SegmentHeader, entryCount: number): DecodedRecord[] | null {
+  const seal = decodeRecord(head, 0, header.term, header.salt);
+  if (seal === null || seal.kind !== RecordKind.SEAL || seal.blockCount !== entryCount) return null;
+  return decodeIndex(head.subarray(seal.payloadOffset, seal.endOffset), entryCount);
+}
+
+/** Reads a local segment: by its index when it is sealed, record by record otherwise. */
+export async function scanLocalSegment(disk: Disk, files: SegmentFiles, segment: LocalSegment): Promise<SegmentScan> {
+  const sizeBytes = await disk.size(segment.path);
+  const sealed = await readSealed(localSegmentBytes(files, segment, sizeBytes));
+  if (sealed !== null) return sealed;
+  const bytes = await localSegmentBytes(files, segment, sizeBytes).read(0, Math.min(sizeBytes, SCAN_BYTES_MAX));
+  return scanBytes(bytes);
+}
+
+/** Reads the bytes of a segment file record by record. */
+export function scanBytes(bytes: Buffer): SegmentScan {
+  const header = decodeSegmentHeader(bytes.subarray(0, SEGMENT_HEADER_BYTES));
+  if (header === null) return EMPTY;
+  const records: DecodedRecord[] = [];
+  let at = SEGMENT_HEADER_BYTES;
+  let next = header.baseSequence;
+  let durableSequence = 0;
+  for (;;) {
+    const record = decodeRecord(bytes, at, header.term, header.salt);
+    if (record === null) break;
+    if (record.kind === RecordKind.SEAL) {
+      const footer = decodeFooter(bytes.subarray(0, record.endOffset + SEAL_FOOTER_BYTES), header.salt);
+      const sealed = footer !== null && footer.sealOffset === at && record.sequence === next - 1;
+      if (sealed) return { header, records, sealed, endOffset: record.endOffset + SEAL_FOOTER_BYTES, durableSequence: next - 1 };
+      break;
+    }
+    if (record.sequence !== next || !verifyPayload(bytes, record)) break;
+    durableSequence = Math.max(durableSequence, record.durableSequence);
+    records.push(record);
+    at = record.endOffset;
+    next += 1;
+  }
+  return { header, records, sealed: false, endOffset: at, durableSequence: Math.max(durableSequence, durableBehind(bytes, at + 1, header)) };
+}
+
+/** Highest `durableSequence` of any valid record behind `from`, wherever it starts: evidence against a torn tail. */
+function durableBehind(bytes: Buffer, from: number, header: SegmentHeader): number {
+  let durable = 0;
+  for (let at = bytes.indexOf(RECORD_MAGIC, from); at >= 0; at = bytes.indexOf(RECORD_MAGIC, at + 1)) {
+    const record = decodeRecord(bytes, at, header.term, header.salt);
+    if (record === null) continue;
+    durable = Math.max(durable, record.kind === RecordKind.SEAL ? record.sequence : record.durableSequence);
+  }
+  return durable;
+}
+
+/**
+ * Gives a segment that was not sealed its index and footer, keeping records up to `lastSequence`: written to a new file that takes the old one's
+ * name when it is durable, so that neither a crash here nor a disk that failed a sync can make things worse. Returns the sealed size.
+ */
+export async function sealByCopy(disk: Disk, files: SegmentFiles, segment: LocalSegment, scan: SegmentScan, lastSequence: number): Promise<number> {
+  const header = scan.header;
+  const source = await localSegmentBytes(files, segment, scan.endOffset).read(0, scan.endOffset);
+  const kept = scan.records.filter((record) => record.sequence <= lastSequence);
+  const last = kept.at(-1);
+  const end = last === undefined ? SEGMENT_HEADER_BYTES : last.endOffset;
+  const salt = header?.salt ?? 0;
+  const index = new SegmentIndex();
+  for (const record of kept) {
+    const times = record.kind === RecordKind.ATTRIBUTES ? source.subarray(record.payloadOffset, record.endOffset) : null;
+    index.add(record, record.payloadOffset, times);
+  }
+  const payload = index.payload();
+  const head = Buffer.alloc(RECORD_HEADER_BYTES);
+  const sequence = last?.sequence ?? (header?.baseSequence ?? 1) - 1;
+  const seal = {
+    kind: RecordKind.SEAL,
+    flags: 0,
+    sequence,
+    startBlock: 0,
+    blockCount: index.count,
+    newSizeBytes: 0,
+    seconds: 0,
+    nanoseconds: 0,
+    crcs: new Uint32Array(0),
+    payloadBytes: payload.length,
+  };
+  encodeRecordHead(head, 0, seal, segment.term, salt, sequence, crc32(payload));
+  const indexOffset = end + head.length;
+  const totalBytes = indexOffset + payload.length + SEAL_FOOTER_BYTES;
+  const footer = encodeFooter(
+    { sealOffset: end, indexOffset, indexBytes: payload.length, entryCount: index.count, lastSequence: sequence, totalBytes },
+    salt,
+  );
+  const path = join(segment.path, '..', '..', 'pool', `rebuild-${segment.uuid}-${segment.number}.tmp`);
+  await disk.unlink(path).catch((error: unknown) => {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  });
+  const file = await disk.create(path);
+  try {
+    await new Promise<void>((resolve, reject) =>
+      file.write(0, [source.subarray(0, end), head, payload, footer], (error) => (error === null ? resolve() : reject(error))),
+    );
+    await new Promise<void>((resolve, reject) => file.sync((error) => (error === null ? resolve() : reject(error))));
+  } finally {
+    await file.close();
+  }
+  await files.replace(segment, path, totalBytes);
+  return totalBytes;
+}
+
+/** Blocks that a record maps, for walks over an index: DATA blocks lie BLOCK_BYTES apart from `payloadOffset`. */
+export function blockOffset(record: DecodedRecord, index: number): number {
+  return record.payloadOffset + index * BLOCK_BYTES;
+}
