@@ -1,0 +1,17 @@
+import { assert } from '../server/core/assert.ts';
+import type { ByteRange } from './object-store.ts';
+
+/** Largest object that any store takes or gives whole: above every segment, page and manifest size, below what hurts in memory. */
+export const OBJECT_BYTES_MAX = 256 * 1024 * 1024;
+
+/** A range is made by us, never by a client: a bad one is a bug. @throws AssertionError */
+export function assertRange(range: ByteRange | undefined): void {
+  if (range === undefined) return;
+  assert(Number.isSafeInteger(range.offsetBytes) && range.offsetBytes >= 0, `range offset ${range.offsetBytes}`);
+  assert(Number.isSafeInteger(range.lengthBytes) && range.lengthBytes >= 0, `range length ${range.lengthBytes}`);
+}
+
+/** @throws AssertionError when a listing is asked for no names: it would never end. */
+export function assertLimit(limit: number): void {
+  assert(Number.isSafeInteger(limit) && limit > 0, `list limit ${limit}`);
+}
