@@ -12,7 +12,9 @@ import { guestKernel } from './guest-kernel.ts';
 
 export interface GuestOptions {
   /** For busybox sh. Its standard output and error are the lines of the result; its standard input is what `onLine` sends. */
-  readonly script: string;
+  readonly script?: string;
+  /** Instead of a script: boots on into /sbin/init of this device, with an ext4 file system (see `vm-image.ts`). */
+  readonly rootDevice?: string;
   /** More files for the guest, next to the script in /job. */
   readonly files?: readonly ArchiveEntry[];
   /** Values of QEMU's -drive; `if=virtio,format=raw,cache=none,file=nfs://...`. The first is /dev/vda. */
@@ -38,8 +40,10 @@ export async function bootGuest(options: GuestOptions): Promise<GuestResult> {
   await using scratch = await scratchDirectory('guest');
   const { kernelPath, initramfsPath } = await guestKernel();
   const initramfs = join(scratch.path, 'initramfs');
-  const job = cpioArchive([{ kind: 'file', path: 'job/script', content: options.script }, ...(options.files ?? [])]);
-  await writeFile(initramfs, Buffer.concat([await readFile(initramfsPath), job]));
+  const job: ArchiveEntry[] = [...(options.files ?? [])];
+  if (options.script !== undefined) job.push({ kind: 'file', path: 'job/script', content: options.script });
+  if (options.rootDevice !== undefined) job.push({ kind: 'file', path: 'job/root', content: options.rootDevice });
+  await writeFile(initramfs, Buffer.concat([await readFile(initramfsPath), cpioArchive(job)]));
   const consoleLog = join(scratch.path, 'console');
   const [program, ...args] = qemuCommand(options, kernelPath, initramfs, consoleLog);
   if (program === undefined) throw new Error('no command');

@@ -11,7 +11,7 @@ import { type ArchiveEntry, cpioArchive } from './cpio.ts';
 
 const CACHE = join(import.meta.dirname, '..', '..', '..', '.cache', 'guest');
 /** Part of the file names: raise it when the way they are made changes. */
-const RECIPE = 'v1';
+const RECIPE = 'v2';
 const MODULES = ['nfsv3', 'virtio_pci', 'virtio_net', 'virtio_console', 'virtio_blk', 'loop'];
 
 export interface GuestKernel {
@@ -79,7 +79,8 @@ async function makeInitramfs(root: string, release: string): Promise<Buffer> {
 
 /**
  * The first process of the guest: loads the modules in order of dependency, brings the network up as QEMU's user networking expects it and runs
- * /job/script with its input and output on the virtio port. `reboot -f` ends QEMU (-no-reboot).
+ * /job/script with its input and output on the virtio port. `reboot -f` ends QEMU (-no-reboot). When the job names a root device instead, it boots on
+ * into the /sbin/init of that, which does the same for itself.
  */
 function initScript(modules: readonly string[]): string {
   return `#!/bin/sh
@@ -98,6 +99,13 @@ if [ -e /sys/class/net/eth0 ]; then
 fi
 # devtmpfs names the port of the first virtio-serial device; it appears a moment after the module.
 for wait in 1 2 3 4 5 6 7 8 9 10; do [ -e /dev/vport1p1 ] || [ -e /dev/vport0p1 ] && break; sleep 0.1; done
+if [ -e /job/root ]; then
+  mount -t ext4 "$(cat /job/root)" /mnt || { echo 'no root'; reboot -f; }
+  mount --move /dev /mnt/dev
+  mount --move /proc /mnt/proc
+  mount --move /sys /mnt/sys
+  exec switch_root /mnt /sbin/init
+fi
 port=$(ls /dev/vport*p1)
 exec 3<>$port
 sh /job/script <&3 >&3 2>&1
