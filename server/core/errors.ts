@@ -22,3 +22,8 @@ export function errorCode(error: unknown): string | undefined {
   if (typeof error === 'object' && error !== null && 'code' in error && typeof error.code === 'string') return error.code;
   return undefined;
 }
+
+/** True for what the environment did: an ApplianceError or a failed system call. Everything else that is thrown is a bug. */
+export function isEnvironmentError(error: unknown): error is Error {
+  return error instanceof ApplianceError || (error instanceof Error && 'syscall' in error);
+}

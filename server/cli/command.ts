@@ -1,0 +1,100 @@
+/** The `vferry` command: what it understands, and which exit code means what (`exit-code.ts`). */
+import { inspect } from 'node:util';
+
+import { Command, CommanderError } from 'commander';
+
+import type { FsckDataDirectory } from '../fsck-port.ts';
+import type { StartRouter } from '../router-port.ts';
+import { printSettings, printSettingsJson } from '../settings/print.ts';
+import { SettingsError } from '../settings/settings-error.ts';
+import { ExitCode } from './exit-code.ts';
+import { runFsck } from './fsck.ts';
+import { createProcessLogger } from './process-logger.ts';
+import { serve } from './serve.ts';
+import { addSettingsOptions, settingsOf } from './settings-options.ts';
+import { type Printer, printStatus } from './status.ts';
+import { VERSION } from './version.ts';
+
+export interface CommandComponents {
+  readonly startRouter: StartRouter;
+  readonly fsck: FsckDataDirectory;
+}
+
+/** Runs the command with `args` (without node and script) and resolves with the exit code of the process. */
+export async function runCommand(args: readonly string[], components: CommandComponents): Promise<ExitCode> {
+  const print: Printer = {
+    out: (text) => {
+      process.stdout.write(text);
+    },
+    err: (text) => {
+      process.stderr.write(text);
+    },
+  };
+  let exitCode: ExitCode = ExitCode.OK;
+  const run = (action: (command: Command) => ExitCode | Promise<ExitCode>) =>
+    async function (this: Command): Promise<void> {
+      exitCode = await action(this);
+    };
+
+  const program = new Command('vferry')
+    .description('NFSv3 server appliance for VM datastores')
+    .version(VERSION, '--version', 'show the version')
+    .showHelpAfterError('(see --help)')
+    .exitOverride();
+  withSettings(program, 'serve', 'serve the datastore until SIGTERM or Ctrl-C').action(
+    run((command) => serve(settingsOf(command, process.env).settings, components.startRouter, process.stdout)),
+  );
+  const config = program.command('config').description('check or show the settings');
+  withSettings(config, 'check', 'say what is wrong with the settings; exit code 2 if anything is').action(
+    run((command) => {
+      settingsOf(command, process.env);
+      print.out('The settings are valid.\n');
+      return ExitCode.OK;
+    }),
+  );
+  withSettings(config, 'print', 'show the effective settings and where each comes from')
+    .option('--json', 'as JSON with exact numbers')
+    .action(
+      run((command) => {
+        const { settings, origins } = settingsOf(command, process.env);
+        print.out(command.getOptionValue('json') === true ? printSettingsJson(settings) : printSettings(settings, origins));
+        return ExitCode.OK;
+      }),
+    );
+  withSettings(program, 'status', 'ask a running router; exit code 0: ready, 1: not ready, 2: no answer')
+    .option('--json', 'as JSON')
+    .action(run((command) => printStatus(settingsOf(command, process.env).settings.admin, command.getOptionValue('json') === true, print)));
+  withSettings(
+    program,
+    'fsck',
+    'verify a data directory and its backend while no router runs; exit code 0: clean, 1: damage, 2: could not run',
+  ).action(
+    run((command) => {
+      const { settings } = settingsOf(command, process.env);
+      const logger = createProcessLogger(settings.logging, process.stderr);
+      return runFsck(settings, components.fsck, logger, print, () => performance.now());
+    }),
+  );
+  program
+    .command('version')
+    .description('show the version')
+    .action(() => print.out(`${VERSION}\n`));
+
+  try {
+    await program.parseAsync(args, { from: 'user' });
+    return exitCode;
+  } catch (error) {
+    if (error instanceof SettingsError) {
+      print.err(`${error.problems.join('\n')}\n`);
+      return ExitCode.USAGE;
+    }
+    // Help and version end this way too; commander has printed what there is to say.
+    if (error instanceof CommanderError) return error.exitCode === 0 ? ExitCode.OK : ExitCode.USAGE;
+    print.err(`This is a bug in vferry: ${inspect(error)}\n`);
+    return ExitCode.INTERNAL;
+  }
+}
+
+function withSettings(parent: Command, name: string, description: string): Command {
+  return addSettingsOptions(parent.command(name).description(description));
+}
