@@ -16,7 +16,7 @@ export function printSettings(settings: Settings, origins: ReadonlyMap<string, O
     for (const [depth, part] of path.entries()) {
       if (open[depth] === part) continue;
       lines.push(`${'  '.repeat(depth)}${part}:`);
-      open = [...path.slice(0, depth + 1)];
+      open = path.slice(0, depth + 1);
     }
     open = path;
     const value = setting.secret === true ? REDACTED : settingText(key, valueAt(settings, key));
