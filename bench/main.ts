@@ -1,0 +1,209 @@
+/**
+ * `npm run bench`: vferry and NFS-Ganesha on the same disk under the same load, alternating; see `options.ts` for the flags.
+ * Ends with exit code 1 only when something did not work, not when a goal was missed.
+ */
+import { execFileSync } from 'node:child_process';
+import * as fs from 'node:fs';
+import os from 'node:os';
+import { join } from 'node:path';
+
+import type { BenchCase } from './cases.ts';
+import { CACHED_REGION_BYTES, CASES } from './cases.ts';
+import { hottest, profileWhile } from './cpu-profile.ts';
+import { measureDiskLimit } from './disk-limit.ts';
+import { LoadProcess } from './load-process.ts';
+import type { LoadResult, Workload } from './nfs-load.ts';
+import type { BenchOptions } from './options.ts';
+import { parseOptions, USAGE } from './options.ts';
+import { isInside, namespaceObstacle, runInside } from './private-namespace.ts';
+import type { CaseScore, Score } from './score.ts';
+import { isGeneratorTooSlow, judge, scoreOf, summaryLine, table } from './score.ts';
+import { settle, startGanesha, startRecordLoop, startVferry } from './targets.ts';
+
+const INSPECTOR_PORT = 9339;
+/** One short run before the measured ones, so that both servers and the generator are compiled and their caches filled. */
+const WARM_UP_SECONDS = 0.4;
+
+function workOf(bench: BenchCase, options: BenchOptions, seconds: number, seed: number): Workload {
+  const regionBytes = bench.region === 'cached' ? Math.min(CACHED_REGION_BYTES, options.fileBytes) : options.fileBytes;
+  return { ...bench.work, regionBytes, seconds, seed };
+}
+
+function sequentialPass(kind: 'read-sequential' | 'write-sequential', regionBytes: number, seconds: number): Workload {
+  return { kind, outstanding: 8, ioBytes: 2 ** 20, stability: 'UNSTABLE', regionBytes, seconds, seed: 99 };
+}
+
+/** Writes the file twice: the first touch of page cache and of fresh disk blocks is several times slower (toolchain.md 7). */
+async function fill(load: LoadProcess, fileBytes: number): Promise<void> {
+  for (let pass = 0; pass < 2; pass++) await load.run(sequentialPass('write-sequential', fileBytes, 60));
+}
+
+async function warmUp(load: LoadProcess, bench: BenchCase, options: BenchOptions): Promise<void> {
+  if (bench.work.kind === 'write-sequential') return;
+  // One pass over the region; a second is plenty for 64 MiB on anything.
+  if (bench.region === 'cached') await load.run(sequentialPass('read-sequential', Math.min(CACHED_REGION_BYTES, options.fileBytes), 0.5));
+  await load.run(workOf(bench, options, WARM_UP_SECONDS, options.seed + 1000));
+}
+
+async function measure(bench: BenchCase, loads: readonly LoadProcess[], loop: LoadProcess, options: BenchOptions): Promise<CaseScore> {
+  const runs = new Map<LoadProcess, LoadResult[]>(loads.map((load) => [load, []]));
+  let unsettledRounds = 0;
+  const targets = loads.map((load) => load.target);
+  for (const load of loads) await warmUp(load, bench, options);
+  for (let round = 0; round < options.rounds; round++) {
+    // Whoever begins changes, so that neither always finds the disk as the other left it.
+    for (const load of round % 2 === 0 ? loads : loads.toReversed()) {
+      if (!(await settle(targets))) unsettledRounds += 1;
+      runs.get(load)!.push(await load.run(workOf(bench, options, options.seconds, options.seed + round)));
+    }
+  }
+  const scores = new Map(loads.map((load) => [load.target.name, scoreOf(runs.get(load)!)]));
+  const ceilings: Score[] = [];
+  for (let round = 0; round < 2; round++)
+    ceilings.push(scoreOf([await loop.run(workOf(bench, options, Math.min(1, options.seconds), options.seed))]));
+  return {
+    bench,
+    vferry: scores.get('vferry') ?? null,
+    ganesha: scores.get('ganesha') ?? null,
+    ceiling: ceilings.toSorted((a, b) => b.operationsPerSecond - a.operationsPerSecond)[0]!,
+    unsettledRounds,
+  };
+}
+
+async function diskLimits(scratch: string, seconds: number): Promise<string[]> {
+  const lines: string[] = [];
+  for (const outstanding of [1, 32]) {
+    const { operationsPerSecond, histogram } = await measureDiskLimit(join(scratch, 'disk-limit'), outstanding, seconds);
+    lines.push(
+      `group-committed fdatasync of 4 KiB records on a preallocated file, ${outstanding} outstanding: ${operationsPerSecond.toFixed(0)} op/s, ` +
+        `p50 ${histogram.quantileUs(0.5).toFixed(0)} us, p99 ${histogram.quantileUs(0.99).toFixed(0)} us`,
+    );
+  }
+  return lines;
+}
+
+function commandOutput(program: string, args: readonly string[]): string {
+  try {
+    return execFileSync(program, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
+  } catch {
+    // Only a line of the heading: a machine without git or dpkg still gets its table.
+    return 'unknown';
+  }
+}
+
+function heading(options: BenchOptions, args: readonly string[]): string[] {
+  const cpus = os.cpus();
+  const root = join(import.meta.dirname, '..');
+  return [
+    `machine: ${cpus.length} x ${cpus[0]?.model.trim() ?? 'unknown'}, ${(os.totalmem() / 2 ** 30).toFixed(0)} GiB RAM, kernel ${os.release()}`,
+    `versions: Node ${process.versions.node}, vferry ${commandOutput('git', ['-C', root, 'describe', '--always', '--dirty'])}, ` +
+      `NFS-Ganesha ${commandOutput('dpkg-query', ['-W', '-f=${Version}', 'nfs-ganesha'])}`,
+    `command: npm run bench${args.length === 0 ? '' : ` -- ${args.join(' ')}`}   (${options.rounds} rounds of ${options.seconds} s, file ` +
+      `${options.fileBytes / 2 ** 20} MiB, cached region ${CACHED_REGION_BYTES / 2 ** 20} MiB, seed ${options.seed}, data in ${options.directory}, ${new Date().toISOString()})`,
+    'one connection each; pairs are vferry / Ganesha; ratio = operations per second; ceiling = the generator against a bare record loop',
+  ];
+}
+
+async function profile(scratch: string, name: string, options: BenchOptions): Promise<void> {
+  const bench = CASES.find((one) => one.name === name)!;
+  await using vferry = await startVferry(scratch, { command: options.vferryCommand, nodeArgs: [`--inspect=127.0.0.1:${INSPECTOR_PORT}`] });
+  await using load = await LoadProcess.start(vferry, options.fileName);
+  await fill(load, options.fileBytes);
+  await warmUp(load, bench, options);
+  await settle([vferry]);
+  const results: LoadResult[] = [];
+  const taken = await profileWhile(INSPECTOR_PORT, async () => {
+    const endMs = performance.now() + options.seconds * 1000;
+    do results.push(await load.run(workOf(bench, options, options.seconds, options.seed)));
+    while (performance.now() < endMs);
+  });
+  const score = scoreOf(results);
+  const rate = `${score.operationsPerSecond.toFixed(0)} op/s, ${score.megabytesPerSecond.toFixed(0)} MB/s, p50 ${score.p50Us.toFixed(0)} us, p99 ${score.p99Us.toFixed(0)} us`;
+  console.log(`${bench.title}: ${rate} (while profiled)\nself time of vferry's main thread:`);
+  for (const line of hottest(taken, 40)) console.log(line);
+  const path = join(options.directory, `${name}.cpuprofile`);
+  fs.writeFileSync(path, JSON.stringify(taken));
+  console.log(`profile: ${path}`);
+}
+
+async function compare(scratch: string, options: BenchOptions, args: readonly string[]): Promise<void> {
+  const cases = CASES.filter((one) => options.filters.length === 0 || options.filters.some((filter) => one.name.includes(filter)));
+  const head = heading(options, args);
+  for (const line of head) console.log(line);
+  await using stack = new AsyncDisposableStack();
+  const loop = stack.use(await LoadProcess.start(stack.use(await startRecordLoop()), options.fileName));
+  const loads: LoadProcess[] = [];
+  if (options.only !== 'ganesha') {
+    const vferry = stack.use(await startVferry(scratch, { command: options.vferryCommand, nodeArgs: [] }));
+    loads.push(stack.use(await LoadProcess.start(vferry, options.fileName)));
+  }
+  if (options.only !== 'vferry') {
+    const obstacle = isInside() ? null : (namespaceObstacle() ?? 'not in a private network namespace');
+    if (obstacle === null) loads.push(stack.use(await LoadProcess.start(stack.use(await startGanesha(scratch)), options.fileName)));
+    else console.log(`without NFS-Ganesha: ${obstacle}`);
+  }
+  for (const load of loads) await fill(load, options.fileBytes);
+  const scores: CaseScore[] = [];
+  for (const bench of cases) {
+    const score = await measure(bench, loads, loop, options);
+    scores.push(score);
+    console.log(summaryLine(score));
+  }
+  const limits = await diskLimits(scratch, Math.min(2, options.seconds));
+  const missed = scores.filter((score) => judge(score).missed.length > 0).map((score) => score.bench.name);
+  const bound = scores.filter(isGeneratorTooSlow).map((score) => score.bench.name);
+  const tail = [
+    ...limits,
+    bound.length === 0 ? 'The generator was nowhere the bottleneck.' : `The generator bounds: ${bound.join(', ')}.`,
+    missed.length === 0 ? 'Every goal with a peer to compare with is met.' : `Missed goals: ${missed.join(', ')}.`,
+  ];
+  console.log(`\n${table(scores)}\n\n${tail.join('\n')}`);
+  if (options.writeDocs) writeDocs(head, table(scores), tail);
+}
+
+const DOCS_BEGIN = '<!-- bench: written by `npm run bench -- --write-docs`; do not edit by hand -->';
+const DOCS_END = '<!-- bench: end -->';
+
+/** Replaces the part between the marks in docs/PERFORMANCE.md, or makes the page. */
+function writeDocs(head: readonly string[], tableText: string, tail: readonly string[]): void {
+  const path = join(import.meta.dirname, '..', 'docs', 'PERFORMANCE.md');
+  const block = [DOCS_BEGIN, '', ...head.map((line) => `- ${line}`), '', tableText, '', ...tail.map((line) => `- ${line}`), '', DOCS_END].join('\n');
+  const page = fs.existsSync(path) ? fs.readFileSync(path, 'utf8') : `# Performance\n\n${DOCS_BEGIN}\n${DOCS_END}\n`;
+  const [begin, end] = [page.indexOf(DOCS_BEGIN), page.indexOf(DOCS_END)];
+  if (begin < 0 || end < begin) throw new Error(`${path} lacks the marks between which the table goes`);
+  fs.writeFileSync(path, page.slice(0, begin) + block + page.slice(end + DOCS_END.length));
+  console.log(`written: ${path}`);
+}
+
+async function main(args: readonly string[]): Promise<number> {
+  if (args.includes('--help')) {
+    console.log(USAGE);
+    return 0;
+  }
+  let options: BenchOptions;
+  try {
+    options = parseOptions(args);
+  } catch (error) {
+    console.error(`${(error as Error).message}\n\n${USAGE}`);
+    return 2;
+  }
+  const scratchRoot = process.env['VFERRY_BENCH_SCRATCH'];
+  if (scratchRoot !== undefined) {
+    if (options.profile === null) await compare(scratchRoot, options, args);
+    else await profile(scratchRoot, options.profile, options);
+    return 0;
+  }
+  // This outer process owns the scratch directory, so that it goes whatever becomes of the inner one.
+  fs.mkdirSync(options.directory, { recursive: true });
+  const scratch = fs.mkdtempSync(join(options.directory, 'run-'));
+  process.env['VFERRY_BENCH_SCRATCH'] = scratch;
+  try {
+    const obstacle = namespaceObstacle();
+    if (obstacle === null) return await runInside([import.meta.filename, ...args]);
+    return await main(args);
+  } finally {
+    fs.rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
+process.exitCode = await main(process.argv.slice(2));
