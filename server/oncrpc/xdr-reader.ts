@@ -29,14 +29,13 @@ export class XdrReader {
 
   /** Reads the concatenation of `chunks`; the array and the bytes are borrowed and must not change. */
   constructor(chunks: readonly Buffer[]) {
-    this.#chunk = chunks[0] ?? EMPTY;
+    this.#chunk = EMPTY;
     this.#position = 0;
-    this.#end = this.#chunk.length;
-    this.#rest = chunks.length > 1 ? chunks : NO_CHUNKS;
+    this.#end = 0;
+    this.#rest = NO_CHUNKS;
     this.#next = 1;
-    let restBytes = 0;
-    for (let i = 1; i < chunks.length; i++) restBytes += chunks[i]!.length;
-    this.#restBytes = restBytes;
+    this.#restBytes = 0;
+    this.resetChunks(chunks);
   }
 
   /** Points the reader at bytes [start, end) of one buffer: no allocation, for the many messages that lie within one chunk. */
@@ -47,6 +46,18 @@ export class XdrReader {
     this.#rest = NO_CHUNKS;
     this.#next = 1;
     this.#restBytes = 0;
+  }
+
+  /** Points the reader at a list of chunks, as the constructor does. */
+  resetChunks(chunks: readonly Buffer[]): void {
+    this.reset(chunks[0] ?? EMPTY, 0, chunks[0]?.length ?? 0);
+    this.#rest = chunks;
+    for (let i = 1; i < chunks.length; i++) this.#restBytes += chunks[i]!.length;
+  }
+
+  /** Lets go of the message, so that this reader does not keep it in memory. */
+  release(): void {
+    this.reset(EMPTY, 0, 0);
   }
 
   /** Bytes not read yet. */
@@ -144,6 +155,17 @@ export class XdrReader {
     if (this.#end - at < padded) return this.fixed(countBytes).toString('latin1');
     this.#position = at + padded;
     return this.#chunk.toString('latin1', at, at + countBytes);
+  }
+
+  /** Moves behind `bytes` if they are what comes next and lie within one chunk; else moves nowhere. */
+  skipIfEqual(bytes: Buffer): boolean {
+    const at = this.#position;
+    const length = bytes.length;
+    if (this.#end - at < length) return false;
+    const chunk = this.#chunk;
+    for (let i = 0; i < length; i++) if (chunk[at + i] !== bytes[i]) return false;
+    this.#position = at + length;
+    return true;
   }
 
   /** @throws XdrError `trailing-bytes` unless everything was read. */

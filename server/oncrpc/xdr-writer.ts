@@ -16,9 +16,22 @@ export class XdrWriter {
     this.#end = end;
   }
 
+  /** Begins anew in another region. */
+  reset(buffer: Buffer, start: number, end: number): void {
+    this.#buffer = buffer;
+    this.#start = start;
+    this.#offset = start;
+    this.#end = end;
+  }
+
   /** Bytes written so far. */
   get position(): number {
     return this.#offset - this.#start;
+  }
+
+  /** Where the next byte goes, as an index into the buffer. */
+  get endOffset(): number {
+    return this.#offset;
   }
 
   /** Room left, in bytes. */
