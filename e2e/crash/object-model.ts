@@ -15,6 +15,8 @@ export interface Change {
   readonly offsetBytes: number;
   /** 0 for a truncate, which sets the size to `offsetBytes`. */
   readonly countBytes: number;
+  /** It asks for DATA_SYNC or FILE_SYNC, so it can never make the verifier change. */
+  readonly stable: boolean;
   state: 'sent' | 'unstable' | 'durable';
   /** Verifier of the answer, hex; '' before it. */
   verifier: string;
@@ -59,13 +61,18 @@ export class ObjectModel {
     );
   }
 
+  /** Whether anything was sent UNSTABLE and is not committed: only then may the verifier change in a crash. */
+  get hasUncommitted(): boolean {
+    return this.#changes.some((change) => !change.stable && change.state !== 'durable');
+  }
+
   get idle(): boolean {
     return this.#changes.every((change) => change.state !== 'sent');
   }
 
-  begin(kind: Change['kind'], offsetBytes: number, countBytes: number): Change {
+  begin(kind: Change['kind'], offsetBytes: number, countBytes: number, stable = true): Change {
     this.#lastSequence += 1;
-    const change: Change = { kind, sequence: this.#lastSequence, offsetBytes, countBytes, state: 'sent', verifier: '' };
+    const change: Change = { kind, sequence: this.#lastSequence, offsetBytes, countBytes, stable, state: 'sent', verifier: '' };
     this.#changes.push(change);
     return change;
   }
