@@ -1,0 +1,683 @@
+/**
+ * A block device of one object over its log, extent map and stores: reads, writes, commit, resize (design section 6). It serves volumes and,
+ * with another write-back, files. One owner, one thread: state changes happen between awaits, so there are no locks but the ones below.
+ *
+ * Visibility: a write enters the extent map when it is answered, never before; a READ never shows what can vanish. Order: records are applied in
+ * the sequence of the log. Blocks that a write covers in part are read, modified and written under a lock of their range.
+ */
+import type { BlockCache } from '../../cache/block-cache.ts';
+import { assert } from '../core/assert.ts';
+import type { ObjectUuid, Term } from '../core/ids.ts';
+import { isPending } from '../core/maybe-promise.ts';
+import type { MaybePromise } from '../core/maybe-promise.ts';
+import { laterThan } from '../core/time.ts';
+import type { Timestamp } from '../core/time.ts';
+import { LogRecord } from '../object-log/log-record.ts';
+import type { ObjectLog } from '../object-log/object-log.ts';
+import { BLOCK_BYTES, encodeTimes, RecordFlag, RecordKind } from '../object-log/segment-codec.ts';
+import type { LocalSegment } from '../object-log/segment-files.ts';
+import type { BlockReader, MissingBlock } from './block-reader.ts';
+import type { ExtentMap } from './extent-map.ts';
+import type { SegmentTable } from './segment-table.ts';
+import type { WriteAdmission } from './write-admission.ts';
+import { copyChunks, planBlocks, sliceChunks, ZERO_BLOCK } from './write-plan.ts';
+
+/** Records up to this many blocks leave their blocks in the RAM cache: larger ones are sequential and come back from the page cache. */
+const CACHE_WRITES_BLOCKS_MAX = 64;
+const SCRATCH_BLOCKS = 1088;
+
+/** What the owner knows of an object; the registry has a lazy copy. Immutable snapshots. */
+export interface ObjectAttributes {
+  readonly sizeBytes: number;
+  readonly atime: Timestamp;
+  readonly mtime: Timestamp;
+  readonly ctime: Timestamp;
+}
+
+export interface BlockObjectState extends ObjectAttributes {
+  /** UNSTABLE data may be un-synced: no COMMIT was durable since. */
+  readonly unstableOpen: boolean;
+}
+
+/** Why a change was not made. `error` says more. */
+export interface Refusal {
+  readonly kind: 'refused';
+  readonly error: Error;
+}
+
+export interface Changed {
+  readonly kind: 'changed';
+  readonly before: ObjectAttributes;
+  readonly after: ObjectAttributes;
+  /** Whether it is durable at its tier. */
+  readonly stable: boolean;
+}
+
+export interface BlockObjectHooks {
+  /** Confirms in the registry that the object has data that only this router holds; before the first answer after it was clean. */
+  confirmUnprotected(): MaybePromise<void>;
+  /** Something was applied: there is work for the keeper. */
+  touched(): void;
+}
+
+interface RangeLock {
+  readonly first: number;
+  readonly last: number;
+  readonly released: Promise<void>;
+  readonly release: () => void;
+}
+
+export class BlockObject {
+  readonly uuid: ObjectUuid;
+  readonly term: Term;
+  readonly map: ExtentMap;
+  readonly table: SegmentTable;
+  readonly #reader: BlockReader;
+  readonly #cache: BlockCache;
+  readonly #admission: WriteAdmission;
+  readonly #hooks: BlockObjectHooks;
+  readonly #sizeBytesMax: number;
+  readonly #patienceMs: number;
+  #log: ObjectLog | null = null;
+
+  #attributes: ObjectAttributes;
+  /** Size and time after everything that was appended. */
+  #pendingSizeBytes: number;
+  #lastTime: Timestamp;
+  #unstableOpen: boolean;
+  #appliedSequence: number;
+  #before: ObjectAttributes;
+  #locks: RangeLock[] = [];
+  #exclusive: Promise<void> | null = null;
+  readonly #rows = new Map<number, number>();
+  readonly #scratchRows = new Uint32Array(SCRATCH_BLOCKS);
+  readonly #scratchOffsets = new Uint32Array(SCRATCH_BLOCKS);
+  readonly #scratchCrcs = new Uint32Array(SCRATCH_BLOCKS);
+
+  constructor(
+    components: { map: ExtentMap; table: SegmentTable; reader: BlockReader; cache: BlockCache; admission: WriteAdmission; hooks: BlockObjectHooks },
+    identity: { uuid: ObjectUuid; term: Term },
+    state: BlockObjectState,
+    appliedSequence: number,
+    settings: { sizeBytesMax: number; patienceMs: number },
+  ) {
+    this.uuid = identity.uuid;
+    this.term = identity.term;
+    this.map = components.map;
+    this.table = components.table;
+    this.#reader = components.reader;
+    this.#cache = components.cache;
+    this.#admission = components.admission;
+    this.#hooks = components.hooks;
+    this.#sizeBytesMax = settings.sizeBytesMax;
+    this.#patienceMs = settings.patienceMs;
+    this.#attributes = { sizeBytes: state.sizeBytes, atime: state.atime, mtime: state.mtime, ctime: state.ctime };
+    this.#before = this.#attributes;
+    this.#pendingSizeBytes = state.sizeBytes;
+    this.#lastTime = state.ctime;
+    this.#unstableOpen = state.unstableOpen;
+    this.#appliedSequence = appliedSequence;
+  }
+
+  /** The log is made after the object, since it calls the object back. */
+  attachLog(log: ObjectLog): void {
+    this.#log = log;
+  }
+
+  get attributes(): ObjectAttributes {
+    return this.#attributes;
+  }
+  get usedBytes(): number {
+    return this.map.mappedBlocks * BLOCK_BYTES;
+  }
+  /** Sequence up to which the extent map and the attributes are: always a prefix of the log. */
+  get appliedSequence(): number {
+    return this.#appliedSequence;
+  }
+  get unstableOpen(): boolean {
+    return this.#unstableOpen;
+  }
+  /** True while a shrink is between its record and the extent map: no checkpoint may begin. */
+  get busy(): boolean {
+    return this.#exclusive !== null;
+  }
+
+  /** ctime and such that the registry made for this object: times never run back. */
+  observeTime(time: Timestamp): void {
+    this.#lastTime = laterThan(this.#lastTime, time);
+    if (
+      this.#attributes.ctime.seconds < time.seconds ||
+      (this.#attributes.ctime.seconds === time.seconds && this.#attributes.ctime.nanoseconds < time.nanoseconds)
+    ) {
+      this.#attributes = { ...this.#attributes, ctime: time };
+    }
+  }
+
+  /**
+   * Reads into `target` from `offsetBytes`; returns the bytes read, short only at the end. Synchronous when everything is in RAM.
+   * Rejects with `block-corrupt` or `block-absent`, or the store's error.
+   */
+  read(offsetBytes: number, target: Buffer): MaybePromise<number> {
+    const length = Math.min(target.length, this.#attributes.sizeBytes - offsetBytes);
+    if (length <= 0) return 0;
+    const first = Math.floor(offsetBytes / BLOCK_BYTES);
+    const count = Math.floor((offsetBytes + length - 1) / BLOCK_BYTES) - first + 1;
+    if (count > SCRATCH_BLOCKS) return this.#readInParts(offsetBytes, target.subarray(0, length));
+    if (!this.map.read(first, count, this.#scratchRows, this.#scratchOffsets, this.#scratchCrcs)) {
+      return this.map.load(first, count).then(() => this.read(offsetBytes, target));
+    }
+    const missing = this.#fromCache(offsetBytes, length, first, count, target);
+    if (missing === null) return length;
+    return this.#reader.fetch(this.uuid, this.table, missing, target).then(() => length);
+  }
+
+  /** Copies what is in RAM or zero; returns what is not, or null. Uses the scratch arrays that map.read filled. */
+  #fromCache(offsetBytes: number, length: number, first: number, count: number, target: Buffer): MissingBlock[] | null {
+    let missing: MissingBlock[] | null = null;
+    const end = offsetBytes + length;
+    for (let index = 0; index < count; index += 1) {
+      const blockStart = (first + index) * BLOCK_BYTES;
+      const from = offsetBytes > blockStart ? offsetBytes - blockStart : 0;
+      const to = end < blockStart + BLOCK_BYTES ? end - blockStart : BLOCK_BYTES;
+      const targetOffset = blockStart + from - offsetBytes;
+      const row = this.#scratchRows[index] as number;
+      if (row === 0) {
+        target.fill(0, targetOffset, targetOffset + to - from);
+        continue;
+      }
+      const offset = this.#scratchOffsets[index] as number;
+      if (this.#cache.get(this.table.globalId(row), offset, target, targetOffset, from, to - from)) continue;
+      missing ??= [];
+      missing.push({ row, offsetBytes: offset, crc: this.#scratchCrcs[index] as number, targetOffset, from, length: to - from });
+    }
+    return missing;
+  }
+
+  async #readInParts(offsetBytes: number, target: Buffer): Promise<number> {
+    const partBytes = (SCRATCH_BLOCKS - 2) * BLOCK_BYTES;
+    let total = 0;
+    while (total < target.length) {
+      const bytes = await this.read(offsetBytes + total, target.subarray(total, total + partBytes));
+      if (bytes === 0) break;
+      total += bytes;
+    }
+    return total;
+  }
+
+  /**
+   * Writes the `countBytes` of `chunks`. Resolves when they are durable (`stable`) or appended; `Changed.stable` says which.
+   * The chunks belong to the object from now on. `countBytes` > 0.
+   */
+  write(offsetBytes: number, countBytes: number, chunks: readonly Uint8Array[], stable: boolean, now: Timestamp): Promise<Changed | Refusal> {
+    const first = Math.floor(offsetBytes / BLOCK_BYTES);
+    const last = Math.floor((offsetBytes + countBytes - 1) / BLOCK_BYTES);
+    if (this.#exclusive === null && !this.#isLocked(first, last) && this.#admission.admit(countBytes, 0) === true) {
+      const confirmed = this.#hooks.confirmUnprotected();
+      if (!isPending(confirmed)) {
+        const blocks = this.#wholeBlocks(offsetBytes, countBytes, chunks, first, last);
+        if (blocks !== null) {
+          const pinned = this.map.pin(first, last - first + 1);
+          if (!isPending(pinned)) return this.#append(first, last, blocks, offsetBytes + countBytes, stable, now);
+          return this.#writeWhenPinned(pinned, first, last, blocks, offsetBytes + countBytes, stable, now);
+        }
+      }
+    }
+    return this.#writeSlowly(offsetBytes, countBytes, chunks, first, last, stable, now);
+  }
+
+  async #writeWhenPinned(
+    pinned: Promise<void>,
+    first: number,
+    last: number,
+    blocks: readonly Uint8Array[],
+    endBytes: number,
+    stable: boolean,
+    now: Timestamp,
+  ): Promise<Changed | Refusal> {
+    const lock = this.#lock(first, last);
+    try {
+      await pinned;
+      return this.#appendUnlocking(lock, first, last, blocks, endBytes, stable, now);
+    } catch (error) {
+      lock.release();
+      return { kind: 'refused', error: error as Error };
+    }
+  }
+
+  #appendUnlocking(
+    lock: RangeLock,
+    first: number,
+    last: number,
+    blocks: readonly Uint8Array[],
+    endBytes: number,
+    stable: boolean,
+    now: Timestamp,
+  ): Promise<Changed | Refusal> {
+    const result = this.#append(first, last, blocks, endBytes, stable, now);
+    lock.release();
+    return result;
+  }
+
+  async #writeSlowly(
+    offsetBytes: number,
+    countBytes: number,
+    chunks: readonly Uint8Array[],
+    first: number,
+    last: number,
+    stable: boolean,
+    now: Timestamp,
+  ): Promise<Changed | Refusal> {
+    const admitted = this.#admission.admit(countBytes, this.#patienceMs);
+    if (!(isPending(admitted) ? await admitted : admitted)) return { kind: 'refused', error: new OverloadedError() };
+    let lock: RangeLock | null = null;
+    try {
+      await this.#hooks.confirmUnprotected();
+      lock = await this.#lockWhenFree(first, last);
+      let blocks = this.#wholeBlocks(offsetBytes, countBytes, chunks, first, last);
+      if (blocks === null) {
+        const headBase = offsetBytes % BLOCK_BYTES === 0 ? null : await this.#blockContent(first);
+        const tailBase =
+          (offsetBytes + countBytes) % BLOCK_BYTES === 0 ? null : first === last && headBase !== null ? headBase : await this.#blockContent(last);
+        blocks = mergeEdges(offsetBytes, countBytes, chunks, first, last, headBase, tailBase);
+      }
+      await this.map.pin(first, last - first + 1);
+      const held = lock;
+      lock = null;
+      return await this.#appendUnlocking(held, first, last, blocks, offsetBytes + countBytes, stable, now);
+    } catch (error) {
+      return { kind: 'refused', error: error as Error };
+    } finally {
+      lock?.release();
+    }
+  }
+
+  /** Chunks of whole blocks, edges merged with what is there; null when an edge is not in RAM. */
+  #wholeBlocks(offsetBytes: number, countBytes: number, chunks: readonly Uint8Array[], first: number, last: number): readonly Uint8Array[] | null {
+    const headPartial = offsetBytes % BLOCK_BYTES !== 0;
+    const tailPartial = (offsetBytes + countBytes) % BLOCK_BYTES !== 0;
+    if (!headPartial && !tailPartial) return chunks;
+    const headBase = headPartial ? this.#blockInRam(first) : null;
+    if (headPartial && headBase === null) return null;
+    const tailBase = !tailPartial ? null : first === last && headBase !== null ? headBase : this.#blockInRam(last);
+    if (tailPartial && tailBase === null) return null;
+    return mergeEdges(offsetBytes, countBytes, chunks, first, last, headBase, tailBase);
+  }
+
+  /** Content of a block as of everything appended, in a buffer of its own; null when it is not in RAM. */
+  #blockInRam(block: number): Buffer | null {
+    const pending = this.#pendingBlock(block);
+    if (pending !== null) return pending;
+    if (!this.map.read(block, 1, this.#scratchRows, this.#scratchOffsets, this.#scratchCrcs)) return null;
+    const row = this.#scratchRows[0] as number;
+    if (row === 0) return Buffer.from(ZERO_BLOCK);
+    const target = Buffer.allocUnsafe(BLOCK_BYTES);
+    return this.#cache.get(this.table.globalId(row), this.#scratchOffsets[0] as number, target, 0, 0, BLOCK_BYTES) ? target : null;
+  }
+
+  #pendingBlock(block: number): Buffer | null {
+    const log = this.#log;
+    if (log === null || log.pendingCount === 0) return null;
+    for (const record of log.pendingNewestFirst()) {
+      if (block < record.startBlock || block >= record.startBlock + record.blockCount) continue;
+      if (record.kind === RecordKind.ZERO) return Buffer.from(ZERO_BLOCK);
+      if (record.kind !== RecordKind.DATA) continue;
+      const target = Buffer.allocUnsafe(BLOCK_BYTES);
+      copyChunks(record.chunks, (block - record.startBlock) * BLOCK_BYTES, BLOCK_BYTES, target, 0);
+      return target;
+    }
+    return null;
+  }
+
+  /** As #blockInRam, from wherever it is. Only under a lock of the block: nobody appends to it meanwhile. */
+  async #blockContent(block: number): Promise<Buffer> {
+    for (;;) {
+      const inRam = this.#blockInRam(block);
+      if (inRam !== null) return inRam;
+      await this.map.load(block, 1);
+      if (!this.map.read(block, 1, this.#scratchRows, this.#scratchOffsets, this.#scratchCrcs)) continue;
+      const row = this.#scratchRows[0] as number;
+      if (row === 0) return Buffer.from(ZERO_BLOCK);
+      const target = Buffer.allocUnsafe(BLOCK_BYTES);
+      const wanted = {
+        row,
+        offsetBytes: this.#scratchOffsets[0] as number,
+        crc: this.#scratchCrcs[0] as number,
+        targetOffset: 0,
+        from: 0,
+        length: BLOCK_BYTES,
+      };
+      await this.#reader.fetch(this.uuid, this.table, [wanted], target);
+      return target;
+    }
+  }
+
+  /** Appends whole blocks whose pages are pinned. The pins are given back when the last record is answered. */
+  #append(first: number, last: number, blocks: readonly Uint8Array[], endBytes: number, stable: boolean, now: Timestamp): Promise<Changed | Refusal> {
+    const count = last - first + 1;
+    const records = planBlocks(first, count, blocks);
+    // The first UNSTABLE write after a COMMIT is made durable with its mark: from then on a recovery knows that un-synced data may be missing.
+    const opensWindow = !stable && !this.#unstableOpen;
+    const answeredStable = stable || opensWindow;
+    if (!stable) this.#unstableOpen = true;
+    const time = laterThan(this.#lastTime, now);
+    this.#lastTime = time;
+    if (endBytes > this.#pendingSizeBytes) this.#pendingSizeBytes = endBytes;
+    return new Promise((resolve) => {
+      let before: ObjectAttributes | null = null;
+      let left = records.length;
+      let failure: Error | null = null;
+      const done = (error: Error | null): void => {
+        before ??= this.#before;
+        failure ??= error;
+        left -= 1;
+        if (left > 0) return;
+        this.map.unpin(first, count);
+        resolve(failure === null ? { kind: 'changed', before, after: this.#attributes, stable } : { kind: 'refused', error: failure });
+      };
+      for (const record of records) {
+        record.newSizeBytes = this.#pendingSizeBytes;
+        record.seconds = time.seconds;
+        record.nanoseconds = time.nanoseconds;
+        record.stable = answeredStable;
+        if (!stable) record.flags |= RecordFlag.UNSTABLE;
+        record.done = done;
+        this.#appendRecord(record);
+      }
+    });
+  }
+
+  #appendRecord(record: LogRecord): void {
+    assert(this.#log !== null);
+    try {
+      this.#log.append(record);
+    } catch (error) {
+      const done = record.done;
+      record.done = null;
+      done?.(error as Error);
+    }
+  }
+
+  /** Resolves when everything that was answered UNSTABLE before the call is durable. */
+  commit(now: Timestamp): MaybePromise<null | Refusal> {
+    if (!this.#unstableOpen) return null;
+    this.#unstableOpen = false;
+    const record = new LogRecord(RecordKind.COMMIT_MARK, 0, 0, null, [], 0, null);
+    record.newSizeBytes = this.#pendingSizeBytes;
+    record.seconds = this.#lastTime.seconds;
+    record.nanoseconds = this.#lastTime.nanoseconds;
+    void now;
+    return new Promise((resolve) => {
+      record.done = (error) => {
+        if (error !== null) this.#unstableOpen = true;
+        resolve(error === null ? null : { kind: 'refused', error });
+      };
+      this.#appendRecord(record);
+    });
+  }
+
+  /**
+   * SETATTR of size and times; null = leave. Growing is O(1); shrinking drops what lies behind and holds other writes meanwhile.
+   * Durable when it resolves.
+   */
+  async setAttributes(
+    changes: { sizeBytes: number | null; atime: Timestamp | null; mtime: Timestamp | null },
+    now: Timestamp,
+  ): Promise<Changed | Refusal> {
+    try {
+      await this.#hooks.confirmUnprotected();
+      while (this.#exclusive !== null) await this.#exclusive;
+      const sizeBytes = changes.sizeBytes;
+      if (sizeBytes === null || sizeBytes >= this.#pendingSizeBytes) return await this.#appendAttributes(changes, now);
+      return await this.#exclusively(() => this.#shrink(sizeBytes, changes, now));
+    } catch (error) {
+      return { kind: 'refused', error: error as Error };
+    }
+  }
+
+  #appendAttributes(
+    changes: { sizeBytes: number | null; atime: Timestamp | null; mtime: Timestamp | null },
+    now: Timestamp,
+  ): Promise<Changed | Refusal> {
+    const ctime = laterThan(this.#lastTime, now);
+    this.#lastTime = ctime;
+    const atime = changes.atime ?? this.#attributes.atime;
+    // RFC 1813 §3.3.2 leaves it open; like every POSIX server, a size that was set counts as a modification.
+    const mtime = changes.mtime ?? (changes.sizeBytes === null ? this.#attributes.mtime : ctime);
+    const times = encodeTimes([atime.seconds, atime.nanoseconds, mtime.seconds, mtime.nanoseconds, ctime.seconds, ctime.nanoseconds]);
+    const record = new LogRecord(RecordKind.ATTRIBUTES, 0, 0, null, [times], times.length, times);
+    if (changes.sizeBytes !== null) this.#pendingSizeBytes = changes.sizeBytes;
+    record.newSizeBytes = this.#pendingSizeBytes;
+    record.seconds = ctime.seconds;
+    record.nanoseconds = ctime.nanoseconds;
+    return new Promise((resolve) => {
+      record.done = (error) => {
+        resolve(error === null ? { kind: 'changed', before: this.#before, after: this.#attributes, stable: true } : { kind: 'refused', error });
+      };
+      this.#appendRecord(record);
+    });
+  }
+
+  async #shrink(
+    sizeBytes: number,
+    changes: { sizeBytes: number | null; atime: Timestamp | null; mtime: Timestamp | null },
+    now: Timestamp,
+  ): Promise<Changed | Refusal> {
+    const edge = sizeBytes % BLOCK_BYTES;
+    if (edge !== 0) {
+      // Bytes behind the end are always zero on disk, so that growing again shows zeros.
+      const block = Math.floor(sizeBytes / BLOCK_BYTES);
+      const content = await this.#blockContent(block);
+      if (content.subarray(edge).some((byte) => byte !== 0)) {
+        content.fill(0, edge);
+        await this.map.pin(block, 1);
+        const cleared = await this.#append(block, block, [content], 0, true, now);
+        if (cleared.kind === 'refused') return cleared;
+      }
+    }
+    const result = await this.#appendAttributes(changes, now);
+    if (result.kind === 'changed') await this.map.truncate(Math.ceil(sizeBytes / BLOCK_BYTES));
+    return result;
+  }
+
+  /** Runs `work` while no write is under way or begins. */
+  async #exclusively<T>(work: () => Promise<T>): Promise<T> {
+    let release = (): void => undefined;
+    this.#exclusive = new Promise((resolve) => {
+      release = resolve;
+    });
+    try {
+      while (this.#locks.length > 0) await this.#locks[0]?.released;
+      await this.#log?.drained();
+      return await work();
+    } finally {
+      this.#exclusive = null;
+      release();
+    }
+  }
+
+  #isLocked(first: number, last: number): boolean {
+    for (const lock of this.#locks) if (first <= lock.last && last >= lock.first) return true;
+    return false;
+  }
+
+  #lock(first: number, last: number): RangeLock {
+    let wake = (): void => undefined;
+    const released = new Promise<void>((resolve) => {
+      wake = resolve;
+    });
+    const lock: RangeLock = {
+      first,
+      last,
+      released,
+      release: () => {
+        const at = this.#locks.indexOf(lock);
+        if (at >= 0) this.#locks.splice(at, 1);
+        wake();
+      },
+    };
+    this.#locks.push(lock);
+    return lock;
+  }
+
+  async #lockWhenFree(first: number, last: number): Promise<RangeLock> {
+    for (;;) {
+      if (this.#exclusive !== null) await this.#exclusive;
+      else {
+        const conflict = this.#locks.find((lock) => first <= lock.last && last >= lock.first);
+        if (conflict === undefined) return this.#lock(first, last);
+        await conflict.released;
+      }
+    }
+  }
+
+  /** LogEvents.opened: a row for the new segment. */
+  segmentOpened(segment: LocalSegment): void {
+    const row = this.table.add({ kind: 'segment', bucket: '', objectUuid: '', term: segment.term, number: segment.number, sizeBytes: 0 });
+    this.#rows.set(segment.number, row);
+    for (const number of this.#rows.keys()) {
+      if (number >= segment.number - 64) break;
+      this.#rows.delete(number);
+    }
+  }
+
+  /** Table row of one of the newest segments. */
+  rowOfSegment(number: number): number | null {
+    return this.#rows.get(number) ?? null;
+  }
+
+  /** Gives a recovered segment its row, unless the checkpoint has it. */
+  adoptSegment(number: number, row: number): void {
+    this.#rows.set(number, row);
+  }
+
+  /** LogEvents.apply: what the record says becomes visible. Called again for a record that a fault moved. */
+  apply(record: LogRecord): void {
+    const before = this.#attributes;
+    this.#before = before;
+    const time = { seconds: record.seconds, nanoseconds: record.nanoseconds };
+    switch (record.kind) {
+      case RecordKind.DATA: {
+        const row = this.#rows.get(record.segmentNumber);
+        assert(row !== undefined, `segment ${record.segmentNumber} has no row`);
+        this.map.set(record.startBlock, record.blockCount, row, record.payloadOffset, record.crcs, 0);
+        if (record.blockCount <= CACHE_WRITES_BLOCKS_MAX) this.#keepInRam(record, this.table.globalId(row));
+        this.#attributes = { sizeBytes: record.newSizeBytes, atime: before.atime, mtime: time, ctime: time };
+        break;
+      }
+      case RecordKind.ZERO:
+        this.map.unmap(record.startBlock, record.blockCount);
+        this.#attributes = { sizeBytes: record.newSizeBytes, atime: before.atime, mtime: time, ctime: time };
+        break;
+      case RecordKind.ATTRIBUTES: {
+        const bytes = record.times as Buffer;
+        this.#attributes = {
+          sizeBytes: record.newSizeBytes,
+          atime: { seconds: bytes.readUInt32LE(0), nanoseconds: bytes.readUInt32LE(4) },
+          mtime: { seconds: bytes.readUInt32LE(8), nanoseconds: bytes.readUInt32LE(12) },
+          ctime: { seconds: bytes.readUInt32LE(16), nanoseconds: bytes.readUInt32LE(20) },
+        };
+        break;
+      }
+      case RecordKind.COMMIT_MARK:
+      case RecordKind.SNAPSHOT_MARK:
+      case RecordKind.TERM_START:
+      case RecordKind.SEAL:
+        break;
+    }
+    if (record.repinned) {
+      record.repinned = false;
+      this.map.unpin(record.startBlock, record.blockCount);
+    }
+    this.#appliedSequence = record.sequence;
+    this.#hooks.touched();
+  }
+
+  /** Before a fault's records are applied again, their pages must be there again. */
+  async repin(records: readonly LogRecord[]): Promise<void> {
+    this.#unstableOpen = true;
+    for (const record of records) {
+      if (record.done !== null || record.repinned || record.blockCount === 0) continue;
+      await this.map.pin(record.startBlock, record.blockCount);
+      record.repinned = true;
+    }
+  }
+
+  #keepInRam(record: LogRecord, segmentId: number): void {
+    const chunks = record.chunks;
+    let chunk = 0;
+    let at = 0;
+    for (let block = 0; block < record.blockCount; block += 1) {
+      const bytes = chunks[chunk] as Uint8Array;
+      const offset = record.payloadOffset + block * BLOCK_BYTES;
+      if (bytes.length - at >= BLOCK_BYTES) {
+        this.#cache.put(segmentId, offset, bytes, at);
+        at += BLOCK_BYTES;
+        if (at === bytes.length) {
+          chunk += 1;
+          at = 0;
+        }
+        continue;
+      }
+      const whole = Buffer.allocUnsafe(BLOCK_BYTES);
+      copyChunks(chunks, block * BLOCK_BYTES, BLOCK_BYTES, whole, 0);
+      this.#cache.put(segmentId, offset, whole, 0);
+      let left = BLOCK_BYTES;
+      while (left > 0) {
+        const take = Math.min(left, (chunks[chunk] as Uint8Array).length - at);
+        at += take;
+        left -= take;
+        if (at === (chunks[chunk] as Uint8Array).length) {
+          chunk += 1;
+          at = 0;
+        }
+      }
+    }
+  }
+
+  /** Largest size the object may have. */
+  get sizeBytesMax(): number {
+    return this.#sizeBytesMax;
+  }
+}
+
+/** The dirty bound was reached for longer than a client should wait: ask it to come back. */
+export class OverloadedError extends Error {
+  readonly code = 'overloaded';
+  constructor() {
+    super('the bound of data that is not on the backend yet is reached, and the backend takes nothing');
+    this.name = 'OverloadedError';
+  }
+}
+
+/** Whole blocks out of a payload with partial edges: `headBase` and `tailBase` are the blocks as they were, and are modified. */
+function mergeEdges(
+  offsetBytes: number,
+  countBytes: number,
+  chunks: readonly Uint8Array[],
+  first: number,
+  last: number,
+  headBase: Buffer | null,
+  tailBase: Buffer | null,
+): Uint8Array[] {
+  const headSkip = offsetBytes - first * BLOCK_BYTES;
+  if (first === last) {
+    const base = headBase ?? tailBase;
+    assert(base !== null);
+    copyChunks(chunks, 0, countBytes, base, headSkip);
+    return [base];
+  }
+  const blocks: Uint8Array[] = [];
+  let from = 0;
+  if (headBase !== null) {
+    from = BLOCK_BYTES - headSkip;
+    copyChunks(chunks, 0, from, headBase, headSkip);
+    blocks.push(headBase);
+  }
+  const tailBytes = tailBase === null ? 0 : offsetBytes + countBytes - last * BLOCK_BYTES;
+  for (const part of sliceChunks(chunks, from, countBytes - from - tailBytes)) blocks.push(part);
+  if (tailBase !== null) {
+    copyChunks(chunks, countBytes - tailBytes, tailBytes, tailBase, 0);
+    blocks.push(tailBase);
+  }
+  return blocks;
+}

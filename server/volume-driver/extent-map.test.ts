@@ -1,0 +1,249 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import {
+  contentOf,
+  CheckpointStore,
+  describeCheckpoint,
+  collect,
+  MemoryDisk,
+  nextTurn,
+  openPool,
+  segment,
+  storeCheckpoint,
+  TERM,
+} from './extent-map.fixture.ts';
+import { BLOCKS_MAX, ExtentMap } from './extent-map.ts';
+import { openCheckpoint } from './open-checkpoint.ts';
+import { FRAME_BYTES } from './page-image.ts';
+import type { PagePoolLimits } from './page-pool.ts';
+import { countingRowIds, SegmentTable } from './segment-table.ts';
+
+async function world(limits: Partial<PagePoolLimits> = {}) {
+  const disk = new MemoryDisk();
+  const pool = await openPool(disk, { bytesMax: 16 * FRAME_BYTES, ...limits });
+  const table = new SegmentTable(countingRowIds());
+  const store = new CheckpointStore();
+  const map = new ExtentMap({ pool, table, source: store.sourceOf(table) });
+  const row = table.add(segment(1));
+  async function put(block: number, count: number, toRow = row, offset = 0): Promise<void> {
+    await map.pin(block, count);
+    map.set(
+      block,
+      count,
+      toRow,
+      offset,
+      Array.from({ length: count }, (_, index) => block + index + 1),
+      0,
+    );
+    map.unpin(block, count);
+  }
+  async function drop(block: number, count: number): Promise<void> {
+    await map.pinExisting(block, count);
+    map.unmap(block, count);
+    map.unpin(block, count);
+  }
+  return { disk, pool, table, store, map, row, put, drop };
+}
+
+test('a set is read back, holes are row 0, and blocks of a run lie 4096 bytes apart', async () => {
+  const { map, put, row, table } = await world();
+  await put(1020, 8, row, 512);
+  const [rows, offsets, crcs] = [new Uint32Array(10), new Uint32Array(10), new Uint32Array(10)];
+  assert.equal(map.read(1019, 10, rows, offsets, crcs), true);
+  assert.deepEqual([...rows], [0, ...Array.from({ length: 8 }, () => row), 0]);
+  assert.deepEqual([...offsets], [0, ...Array.from({ length: 8 }, (_, index) => 512 + 4096 * index), 0]);
+  assert.deepEqual([...crcs], [0, 1021, 1022, 1023, 1024, 1025, 1026, 1027, 1028, 0]);
+  assert.equal(map.mappedBlocks, 8);
+  assert.equal(table.live(row), 8);
+  assert.deepEqual(await map.verify(), []);
+});
+
+test('overwriting moves references from the old row to the new one', async () => {
+  const { map, put, drop, row, table } = await world();
+  const other = table.add(segment(2));
+  await put(0, 100);
+  await put(50, 100, other);
+  assert.equal(table.live(row), 50);
+  assert.equal(table.live(other), 100);
+  await drop(40, 20);
+  assert.equal(table.live(row), 40);
+  assert.equal(table.live(other), 90);
+  assert.equal(map.mappedBlocks, 130);
+  assert.deepEqual([...table.unreferencedRows()], []);
+  await drop(0, 60);
+  assert.deepEqual([...table.unreferencedRows()], [row]);
+  assert.deepEqual(await map.verify(), []);
+});
+
+test('the last block of a 64 TiB object works, and an empty map has no directory to speak of', async () => {
+  const { map, put } = await world();
+  assert.ok(map.directory.memoryBytes < 4096);
+  await put(BLOCKS_MAX - 1, 1);
+  assert.deepEqual(await contentOf(map), new Map([[BLOCKS_MAX - 1, `1 0 ${BLOCKS_MAX}`]]).set(BLOCKS_MAX - 1, `1 0 ${BLOCKS_MAX % 2 ** 32}`));
+  await map.truncate(BLOCKS_MAX - 1);
+  assert.equal(map.mappedBlocks, 0);
+  assert.equal(map.directory.pages, 0);
+});
+
+test('unmapping pages that are not there takes no frame and leaves nothing behind', async () => {
+  const { map, drop, pool } = await world();
+  await drop(5_000_000, 8 * 1024);
+  assert.equal(map.directory.pages, 0);
+  assert.equal(map.dirtyPages, 0);
+  assert.equal(pool.stats.framesUsed, 0);
+});
+
+test('a volume of 100 times the pool stays within the pool: pages are spilled and come back', async () => {
+  const { map, put, pool, disk } = await world();
+  const pages = 1600;
+  for (let page = 0; page < pages; page += 1) await put(page * 1024 + (page % 1024), 1);
+  assert.equal(pool.stats.framesAllocated, 16);
+  assert.ok(pool.stats.framesDirty <= 16);
+  assert.ok(pool.stats.spilledPages >= pages - 16);
+  assert.ok((disk.files.get('/spill')?.byteLength ?? 0) <= 2 * pages * FRAME_BYTES);
+  assert.equal(map.mappedBlocks, pages);
+  assert.deepEqual(await map.verify(), []);
+  assert.equal((await contentOf(map)).get(700 * 1024 + 700), `1 0 ${700 * 1024 + 701}`);
+  await map.truncate(0);
+  assert.equal(pool.stats.spilledPages, 0);
+  assert.equal(pool.stats.framesUsed, 0);
+  assert.equal(map.directory.pages, 0);
+});
+
+test('read says false for a page that left, and readLoading brings it back', async () => {
+  const { map, put } = await world();
+  for (let page = 0; page < 40; page += 1) await put(page * 1024, 1);
+  const [rows, offsets, crcs] = [new Uint32Array(1), new Uint32Array(1), new Uint32Array(1)];
+  assert.equal(map.read(0, 1, rows, offsets, crcs), false);
+  await map.readLoading(0, 1, rows, offsets, crcs);
+  assert.equal(crcs[0], 1);
+  assert.equal(map.read(0, 1, rows, offsets, crcs), true);
+});
+
+test('pins beyond the pool wait their turn, and everybody gets one', async () => {
+  const { map, row, pool } = await world();
+  const order: number[] = [];
+  const writers = Array.from({ length: 64 }, async (_, index) => {
+    const block = index * 3 * 1024 + 1000;
+    await map.pin(block, 48);
+    await nextTurn();
+    map.set(block, 48, row, 0, new Uint32Array(48).fill(9), 0);
+    map.unpin(block, 48);
+    order.push(index);
+  });
+  await Promise.all(writers);
+  assert.equal(order.length, 64);
+  assert.equal(pool.stats.unitsFree, 16);
+  assert.equal(map.mappedBlocks, 64 * 48);
+  assert.deepEqual(await map.verify(), []);
+});
+
+test('a disk that cannot take spilled pages makes pin fail, loses nothing, and recovers', async () => {
+  const { map, put, disk, pool } = await world();
+  for (let page = 0; page < 8; page += 1) await put(page * 1024, 1);
+  disk.writeError = Object.assign(new Error('no space'), { code: 'ENOSPC' });
+  await assert.rejects(
+    async () => {
+      for (let page = 8; page < 40; page += 1) await put(page * 1024, 1);
+    },
+    { code: 'ENOSPC' },
+  );
+  assert.equal(pool.stats.spillError, disk.writeError);
+  assert.equal(pool.stats.unitsFree, 16);
+  const before = map.mappedBlocks;
+  disk.writeError = null;
+  await put(100 * 1024, 1);
+  assert.equal(pool.stats.spillError, null);
+  assert.equal(map.mappedBlocks, before + 1);
+  assert.deepEqual(await map.verify(), []);
+});
+
+test('a bit that flips in the spill file is found, never served', async () => {
+  const { map, put, disk } = await world();
+  for (let page = 0; page < 100; page += 1) await put(page * 1024, 1);
+  const file = disk.files.get('/spill');
+  assert.ok(file !== undefined);
+  for (let at = 4100; at < file.byteLength; at += FRAME_BYTES) file[at] = file[at]! ^ 1;
+  await assert.rejects(map.load(0, 1), { code: 'spill-corrupt' });
+});
+
+test('a checkpoint holds the instant it began, whatever is written while it is encoded', async () => {
+  const { map, put, drop, table, store, row, pool } = await world();
+  for (let page = 0; page < 50; page += 1) await put(page * 1024, 3);
+  const before = await contentOf(map);
+  const frozen = map.beginCheckpoint();
+  assert.equal(frozen.mappedBlocks, 150);
+  const other = table.add(segment(2));
+  const encoding = collect(frozen.encode(describeCheckpoint(1)));
+  for (let page = 0; page < 70; page += 1) await put(page * 1024 + 1, 3, other);
+  await drop(10 * 1024, 2048);
+  await map.truncate(40 * 1024);
+  const after = await contentOf(map);
+  const bytes = await encoding;
+  const own = table.add({ kind: 'checkpoint', bucket: '', objectUuid: '', term: TERM, number: 1, sizeBytes: bytes.byteLength });
+  store.objects.set(table.objectName(own), bytes);
+  frozen.commit(own);
+  assert.equal(table.live(own), 50);
+  assert.deepEqual(await map.verify(), []);
+  assert.deepEqual(await contentOf(map), after);
+  const opened = await openCheckpoint({ reader: store.readerOf(table.objectName(own)), pool, rowIds: countingRowIds(), sourceOf: store.sourceOf });
+  assert.deepEqual(await contentOf(opened.map), before);
+  assert.deepEqual(await opened.map.verify(), []);
+  assert.equal(opened.table.objectName(row), table.objectName(row));
+  assert.equal(opened.header.sequence, 1000);
+  opened.map.close();
+});
+
+test('after a commit clean pages are evicted without spilling and come back from the object', async () => {
+  const { map, put, table, store, pool } = await world();
+  for (let page = 0; page < 200; page += 1) await put(page * 1024, 1);
+  const content = await contentOf(map);
+  await storeCheckpoint(map.beginCheckpoint(), table, store, 1);
+  assert.equal(map.dirtyPages, 0);
+  assert.equal(pool.stats.spilledPages, 0);
+  assert.deepEqual(await contentOf(map), content);
+  assert.ok(store.reads > 150);
+  assert.equal(pool.stats.spilledPages, 0);
+});
+
+test('an abandoned checkpoint leaves its pages to the next one', async () => {
+  const { map, put, table, store, pool } = await world();
+  for (let page = 0; page < 30; page += 1) await put(page * 1024, 1);
+  const frozen = map.beginCheckpoint();
+  await put(5 * 1024, 9);
+  await map.truncate(25 * 1024);
+  frozen.abandon();
+  const row = await storeCheckpoint(map.beginCheckpoint(), table, store, 2);
+  assert.equal(table.live(row), 25);
+  const opened = await openCheckpoint({ reader: store.readerOf(table.objectName(row)), pool, rowIds: countingRowIds(), sourceOf: store.sourceOf });
+  assert.deepEqual(await contentOf(opened.map), await contentOf(map));
+  opened.map.close();
+  assert.deepEqual(await map.verify(), []);
+});
+
+test('a checkpoint without changes is a manifest only, and empty ones open', async () => {
+  const { map, table, store, pool } = await world();
+  const row = await storeCheckpoint(map.beginCheckpoint(), table, store, 1);
+  const opened = await openCheckpoint({ reader: store.readerOf(table.objectName(row)), pool, rowIds: countingRowIds(), sourceOf: store.sourceOf });
+  assert.equal(opened.map.mappedBlocks, 0);
+  assert.equal(opened.table.live(opened.ownRow), 0);
+});
+
+test('checkpoint objects that are mostly superseded are rewritten and lose their last page', async () => {
+  const { map, put, table, store, row } = await world({ bytesMax: 64 * FRAME_BYTES });
+  const pages = 300;
+  for (let page = 0; page < pages; page += 1) await put(page * 1024, 1024);
+  const rows: number[] = [];
+  for (let number = 1; number <= 16; number += 1) {
+    await map.prepareCheckpoint();
+    rows.push(await storeCheckpoint(map.beginCheckpoint(), table, store, number));
+    // Nearly all of them change each time, a few never: those keep every old object alive without compaction.
+    for (let page = number; page < pages; page += 1) await put(page * 1024, 1, row, number * 4096);
+  }
+  let totalBytes = 0;
+  for (const each of table.rows()) if (table.holdsPages(each) && table.live(each) > 0) totalBytes += table.sizeBytes(each);
+  assert.ok(totalBytes <= 2 * pages * (FRAME_BYTES + 64) + (16 << 20) + 2 * pages * FRAME_BYTES, `${totalBytes} bytes of checkpoints`);
+  assert.ok(rows.filter((each) => table.live(each) === 0).length >= 8);
+  assert.deepEqual(await map.verify(), []);
+});
