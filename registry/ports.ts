@@ -291,6 +291,8 @@ export interface OutboxEntry {
   readonly verb: string;
   /** JSON: after-images of every record that the verb changed. Byte strings are base64. */
   readonly afterImage: string;
+  /** JSON of the outcome that a repeated operation id is answered with, while it is remembered; null without operation id. */
+  readonly outcome: string | null;
 }
 
 export interface Outbox {

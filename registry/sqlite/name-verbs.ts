@@ -1,0 +1,158 @@
+/** Verbs that make and remove names: create, link, remove. One transaction each; semantics in ports.ts. */
+import { assert } from '../../server/core/assert.ts';
+import type { FileId } from '../../server/core/ids.ts';
+import { inlineUsedBytes, type InodeRecord } from '../inode-record.ts';
+import type { Inode } from '../inode.ts';
+import type { CreateOutcome, LinkOutcome, NewInode, RemoveOutcome } from '../ports.ts';
+import { corrupt } from '../record-check.ts';
+import { isRefusal, liveDirectory, type Step, touchDirectory, unlinkOne, withCtime } from './verb-step.ts';
+import type { DrawnInode, SharedAttributes } from './worker-protocol.ts';
+
+/** Names of one file; PATHCONF says so too. */
+export const LINK_MAX = 32_000;
+const DIRECTORY_BYTES = 4096;
+
+export function createFile(step: Step, directory: FileId, name: Uint8Array, file: NewInode, drawn: DrawnInode): CreateOutcome {
+  assert(file.class !== 'none', 'a file has a class');
+  assert(file.class !== 'inline' || file.sizeBytes <= step.inlineBytesMax, 'an inline file is not larger than the limit');
+  return create(step, directory, name, (fileid) => ({
+    ...fresh(step, fileid, file, drawn),
+    type: 'file',
+    class: file.class,
+    nlink: 1,
+    sizeBytes: file.sizeBytes,
+    usedBytes: 0,
+    exclusiveVerifier: file.exclusiveVerifier,
+    inlineBytes: file.class === 'inline' ? new Uint8Array(0) : null,
+    uuid: drawn.uuid,
+  }));
+}
+
+export function createDirectory(step: Step, directory: FileId, name: Uint8Array, attributes: SharedAttributes, drawn: DrawnInode): CreateOutcome {
+  return create(step, directory, name, (fileid) => ({
+    ...fresh(step, fileid, attributes, drawn),
+    type: 'directory',
+    nlink: 2,
+    sizeBytes: DIRECTORY_BYTES,
+    usedBytes: DIRECTORY_BYTES,
+    parent: directory,
+  }));
+}
+
+export function createSymlink(
+  step: Step,
+  directory: FileId,
+  name: Uint8Array,
+  target: Uint8Array,
+  attributes: SharedAttributes,
+  drawn: DrawnInode,
+): CreateOutcome {
+  return create(step, directory, name, (fileid) => ({
+    ...fresh(step, fileid, attributes, drawn),
+    type: 'symlink',
+    nlink: 1,
+    sizeBytes: target.byteLength,
+    usedBytes: inlineUsedBytes(target.byteLength),
+    symlinkTarget: target,
+  }));
+}
+
+/** Fields that new inodes have in common. */
+function fresh(
+  step: Step,
+  fileid: FileId,
+  attributes: SharedAttributes,
+  drawn: DrawnInode,
+): Omit<Inode, 'type' | 'nlink' | 'sizeBytes' | 'usedBytes'> {
+  const { now } = step.mutation;
+  return {
+    fileid,
+    inodeGeneration: drawn.inodeGeneration,
+    class: 'none',
+    state: 'live',
+    mode: attributes.mode & 0o7777,
+    uid: attributes.uid,
+    gid: attributes.gid,
+    atime: attributes.atime ?? now,
+    mtime: attributes.mtime ?? now,
+    ctime: now,
+    parent: null,
+    exclusiveVerifier: null,
+    symlinkTarget: null,
+    inlineBytes: null,
+    uuid: null,
+  };
+}
+
+function create(step: Step, directory: FileId, name: Uint8Array, make: (fileid: FileId) => Inode): CreateOutcome {
+  const { records } = step;
+  const parent = liveDirectory(step, directory);
+  if (isRefusal(parent)) return parent;
+  const taken = records.entry(directory, name);
+  if (taken !== null) return { kind: 'exists', inode: namedInode(step, directory, taken.fileid).inode, directory: parent.inode };
+  const inode = make(records.nextFileid());
+  const cookie = cookieFor(parent);
+  const isDirectory = inode.type === 'directory';
+  records.insertInode({ inode, nextCookie: isDirectory ? 3 : null, unlinkedMs: null });
+  records.putEntry({ directory, name, cookie, fileid: inode.fileid });
+  const change = touchDirectory(step, parent, { nlink: parent.inode.nlink + (isDirectory ? 1 : 0), nextCookie: cookie + 1 });
+  return { kind: 'created', inode, directory: change };
+}
+
+export function link(step: Step, object: FileId, directory: FileId, name: Uint8Array): LinkOutcome {
+  const { records } = step;
+  const target = records.inode(object);
+  if (target === null || target.inode.state !== 'live') return { kind: 'object-stale' };
+  const parent = liveDirectory(step, directory);
+  if (isRefusal(parent)) return parent;
+  if (target.inode.type === 'directory') return { kind: 'is-directory', directory: parent.inode };
+  const taken = records.entry(directory, name);
+  if (taken !== null) return { kind: 'exists', inode: namedInode(step, directory, taken.fileid).inode, directory: parent.inode };
+  if (target.inode.nlink >= LINK_MAX) return { kind: 'too-many-links', directory: parent.inode };
+  const cookie = cookieFor(parent);
+  const inode: Inode = { ...withCtime(target.inode, step.mutation.now), nlink: target.inode.nlink + 1 };
+  records.updateInode(target, { ...target, inode });
+  records.putEntry({ directory, name, cookie, fileid: object });
+  return { kind: 'linked', inode, directory: touchDirectory(step, parent, { nextCookie: cookie + 1 }) };
+}
+
+export function remove(step: Step, directory: FileId, name: Uint8Array): RemoveOutcome {
+  const { records } = step;
+  const parent = liveDirectory(step, directory);
+  if (isRefusal(parent)) return parent;
+  const entry = records.entry(directory, name);
+  if (entry === null) return { kind: 'absent', directory: parent.inode };
+  const record = namedInode(step, directory, entry.fileid);
+  if (record.inode.type === 'directory') return { kind: 'is-directory', directory: parent.inode };
+  records.dropEntry(directory, name);
+  const inode = unlinkOne(step, record);
+  return { kind: 'removed', inode, directory: touchDirectory(step, parent) };
+}
+
+export function removeDirectory(step: Step, directory: FileId, name: Uint8Array): RemoveOutcome {
+  const { records } = step;
+  const parent = liveDirectory(step, directory);
+  if (isRefusal(parent)) return parent;
+  const entry = records.entry(directory, name);
+  if (entry === null) return { kind: 'absent', directory: parent.inode };
+  const record = namedInode(step, directory, entry.fileid);
+  if (record.inode.type !== 'directory') return { kind: 'not-a-directory', directory: parent.inode };
+  if (!records.isEmptyDirectory(entry.fileid)) return { kind: 'not-empty', directory: parent.inode };
+  records.dropEntry(directory, name);
+  const inode = unlinkOne(step, record);
+  return { kind: 'removed', inode, directory: touchDirectory(step, parent, { nlink: parent.inode.nlink - 1 }) };
+}
+
+/** The inode that an entry names: there is one, and it is live. */
+export function namedInode(step: Step, directory: FileId, fileid: FileId): InodeRecord {
+  const record = step.records.inode(fileid);
+  if (record === null || record.inode.state !== 'live')
+    return corrupt(`table entry, directory ${directory}`, `names ${fileid}, which is not a live inode`);
+  return record;
+}
+
+/** The cookie that the next name of a directory gets. */
+export function cookieFor(directory: InodeRecord): number {
+  assert(directory.nextCookie !== null, 'a directory has a cookie counter');
+  return directory.nextCookie;
+}

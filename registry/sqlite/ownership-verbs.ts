@@ -1,0 +1,83 @@
+/** Claim and update of owner records: compare-and-set on the term. */
+import { assert } from '../../server/core/assert.ts';
+import type { FileId, RouterId, Term } from '../../server/core/ids.ts';
+import { jsonFromOwner, type OwnerEntry, ownerFromJson, sameTerm } from '../owner-record.ts';
+import type { ClosedEpoch, OwnerOutcome, OwnerRecord, Root } from '../ports.ts';
+import { corrupt } from '../record-check.ts';
+import type { Step } from './verb-step.ts';
+import type { OwnerFields } from './worker-protocol.ts';
+
+const EMPTY_ROOT: Root = { checkpoint: null, uploadedSegment: 0, uploadedSequence: 0, closedEpochs: [] };
+
+export function claim(
+  step: Step,
+  fileid: FileId,
+  router: RouterId,
+  expected: Term | null,
+  closing: ClosedEpoch | null,
+  nonce: string,
+  verifier: Uint8Array,
+): OwnerOutcome {
+  const record = step.records.inode(fileid);
+  if (record === null || record.inode.state !== 'live') return { kind: 'gone' };
+  assert(record.inode.class === 'file' || record.inode.class === 'volume', `inode ${fileid} of class ${record.inode.class} has no owner`);
+  assert(step.records.routerOf(step.mutation.incarnation) === router, 'a router claims for itself');
+  const { uuid } = record.inode;
+  if (uuid === null) return corrupt(`table inode ${fileid}`, 'a file without uuid');
+  const entry = step.records.owner(fileid);
+  if (entry === null) {
+    // Nobody removes the owner record of a live inode, so a term that was seen and is gone cannot be.
+    if (expected !== null)
+      return corrupt(`table owner ${fileid}`, `there is no record, but the term ${expected.generation}.${expected.counter} was seen`);
+    assert(closing === null, 'there is no old term to close');
+  } else if (expected === null || !sameTerm(entry.owner.term, expected)) {
+    return { kind: 'conflict', owner: entry.owner };
+  }
+  assert(closing === null || (expected !== null && sameTerm(closing.term, expected)), 'a claim closes the term that it ends');
+
+  const counter = (entry?.counterMax ?? 0) + 1;
+  const root = entry?.owner.root ?? EMPTY_ROOT;
+  const owner: OwnerRecord = {
+    fileid,
+    uuid,
+    router,
+    incarnation: step.mutation.incarnation,
+    term: { generation: step.generation, counter, nonce },
+    state: { kind: 'running' },
+    moving: null,
+    root: closing === null ? root : { ...root, closedEpochs: [...root.closedEpochs, closing] },
+    protection: entry?.owner.protection ?? { kind: 'clean' },
+    verifier: entry?.owner.verifier ?? verifier,
+  };
+  return store(step, { owner, counterMax: counter });
+}
+
+export function update(step: Step, fileid: FileId, term: Term, fields: OwnerFields): OwnerOutcome {
+  const record = step.records.inode(fileid);
+  if (record === null || record.inode.state !== 'live') return { kind: 'gone' };
+  const entry = step.records.owner(fileid);
+  if (entry === null) return { kind: 'gone' };
+  const { owner } = entry;
+  if (!sameTerm(owner.term, term)) return { kind: 'conflict', owner };
+  if (fields.root !== undefined && fields.root.uploadedSegment < owner.root.uploadedSegment) return { kind: 'conflict', owner };
+  const moving = fields.moving === undefined ? owner.moving : fields.moving;
+  return store(step, {
+    owner: {
+      ...owner,
+      root: fields.root ?? owner.root,
+      state: fields.state ?? owner.state,
+      protection: fields.protection ?? owner.protection,
+      verifier: fields.verifier ?? owner.verifier,
+      moving,
+    },
+    // A number reserved for a move is never given out again, whatever becomes of the move.
+    counterMax: Math.max(entry.counterMax, moving?.attempt.counter ?? 0),
+  });
+}
+
+function store(step: Step, entry: OwnerEntry): OwnerOutcome {
+  // What a caller hands in must be readable again: a record out of bounds is the caller's bug, found here and not at the next start.
+  ownerFromJson(jsonFromOwner(entry.owner), `owner record of ${entry.owner.fileid} to be stored`);
+  step.records.putOwner(entry);
+  return { kind: 'done', owner: entry.owner };
+}

@@ -1,0 +1,237 @@
+/**
+ * Reads, on the main thread and at once: a few microseconds each from SQLite's page cache, cheaper than any trip to another thread. The
+ * connection is read-only and every call reads one snapshot that includes all answered changes.
+ */
+import type { DatabaseSync, StatementSync } from 'node:sqlite';
+
+import { ApplianceError } from '../../server/core/errors.ts';
+import type { FileId, RouterId } from '../../server/core/ids.ts';
+import type { Inode } from '../inode.ts';
+import type { EntriesOutcome, LookupOutcome, NamedEntry, OutboxEntry, OwnerRecord, PoolUsage, RouterRecord } from '../ports.ts';
+import { corrupt, integerOf, textOf } from '../record-check.ts';
+import { allRows, cookieOf, firstRow, INODE_COLUMN_COUNT, inodeColumns, inodeRecordFromRow, prepareArrays } from './inode-rows.ts';
+import { OWNER_COLUMNS, ownerFromRow, ROUTER_COLUMNS, routerFromRow } from './owner-rows.ts';
+import { openReader } from './schema.ts';
+import { registryError } from './sqlite-errors.ts';
+
+interface Statements {
+  readonly db: DatabaseSync;
+  readonly inode: StatementSync;
+  readonly lookup: StatementSync;
+  readonly entries: StatementSync;
+  readonly begin: StatementSync;
+  readonly commit: StatementSync;
+  readonly meta: StatementSync;
+  readonly tombstones: StatementSync;
+  readonly owner: StatementSync;
+  readonly ownedBy: StatementSync;
+  readonly routers: StatementSync;
+  readonly pending: StatementSync;
+}
+
+/** An outbox entry's after-image and what else is stored is bounded by the records of one verb; this bounds hostile input. */
+const TEXT_MAX = 64 * 1024 * 1024;
+
+export class RegistryReader {
+  readonly #path: string;
+  readonly #onCorruption: (message: string) => void;
+  #statements: Statements | null;
+
+  /** `onCorruption` hears of every damaged record that a read met. */
+  constructor(path: string, onCorruption: (message: string) => void) {
+    this.#path = path;
+    this.#onCorruption = onCorruption;
+    this.#statements = prepare(path);
+  }
+
+  close(): void {
+    this.#statements?.db.close();
+    this.#statements = null;
+  }
+
+  inode(fileid: FileId, inodeGeneration: number | null): Inode | null {
+    try {
+      const row = firstRow(this.#open().inode, fileid);
+      if (row === undefined) return null;
+      const { inode } = inodeRecordFromRow(row, 0);
+      return inode.state === 'live' && (inodeGeneration === null || inode.inodeGeneration === inodeGeneration) ? inode : null;
+    } catch (error) {
+      throw this.#failed(error);
+    }
+  }
+
+  lookup(directory: FileId, name: Uint8Array): LookupOutcome {
+    try {
+      const row = firstRow(this.#open().lookup, name, directory);
+      if (row === undefined) return { kind: 'stale' };
+      const { inode: found } = inodeRecordFromRow(row, 0);
+      if (found.state !== 'live') return { kind: 'stale' };
+      if (found.type !== 'directory') return { kind: 'not-directory', inode: found };
+      const named = row[INODE_COLUMN_COUNT];
+      if (named === null) return { kind: 'absent', directory: found };
+      return { kind: 'found', inode: this.#named(row, INODE_COLUMN_COUNT + 1, directory, named), directory: found };
+    } catch (error) {
+      throw this.#failed(error);
+    }
+  }
+
+  entries(directory: FileId, afterCookie: number, limit: number): EntriesOutcome {
+    try {
+      const statements = this.#open();
+      // One instant for both; decoded when the snapshot is closed, since a damaged record throws.
+      statements.begin.run();
+      const row = firstRow(statements.inode, directory);
+      // One row more than asked for tells whether this is the end.
+      const rows = row === undefined ? [] : allRows(statements.entries, directory, afterCookie, limit + 1);
+      statements.commit.run();
+      if (row === undefined) return { kind: 'stale' };
+      const { inode: found } = inodeRecordFromRow(row, 0);
+      if (found.state !== 'live') return { kind: 'stale' };
+      if (found.type !== 'directory') return { kind: 'not-directory', inode: found };
+      const eof = rows.length <= limit;
+      if (!eof) rows.pop();
+      const entries = rows.map((columns): NamedEntry => {
+        const name = columns[0];
+        if (!(name instanceof Uint8Array)) return corrupt(`table entry ${directory}`, 'a name is not bytes');
+        return { name, cookie: cookieOf(columns[1], `table entry ${directory}`), inode: this.#named(columns, 3, directory, columns[2]) };
+      });
+      return { kind: 'entries', directory: found, entries, eof };
+    } catch (error) {
+      throw this.#failed(error);
+    }
+  }
+
+  #named(row: readonly unknown[], at: number, directory: FileId, fileid: unknown): Inode {
+    const where = `table entry, directory ${directory}`;
+    if (row[at] === null) return corrupt(where, `names ${String(fileid)}, which does not exist`);
+    const { inode } = inodeRecordFromRow(row, at);
+    if (inode.state !== 'live') return corrupt(where, `names ${String(fileid)}, which is unlinked`);
+    return inode;
+  }
+
+  usage(): PoolUsage {
+    try {
+      const row = this.#meta();
+      return {
+        inodes: integerOf(row[0], 0, Number.MAX_SAFE_INTEGER, 'table meta', 'inodes'),
+        usedBytes: integerOf(row[1], 0, Number.MAX_SAFE_INTEGER, 'table meta', 'used_bytes'),
+      };
+    } catch (error) {
+      throw this.#failed(error);
+    }
+  }
+
+  position(): { generation: number; sequence: number } {
+    try {
+      const row = this.#meta();
+      return {
+        generation: integerOf(row[2], 1, Number.MAX_SAFE_INTEGER, 'table meta', 'generation'),
+        sequence: integerOf(row[3], 0, Number.MAX_SAFE_INTEGER, 'table meta', 'sequence'),
+      };
+    } catch (error) {
+      throw this.#failed(error);
+    }
+  }
+
+  #meta(): readonly unknown[] {
+    return firstRow(this.#open().meta) ?? corrupt('table meta', 'there is no row');
+  }
+
+  tombstones(after: FileId, limit: number): { inode: Inode; sinceMs: number }[] {
+    try {
+      return allRows(this.#open().tombstones, after, limit).map((row) => {
+        const { inode, unlinkedMs } = inodeRecordFromRow(row, 0);
+        return { inode, sinceMs: unlinkedMs ?? corrupt(`table inode ${inode.fileid}`, 'a tombstone without time') };
+      });
+    } catch (error) {
+      throw this.#failed(error);
+    }
+  }
+
+  owner(fileid: FileId): OwnerRecord | null {
+    try {
+      const row = firstRow(this.#open().owner, fileid);
+      return row === undefined ? null : ownerFromRow(row).owner;
+    } catch (error) {
+      throw this.#failed(error);
+    }
+  }
+
+  ownedBy(router: RouterId, after: FileId, limit: number): OwnerRecord[] {
+    try {
+      return allRows(this.#open().ownedBy, router, after, limit).map((row) => ownerFromRow(row).owner);
+    } catch (error) {
+      throw this.#failed(error);
+    }
+  }
+
+  routers(): RouterRecord[] {
+    try {
+      return allRows(this.#open().routers).map(routerFromRow);
+    } catch (error) {
+      throw this.#failed(error);
+    }
+  }
+
+  pending(after: number, limit: number): OutboxEntry[] {
+    try {
+      return allRows(this.#open().pending, after, limit).map((row): OutboxEntry => {
+        const sequence = integerOf(row[0], 1, Number.MAX_SAFE_INTEGER, 'table outbox', 'sequence');
+        const where = `table outbox ${sequence}`;
+        return {
+          sequence,
+          generation: integerOf(row[1], 1, Number.MAX_SAFE_INTEGER, where, 'generation'),
+          operationId: row[2] === null ? null : textOf(row[2], TEXT_MAX, where, 'operation_id'),
+          verb: textOf(row[3], 64, where, 'verb'),
+          afterImage: textOf(row[4], TEXT_MAX, where, 'after_image'),
+          outcome: row[5] === null ? null : textOf(row[5], TEXT_MAX, where, 'outcome'),
+        };
+      });
+    } catch (error) {
+      throw this.#failed(error);
+    }
+  }
+
+  #open(): Statements {
+    return (this.#statements ??= prepare(this.#path));
+  }
+
+  /** Translates what a read threw; a connection that SQLite failed on is opened anew by the next read. */
+  #failed(error: unknown): unknown {
+    const known = registryError(error, this.#path);
+    if (known !== error) this.close();
+    if (known instanceof ApplianceError && known.code === 'registry-corrupt') this.#onCorruption(known.message);
+    return known;
+  }
+}
+
+function prepare(path: string): Statements {
+  const db = openReader(path);
+  return {
+    db,
+    inode: prepareArrays(db, `SELECT ${inodeColumns('i')} FROM inode AS i WHERE i.fileid = ?`),
+    // One statement, so that all rows are of one instant.
+    lookup: prepareArrays(
+      db,
+      `SELECT ${inodeColumns('d')}, e.fileid, ${inodeColumns('i')} FROM inode AS d
+         LEFT JOIN entry AS e ON e.directory = d.fileid AND e.name = ?1 LEFT JOIN inode AS i ON i.fileid = e.fileid WHERE d.fileid = ?2`,
+    ),
+    entries: prepareArrays(
+      db,
+      `SELECT e.name, e.cookie, e.fileid, ${inodeColumns('i')} FROM entry AS e INDEXED BY entry_cookie
+         LEFT JOIN inode AS i ON i.fileid = e.fileid WHERE e.directory = ? AND e.cookie > ? ORDER BY e.cookie LIMIT ?`,
+    ),
+    begin: db.prepare('BEGIN'),
+    commit: db.prepare('COMMIT'),
+    meta: prepareArrays(db, 'SELECT inodes, used_bytes, generation, sequence FROM meta WHERE one = 1'),
+    tombstones: prepareArrays(db, `SELECT ${inodeColumns('i')} FROM inode AS i WHERE i.state = 1 AND i.fileid > ? ORDER BY i.fileid LIMIT ?`),
+    owner: prepareArrays(db, `SELECT ${OWNER_COLUMNS} FROM owner WHERE fileid = ?`),
+    ownedBy: prepareArrays(db, `SELECT ${OWNER_COLUMNS} FROM owner WHERE router = ? AND fileid > ? ORDER BY fileid LIMIT ?`),
+    routers: prepareArrays(db, `SELECT ${ROUTER_COLUMNS} FROM router ORDER BY id`),
+    pending: prepareArrays(
+      db,
+      `SELECT o.sequence, o.generation, o.operation_id, o.verb, o.after_image, p.outcome FROM outbox AS o
+         LEFT JOIN operation AS p ON p.id = o.operation_id AND p.verb = o.verb WHERE o.sequence > ? ORDER BY o.sequence LIMIT ?`,
+    ),
+  };
+}
