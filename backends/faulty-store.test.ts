@@ -1,0 +1,141 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { bytes, objectStoreConformance, readAllOf, rejectsWith } from './conformance.ts';
+import { FaultyStore, type StoreFaults } from './faulty-store.ts';
+import { MemoryStore } from './memory/memory-store.ts';
+import { StoreError } from './object-store.ts';
+import { seededRandom, VirtualClock } from './virtual-clock.ts';
+
+async function faulty(faults: Partial<StoreFaults>, seed = 1): Promise<{ store: FaultyStore; inner: MemoryStore; clock: VirtualClock }> {
+  const clock = new VirtualClock();
+  const inner = new MemoryStore();
+  const store = new FaultyStore({ inner, clock, random: seededRandom(seed) });
+  await store.createBucket('bucket');
+  store.setFaults(faults);
+  return { store, inner, clock };
+}
+
+objectStoreConformance('FaultyStore without faults', () => {
+  const store = new FaultyStore({ inner: new MemoryStore(), clock: new VirtualClock(), random: seededRandom(1) });
+  return Promise.resolve({ store, close: () => Promise.resolve() });
+});
+
+test('fail before: the call fails with the class asked for and has no effect', async () => {
+  const { store, inner } = await faulty({ failBefore: 1, failClass: 'denied' });
+  await rejectsWith(store.put('bucket', 'object', bytes(Buffer.from('x'))), 'denied');
+  assert.equal(inner.objectCount, 0);
+});
+
+test('a lost answer: the call fails with class retry and has its effect', async () => {
+  const { store, inner } = await faulty({ loseAnswer: 1 });
+  await rejectsWith(store.put('bucket', 'object', bytes(Buffer.from('x'))), 'retry');
+  assert.equal((await readAllOf(inner, 'bucket', 'object')).toString(), 'x');
+});
+
+test('delay: the call takes up to so long, and the signal ends it', async () => {
+  const { store, clock } = await faulty({ delay: 1, delayMsMax: 500 });
+  await clock.run(store.head('bucket', 'object'));
+  assert.ok(clock.monotonicMs() > 0 && clock.monotonicMs() <= 500);
+  const controller = new AbortController();
+  const call = store.head('bucket', 'object', controller.signal);
+  controller.abort();
+  await rejectsWith(call, 'retry');
+  assert.equal(clock.pending, 0);
+});
+
+test('hang: only the signal ends the call', async () => {
+  const { store } = await faulty({ hang: 1 });
+  const controller = new AbortController();
+  const call = store.head('bucket', 'object', controller.signal);
+  await new Promise((resolve) => setImmediate(resolve));
+  controller.abort();
+  await rejectsWith(call, 'retry');
+});
+
+test('a storm fails every call for its time, and the calls after it work', async () => {
+  const { store, clock } = await faulty({ storm: 1, stormMs: 1000 });
+  await rejectsWith(store.head('bucket', 'object'), 'retry');
+  store.setFaults({ storm: 0.000001, stormMs: 1000 });
+  assert.equal((await store.head('bucket', 'object')).kind, 'absent');
+  store.setFaults({ storm: 1, stormMs: 1000 });
+  await rejectsWith(store.head('bucket', 'object'), 'retry');
+  clock.advance(999);
+  await rejectsWith(store.list('bucket', '', '', 1), 'retry');
+  store.setFaults({});
+  await store.list('bucket', '', '', 1);
+});
+
+test('delayed visibility: get and head say absent for a while, put says exists', async () => {
+  const { store, clock } = await faulty({ visibleLagMsMax: 1000 });
+  await store.put('bucket', 'object', bytes(Buffer.from('x')));
+  assert.deepEqual(await store.get('bucket', 'object'), { kind: 'absent' });
+  assert.deepEqual(await store.head('bucket', 'object'), { kind: 'absent' });
+  assert.equal(await store.put('bucket', 'object', bytes(Buffer.from('y'))), 'exists');
+  clock.advance(1000);
+  assert.equal((await readAllOf(store, 'bucket', 'object')).toString(), 'x');
+});
+
+test('stale list: a put shows late, a delete shows late, pages stay within their limit and none is empty that says more', async () => {
+  const { store, clock } = await faulty({});
+  for (const name of ['a', 'b', 'c', 'd']) await store.put('bucket', name, bytes(Buffer.from(name)));
+  store.setFaults({ listLagMsMax: 1000 });
+  for (const name of ['a0', 'a1', 'a2', 'a3', 'a4', 'e']) await store.put('bucket', name, bytes(Buffer.from(name)));
+  await store.delete('bucket', 'b');
+  await store.delete('bucket', 'e');
+  assert.deepEqual(await store.list('bucket', '', '', 10), { names: ['a', 'b', 'c', 'd'], more: false });
+  assert.deepEqual(await store.list('bucket', '', 'a', 2), { names: ['b', 'c'], more: true });
+  assert.deepEqual(await store.list('bucket', '', 'c', 1), { names: ['d'], more: false });
+  clock.advance(1000);
+  assert.deepEqual((await store.list('bucket', '', '', 10)).names, ['a', 'a0', 'a1', 'a2', 'a3', 'a4', 'c', 'd']);
+});
+
+test('bytes are damaged on the way out, or in the store, as asked', async () => {
+  const content = Buffer.alloc(1000, 7);
+  const out = await faulty({});
+  await out.store.put('bucket', 'object', bytes(content));
+  out.store.setFaults({ truncateGet: 1 });
+  const short = await readAllOf(out.store, 'bucket', 'object');
+  assert.ok(short.byteLength < 1000 && short.equals(content.subarray(0, short.byteLength)));
+  out.store.setFaults({ flipGet: 1 });
+  assert.equal(differentBits(await readAllOf(out.store, 'bucket', 'object'), content), 1);
+  out.store.setFaults({});
+  assert.deepEqual(await readAllOf(out.store, 'bucket', 'object'), content);
+
+  const inside = await faulty({ flipPut: 1 });
+  assert.equal(await inside.store.put('bucket', 'flipped', bytes(content)), 'written');
+  inside.store.setFaults({ truncatePut: 1 });
+  assert.equal(await inside.store.put('bucket', 'short', bytes(content)), 'written');
+  assert.equal(differentBits(await readAllOf(inside.inner, 'bucket', 'flipped'), content), 1);
+  assert.ok((await readAllOf(inside.inner, 'bucket', 'short')).byteLength < 1000);
+  assert.ok(
+    content.every((byte) => byte === 7),
+    'the body is only borrowed',
+  );
+});
+
+test('the same seed gives the same faults, another one others', async () => {
+  const history = async (seed: number): Promise<string> => {
+    const { store } = await faulty({ failBefore: 0.3, loseAnswer: 0.3 }, seed);
+    let text = '';
+    for (let index = 0; index < 64; index += 1) {
+      text += await store.put('bucket', `o${index % 20}`, bytes(Buffer.from('x'))).then(
+        (outcome) => outcome.charAt(0),
+        (error: unknown) => (error instanceof StoreError && error.message.includes('loss') ? 'l' : 'f'),
+      );
+    }
+    return text;
+  };
+  assert.equal(await history(5), await history(5));
+  assert.notEqual(await history(5), await history(6));
+  assert.match(await history(5), /^(?=.*w)(?=.*e)(?=.*l)(?=.*f)/);
+});
+
+function differentBits(first: Buffer, second: Buffer): number {
+  assert.equal(first.byteLength, second.byteLength);
+  let count = 0;
+  for (let index = 0; index < first.byteLength; index += 1) {
+    for (let rest = (first[index] as number) ^ (second[index] as number); rest > 0; rest >>= 1) count += rest & 1;
+  }
+  return count;
+}

@@ -1,0 +1,69 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { bytes, objectStoreConformance, rejectsWith } from './conformance.ts';
+import { FaultyStore } from './faulty-store.ts';
+import { MemoryStore } from './memory/memory-store.ts';
+import { MeteredStore } from './metered-store.ts';
+import type { StoreObserver } from './store-observer.ts';
+import { seededRandom, VirtualClock } from './virtual-clock.ts';
+
+const deaf: StoreObserver = { requestStarted() {}, requestDone() {} };
+
+objectStoreConformance('MeteredStore', () => {
+  const store = new MeteredStore({ inner: new MemoryStore(), observer: deaf, clock: new VirtualClock() });
+  return Promise.resolve({ store, close: () => Promise.resolve() });
+});
+
+test('every request is told with its kind, outcome, payload bytes and duration, the failed and aborted ones too', async () => {
+  const clock = new VirtualClock();
+  const told: unknown[][] = [];
+  let started = 0;
+  const observer: StoreObserver = {
+    requestStarted: () => {
+      started += 1;
+    },
+    requestDone: (...what) => {
+      told.push(what);
+    },
+  };
+  const faulty = new FaultyStore({ inner: new MemoryStore(), clock, random: seededRandom(1) });
+  const store = new MeteredStore({ inner: faulty, observer, clock });
+  await store.createBucket('bucket');
+  await store.put('bucket', 'object', bytes(Buffer.alloc(100)));
+  await store.put('bucket', 'object', bytes(Buffer.alloc(100)));
+  await store.get('bucket', 'object', { offsetBytes: 0, lengthBytes: 7 });
+  await store.get('bucket', 'nothing');
+  await store.head('bucket', 'object');
+  await store.head('bucket', 'nothing');
+  await store.list('bucket', '', '', 10);
+  await store.listBuckets('', 10);
+  await rejectsWith(store.deleteBucket('bucket'), 'denied');
+  await store.delete('bucket', 'object');
+  await rejectsWith(store.put('missing', 'object', bytes(Buffer.alloc(5))), 'absent');
+  await rejectsWith(store.head('bucket', 'object', AbortSignal.abort()), 'retry');
+  faulty.setFaults({ failBefore: 1, failClass: 'no-space', delay: 1, delayMsMax: 1000 });
+  await rejectsWith(clock.run(store.put('bucket', 'other', bytes(Buffer.alloc(5)))), 'no-space');
+  const lastMs = told.at(-1)?.pop() as number;
+  assert.ok(lastMs > 0 && lastMs <= 1000);
+  assert.deepEqual(
+    told.map((entry) => entry.slice(0, 3)),
+    [
+      ['create-bucket', 'ok', 0],
+      ['put', 'ok', 100],
+      ['put', 'exists', 0],
+      ['get', 'ok', 7],
+      ['get', 'not-found', 0],
+      ['head', 'ok', 0],
+      ['head', 'not-found', 0],
+      ['list', 'ok', 0],
+      ['list-buckets', 'ok', 0],
+      ['delete-bucket', 'denied', 0],
+      ['delete', 'ok', 0],
+      ['put', 'absent', 0],
+      ['head', 'aborted', 0],
+      ['put', 'no-space', 0],
+    ],
+  );
+  assert.equal(started, told.length);
+});

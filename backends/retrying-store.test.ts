@@ -1,0 +1,135 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { bytes, objectStoreConformance, readAllOf, rejectsWith } from './conformance.ts';
+import { FaultyStore } from './faulty-store.ts';
+import { MemoryStore } from './memory/memory-store.ts';
+import { type ObjectStore, StoreError, type StoreErrorClass } from './object-store.ts';
+import { RETRY_DEFAULTS, RetryingStore, type RetrySettings } from './retrying-store.ts';
+import { seededRandom, VirtualClock } from './virtual-clock.ts';
+
+objectStoreConformance('RetryingStore', () => {
+  const store = new RetryingStore({ inner: new MemoryStore(), clock: new VirtualClock(), random: seededRandom(1) });
+  return Promise.resolve({ store, close: () => Promise.resolve() });
+});
+
+/** A store whose head fails with the given errors, one a call, and then finds 1 byte. */
+function failing(errors: StoreErrorClass[]): { store: ObjectStore; calls: () => number } {
+  let calls = 0;
+  const store = new MemoryStore();
+  store.head = () => {
+    const errorClass = errors[calls];
+    calls += 1;
+    return errorClass === undefined
+      ? Promise.resolve({ kind: 'found', sizeBytes: 1 })
+      : Promise.reject(new StoreError(errorClass, `failure ${calls}`));
+  };
+  return { store, calls: () => calls };
+}
+
+function retrying(inner: ObjectStore, settings: Partial<RetrySettings>, seed = 7): { store: RetryingStore; clock: VirtualClock; delays: number[] } {
+  const clock = new VirtualClock();
+  const delays: number[] = [];
+  const observer = { willRetry: (_what: string, _attempt: number, delayMs: number): number => delays.push(delayMs) };
+  const store = new RetryingStore({ inner, clock, random: seededRandom(seed), observer }, { ...RETRY_DEFAULTS, ...settings });
+  return { store, clock, delays };
+}
+
+test('a call that fails with class retry is repeated until it works', async () => {
+  const inner = failing(['retry', 'retry', 'retry']);
+  const { store, clock } = retrying(inner.store, {});
+  assert.deepEqual(await clock.run(store.head('bucket', 'object')), { kind: 'found', sizeBytes: 1 });
+  assert.equal(inner.calls(), 4);
+  assert.equal(clock.pending, 0);
+});
+
+test('each pause is drawn from nought to a bound that doubles up to its maximum', async () => {
+  const seen: number[][] = [];
+  for (let seed = 0; seed < 200; seed += 1) {
+    const inner = failing(Array.from({ length: 8 }, () => 'retry' as const));
+    const { store, clock, delays } = retrying(inner.store, { firstDelayMs: 100, delayMsMax: 1000 }, seed);
+    await clock.run(store.head('bucket', 'object'));
+    seen.push(delays);
+  }
+  for (const [index, bound] of [100, 200, 400, 800, 1000, 1000, 1000, 1000].entries()) {
+    const delays = seen.map((run) => run[index] as number);
+    assert.ok(Math.max(...delays) < bound && Math.max(...delays) > bound * 0.9, `bound of pause ${index}`);
+    assert.ok(Math.min(...delays) < bound * 0.1, `full jitter of pause ${index}`);
+  }
+});
+
+test('no-space is repeated too, but after a longer pause', async () => {
+  const { store, clock, delays } = retrying(failing(['no-space', 'no-space']).store, { firstDelayMs: 1, noSpaceDelayMs: 8000 });
+  await clock.run(store.head('bucket', 'object'));
+  assert.equal(delays.length, 2);
+  for (const delayMs of delays) assert.ok(delayMs >= 4000 && delayMs <= 8000);
+});
+
+test('absent, denied and corrupt are not repeated, and neither is a bug', async () => {
+  for (const errorClass of ['absent', 'denied', 'corrupt'] as const) {
+    const inner = failing([errorClass]);
+    await rejectsWith(retrying(inner.store, {}).store.head('bucket', 'object'), errorClass);
+    assert.equal(inner.calls(), 1);
+  }
+  const broken = new MemoryStore();
+  broken.head = () => Promise.reject(new TypeError('a bug'));
+  await assert.rejects(retrying(broken, {}).store.head('bucket', 'object'), TypeError);
+});
+
+test('when the time is up the last error is given, with what was tried', async () => {
+  const inner = failing(Array.from({ length: 1000 }, () => 'retry' as const));
+  const { store, clock } = retrying(inner.store, { deadlineMs: 5000 });
+  const error = await rejectsWith(clock.run(store.head('bucket', 'object')), 'retry');
+  assert.match(error.message, /failure \d+; gave up after \d+ attempts in \d+ ms/);
+  assert.ok(clock.monotonicMs() <= 5000);
+  assert.ok(inner.calls() > 3);
+});
+
+test('an attempt without an answer is aborted and repeated', async () => {
+  let attempts = 0;
+  const inner = new MemoryStore();
+  inner.head = (_bucket, _name, signal) => {
+    attempts += 1;
+    if (attempts === 3) return Promise.resolve({ kind: 'absent' });
+    return new Promise((_resolve, reject) => signal?.addEventListener('abort', () => reject(new StoreError('retry', 'aborted')), { once: true }));
+  };
+  const { store, clock } = retrying(inner, { attemptTimeoutMs: 1000 });
+  assert.deepEqual(await clock.run(store.head('bucket', 'object')), { kind: 'absent' });
+  assert.ok(clock.monotonicMs() >= 2000);
+  assert.equal(clock.pending, 0);
+});
+
+test('the signal ends a pause and a running attempt at once, and no further attempt is made', async () => {
+  const inner = failing(Array.from({ length: 10 }, () => 'retry' as const));
+  const pausing = retrying(inner.store, { firstDelayMs: 1e6, delayMsMax: 1e6, deadlineMs: Infinity });
+  const controller = new AbortController();
+  const paused = pausing.store.head('bucket', 'object', controller.signal);
+  await new Promise((resolve) => setImmediate(resolve));
+  controller.abort();
+  await rejectsWith(paused, 'retry');
+  assert.equal(inner.calls(), 1);
+  assert.equal(pausing.clock.pending, 0);
+
+  const clock = new VirtualClock();
+  const hanging = retrying(new FaultyStore({ inner: new MemoryStore(), clock, random: seededRandom(1) }, { hang: 1 }), {});
+  const second = new AbortController();
+  const running = hanging.store.head('bucket', 'object', second.signal);
+  await new Promise((resolve) => setImmediate(resolve));
+  second.abort();
+  await rejectsWith(running, 'retry');
+  assert.equal(hanging.clock.pending, 0);
+});
+
+test('over a store that fails and loses answers all the time, every put ends up stored once and whole', async () => {
+  const clock = new VirtualClock();
+  const faulty = new FaultyStore({ inner: new MemoryStore(), clock, random: seededRandom(3) });
+  const store = new RetryingStore({ inner: faulty, clock, random: seededRandom(4) }, { ...RETRY_DEFAULTS, deadlineMs: Infinity });
+  await store.createBucket('bucket');
+  faulty.setFaults({ failBefore: 0.4, loseAnswer: 0.4, delay: 0.5, delayMsMax: 100 });
+  const outcomes = await clock.run(
+    Promise.all(Array.from({ length: 100 }, (_, index) => store.put('bucket', `o${index}`, bytes(Buffer.from(`content ${index}`))))),
+  );
+  assert.ok(outcomes.includes('exists'), 'some answer was lost');
+  faulty.setFaults({});
+  for (let index = 0; index < 100; index += 1) assert.equal((await readAllOf(store, 'bucket', `o${index}`)).toString(), `content ${index}`);
+});
