@@ -2,6 +2,7 @@
  * NFS version 3 (RFC 1813) as an RpcProgram over a FileSystem. One file per procedure under `procedures/`; here is what all of them
  * share: credentials, export rules, the observer, and what happens when a file system fails in a way it must not.
  */
+import { AssertionError } from '../core/assert.ts';
 import type { Logger } from '../core/logger.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import { isPending } from '../core/maybe-promise.ts';
@@ -178,9 +179,9 @@ export class NfsProgram implements RpcProgram {
     );
   }
 
-  /** The file system threw or rejected: a bug (see its port). The caller gets an answer all the same, and people get to know. */
+  /** The file system threw or rejected: a bug (see its port). The caller gets an answer all the same, and people get to know. Assertions stop the process, see RpcServer. */
   #broken(call: NfsCall, error: unknown): void {
-    if (error instanceof XdrError) {
+    if (error instanceof XdrError || error instanceof AssertionError) {
       this.#finished(call);
       throw error;
     }
