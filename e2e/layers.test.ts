@@ -46,7 +46,7 @@ const ADAPTERS: readonly { readonly modules: RegExp; readonly files: readonly Re
     ],
   },
   { modules: /^node:(net|dgram)$/, files: [/^server\/oncrpc\//, /^server\/admin\//] },
-  { modules: /^node:(http|https|http2|tls)$/, files: [] },
+  { modules: /^node:(http|https|http2|tls)$/, files: [/^server\/cli\/status\.ts$/] },
   { modules: /^node:sqlite$/, files: [/^registry\/sqlite\//] },
   { modules: /^node:worker_threads$/, files: [/^registry\/sqlite\//, /^backends\/upload-thread\//] },
   { modules: /^node:child_process$/, files: [] },
