@@ -27,9 +27,9 @@ export function humanLogLine(json: string, colours: boolean): string {
   return `${text}\n${err === undefined ? '' : errorText(err)}`;
 }
 
-/** Words are bare, everything else is JSON, which escapes control characters. */
+/** Words are bare, everything else is JSON, which escapes control characters but those from 128 up. */
 function plain(value: unknown): string {
-  return typeof value === 'string' && /^[\w./:@%+-]+$/.test(value) ? value : JSON.stringify(value);
+  return typeof value === 'string' && /^[\w./:@%+-]+$/.test(value) ? value : clean(JSON.stringify(value));
 }
 
 function errorText(error: unknown): string {

@@ -78,7 +78,8 @@ class RouterLife {
 
   async #serveBehind(admin: AdminServer): Promise<ExitCode> {
     const { vpool, data } = this.#settings;
-    this.#logger.info({ version: VERSION, vpool: vpool.name, data, pid: process.pid }, 'starting');
+    const adminUrl = `http://${admin.address.includes(':') ? `[${admin.address}]` : admin.address}:${admin.port}`;
+    this.#logger.info({ version: VERSION, vpool: vpool.name, data, pid: process.pid, admin: adminUrl }, 'starting');
     const starting = this.#startRouter(this.#settings, {
       logger: this.#logger,
       metrics: this.#metrics,
@@ -96,16 +97,14 @@ class RouterLife {
     } else {
       this.#router = first;
       this.#phase = 'running';
-      this.#announce(first, admin);
+      this.#announce(first, adminUrl);
     }
     await this.#signal.promise;
     return await this.#stop(this.#router);
   }
 
-  #announce(router: Router, admin: AdminServer): void {
+  #announce(router: Router, adminUrl: string): void {
     const { addresses } = router;
-    const { address, port } = admin;
-    const adminUrl = `http://${address.includes(':') ? `[${address}]` : address}:${port}`;
     this.#logger.info({ ...addresses, admin: adminUrl }, 'ready');
     if (addresses.portmap === 'none' && this.#settings.nfs.portmap === 'auto') {
       const why = process.getuid?.() === 0 ? '' : ' (not running as root)';

@@ -1,10 +1,13 @@
 /** `vferry status`: asks a running router over its admin port. */
+import { type IncomingMessage, request } from 'node:http';
+
 import type { ReadinessReport, StatusReport } from '../admin/admin-server.ts';
 import { formatSize } from '../settings/kinds.ts';
 import type { AdminSettings } from '../settings/settings.ts';
 import { ExitCode } from './exit-code.ts';
 
 const ANSWER_MS_MAX = 5000;
+const ANSWER_CHARACTERS_MAX = 4 * 1024 * 1024;
 
 export interface Printer {
   out(text: string): void;
@@ -18,12 +21,9 @@ export async function printStatus(admin: AdminSettings, json: boolean, print: Pr
   const url = `http://${host}:${admin.port}/status`;
   let text: string;
   try {
-    const response = await fetch(url, { signal: AbortSignal.timeout(ANSWER_MS_MAX) });
-    text = await response.text();
-    if (!response.ok) throw new Error(`it answers ${response.status}`);
+    text = await get(url);
   } catch (error) {
-    const cause = (error as Error).cause;
-    print.err(`No router answers at ${url}: ${cause instanceof Error ? cause.message : (error as Error).message}\n`);
+    print.err(`No router answers at ${url}: ${(error as Error).message}\n`);
     return ExitCode.USAGE;
   }
   const report = parseReport(text);
@@ -33,6 +33,22 @@ export async function printStatus(admin: AdminSettings, json: boolean, print: Pr
   }
   print.out(json ? `${JSON.stringify(report, null, 2)}\n` : statusText(report));
   return report.ready ? ExitCode.OK : ExitCode.FAILED;
+}
+
+/** Body of a 200 answer. Not fetch: that refuses a list of ports (2049, 6000 ...), whatever listens there. */
+async function get(url: string): Promise<string> {
+  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
+  request(url, { signal: AbortSignal.timeout(ANSWER_MS_MAX) }, resolve)
+    .once('error', reject)
+    .end();
+  const response = await promise;
+  if (response.statusCode !== 200) throw new Error(`it answers ${response.statusCode}`);
+  let text = '';
+  for await (const chunk of response.setEncoding('utf8')) {
+    text += String(chunk);
+    if (text.length > ANSWER_CHARACTERS_MAX) throw new Error('its answer is too long');
+  }
+  return text;
 }
 
 /** Null unless it looks like a router's report; another program may have the port. */

@@ -117,7 +117,9 @@ const admin = {
 
 const logging = {
   level: setting(kinds.choice('debug', 'info', 'warn', 'error'), 'info', 'Least severe log lines to write.', { flag: '--log-level <level>' }),
-  format: setting(kinds.choice('auto', 'human', 'json'), 'auto', 'auto: human on a terminal, JSON elsewhere.', { flag: '--log-format <format>' }),
+  format: setting(kinds.choice('auto', 'human', 'json'), 'auto', 'Form of log lines; auto: human on a terminal, JSON elsewhere.', {
+    flag: '--log-format <format>',
+  }),
 };
 
 const data = setting(kinds.path, './data', 'Data directory.', { flag: '--data <directory>' });

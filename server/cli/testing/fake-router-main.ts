@@ -1,0 +1,108 @@
+/** The `vferry` command with a router that does nothing but what FAKE_ROUTER (JSON) says: for the tests of the command. */
+import { assert } from '../../core/assert.ts';
+import { ApplianceError } from '../../core/errors.ts';
+import type { FsckEvent } from '../../fsck-port.ts';
+import type { Problem, Router, RouterAddresses, RouterDependencies, RouterStatus } from '../../router-port.ts';
+import type { Settings } from '../../settings/settings.ts';
+import { runCommand } from '../command.ts';
+
+export interface FakeRouterPlan {
+  readonly startDelayMs?: number;
+  readonly startFails?: boolean;
+  readonly closeDelayMs?: number;
+  /** After the start. */
+  readonly then?: 'throw' | 'reject' | 'assert' | 'fatal' | 'chatter';
+  readonly ready?: boolean;
+  readonly problems?: readonly Problem[];
+  readonly findings?: readonly FsckEvent[];
+  readonly fsckFails?: 'environment' | 'system' | 'bug';
+  readonly portmap?: RouterAddresses['portmap'];
+}
+
+const plan = JSON.parse(process.env['FAKE_ROUTER'] ?? '{}') as FakeRouterPlan;
+
+function status(settings: Settings, addresses: RouterAddresses): RouterStatus {
+  return {
+    vpool: settings.vpool.name,
+    version: '0.0.0',
+    routerId: 'aa',
+    incarnation: 'bb',
+    startedAt: '2026-01-01T00:00:00.000Z',
+    addresses,
+    backend: `directory:${settings.vpool.backend.path}`,
+    volumesOpen: 3,
+    dirtyBytes: 5 * 1024 * 1024,
+    inodes: 17,
+    usedBytes: 1024,
+    freeBytes: 2048,
+    clients: [{ address: '127.0.0.1', connections: 2 }],
+    problems: plan.problems ?? [],
+  };
+}
+
+function misbehave({ logger, fatal }: RouterDependencies): void {
+  switch (plan.then) {
+    case 'throw':
+      throw new TypeError('a bug, thrown');
+    case 'reject':
+      void Promise.reject(new TypeError('a bug, rejected'));
+      return;
+    case 'assert':
+      assert(false, 'the epoch only grows');
+      return;
+    case 'fatal':
+      fatal(new ApplianceError('incarnation-dead', 'another router has taken over'));
+      return;
+    case 'chatter':
+      for (let line = 0; line < 200_000; line++) logger.info({ line, text: 'x'.repeat(100) }, 'chatter');
+      return;
+    case undefined:
+  }
+}
+
+async function startRouter(settings: Settings, dependencies: RouterDependencies): Promise<Router> {
+  await new Promise((resolve) => setTimeout(resolve, plan.startDelayMs ?? 0));
+  if (plan.startFails === true) throw new ApplianceError('data-locked', `another router runs on ${settings.data}; stop it first`);
+  dependencies.metrics.gaugeSource('vferry_dirty_bytes', 'Bytes not on the backend yet.', () => 42);
+  dependencies.nfsObserver.started(6);
+  dependencies.nfsObserver.finished(6, 0, 0.5, 4096, 0);
+  setTimeout(() => misbehave(dependencies), 50);
+  // Something must keep the process alive, as sockets do.
+  const alive = setInterval(() => undefined, 1000);
+  const addresses: RouterAddresses = {
+    listen: settings.nfs.listen,
+    nfsPort: settings.nfs.port,
+    mountPort: settings.nfs.port,
+    portmap: plan.portmap ?? 'none',
+  };
+  return {
+    addresses,
+    status: () => status(settings, addresses),
+    ready: () => ({ ready: plan.ready ?? true, problems: plan.problems ?? [] }),
+    async close() {
+      await new Promise((resolve) => setTimeout(resolve, plan.closeDelayMs ?? 0));
+      clearInterval(alive);
+      dependencies.logger.info({}, 'fake router closed');
+    },
+  };
+}
+
+const exitCode = await runCommand(process.argv.slice(2), {
+  startRouter,
+  async fsck(_settings, _logger, event) {
+    switch (plan.fsckFails) {
+      case 'environment':
+        throw new ApplianceError('data-locked', 'a router runs on it');
+      case 'system':
+        throw Object.assign(new Error('EACCES: permission denied'), { code: 'EACCES', syscall: 'open' });
+      case 'bug':
+        throw new TypeError('undefined is not a function');
+      case undefined:
+    }
+    const findings = plan.findings ?? [];
+    for (const finding of findings) event(finding);
+    const damages = findings.filter((finding) => finding.kind === 'finding' && finding.severity === 'damage').length;
+    return { damages, warnings: findings.filter((finding) => finding.kind === 'finding').length - damages, checked: { inodes: 3, segments: 2 } };
+  },
+});
+process.exit(exitCode);
