@@ -23,11 +23,11 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   'server/file-driver': ['server/object-log/', 'registry/inode.ts', 'registry/ports.ts', 'backends/object-store.ts', 'cache/block-cache.ts'],
   'server/object-router': ['server/nfsd/file-system.ts', 'registry/inode.ts', 'registry/ports.ts', 'backends/object-store.ts'],
   'server/settings': [],
-  'server/metrics': ['server/nfsd/observer.ts', 'server/nfsd/file-system.ts'],
+  'server/metrics': ['backends/store-observer.ts', 'server/nfsd/observer.ts', 'server/nfsd/file-system.ts'],
   'server/admin': ['server/router-port.ts'],
   'server/cli': ['server/router-port.ts', 'server/fsck-port.ts', 'server/settings/', 'server/admin/', 'server/metrics/', 'package.json'],
   // Port files of the process, beside the composition.
-  'server/router-port.ts': ['server/nfsd/observer.ts', 'server/settings/settings.ts'],
+  'server/router-port.ts': ['backends/store-observer.ts', 'server/nfsd/observer.ts', 'server/settings/settings.ts'],
   'server/fsck-port.ts': ['server/settings/settings.ts'],
 };
 

@@ -9,6 +9,7 @@ import { type AdminServer, type ProcessPhase, startAdminServer } from '../admin/
 import { errorCode, isEnvironmentError } from '../core/errors.ts';
 import { MetricRegistry } from '../metrics/metric-registry.ts';
 import { NfsMetrics } from '../metrics/nfs-metrics.ts';
+import { StoreMetrics } from '../metrics/store-metrics.ts';
 import type { Router, StartRouter } from '../router-port.ts';
 import type { Settings } from '../settings/settings.ts';
 import { banner } from './banner.ts';
@@ -84,6 +85,7 @@ class RouterLife {
       logger: this.#logger,
       metrics: this.#metrics,
       nfsObserver: new NfsMetrics(this.#metrics),
+      storeObserver: new StoreMetrics(this.#metrics),
       fatal: (error) => this.#stopAtOnce(error),
     });
     const first = await Promise.race([starting, this.#signal.promise]);

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { AssertionError } from '../core/assert.ts';
 import { MetricRegistry } from './metric-registry.ts';
 import { NfsMetrics } from './nfs-metrics.ts';
+import { StoreMetrics } from './store-metrics.ts';
 
 /** Lines of the exposition that begin with `prefix`. */
 async function lines(registry: MetricRegistry, prefix: string): Promise<string[]> {
@@ -90,6 +91,40 @@ test('NFS calls are counted by procedure and status, with bytes and what is in f
   assert.deepEqual(await lines(registry, 'vferry_nfs_operation_seconds_count{procedure="read"}'), [
     'vferry_nfs_operation_seconds_count{procedure="read"} 3',
   ]);
+});
+
+test('backend requests are counted by kind and outcome, with bytes, latency and retries', async () => {
+  const registry = new MetricRegistry();
+  const store = new StoreMetrics(registry);
+  for (const [kind, outcome, bytes] of [
+    ['put', 'ok', 100],
+    ['put', 'ok', 100],
+    ['put', 'retry', 0],
+    ['get', 'ok', 7],
+    ['get', 'not-found', 0],
+  ] as const) {
+    store.requestStarted(kind);
+    store.requestDone(kind, outcome, bytes, 10);
+  }
+  store.requestStarted('list');
+  store.willRetry('put a/b', 1, 50, new Error('503'));
+  assert.deepEqual(
+    (await lines(registry, 'vferry_backend')).filter((line) => !line.includes('_bucket')),
+    [
+      'vferry_backend_requests_total{kind="put",outcome="ok"} 2',
+      'vferry_backend_requests_total{kind="put",outcome="retry"} 1',
+      'vferry_backend_requests_total{kind="get",outcome="ok"} 1',
+      'vferry_backend_requests_total{kind="get",outcome="not-found"} 1',
+      'vferry_backend_request_seconds_sum{kind="put"} 0.03',
+      'vferry_backend_request_seconds_count{kind="put"} 3',
+      'vferry_backend_request_seconds_sum{kind="get"} 0.02',
+      'vferry_backend_request_seconds_count{kind="get"} 2',
+      'vferry_backend_requests_in_flight 1',
+      'vferry_backend_written_bytes_total 200',
+      'vferry_backend_read_bytes_total 7',
+      'vferry_backend_retries_total 1',
+    ],
+  );
 });
 
 test('the process is measured: memory, event loop', async () => {
