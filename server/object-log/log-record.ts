@@ -26,6 +26,8 @@ export class LogRecord implements EncodableRecord {
   /** Number of the segment it was put in, and where its payload is there. */
   segmentNumber = 0;
   payloadOffset = 0;
+  /** After a fault: its pages were pinned for being applied again. */
+  repinned = false;
   /** Called once, after the record was applied (null) or could not be made durable. */
   done: ((error: Error | null) => void) | null = null;
 

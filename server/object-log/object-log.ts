@@ -56,9 +56,9 @@ export interface LogEvents {
   opened(segment: LocalSegment): void;
   /**
    * A write or sync failed. Data answered UNSTABLE may be gone: the promise resolves when the object has a new write verifier. `damaged` segments
-   * hold records up to `durableSequence` and must be sealed by copy.
+   * hold records up to `durableSequence` and must be sealed by copy. `kept` are applied (again) when the log goes on.
    */
-  fault(error: Error, damaged: readonly LocalSegment[], durableSequence: number): Promise<void>;
+  fault(error: Error, damaged: readonly LocalSegment[], durableSequence: number, kept: readonly LogRecord[]): Promise<void>;
 }
 
 /** A segment that is written to. */
@@ -108,6 +108,7 @@ export class ObjectLog {
   #unwritten = 0;
   #nextSequence: number;
   #nextSegment: number;
+  #lastBegun: number;
   #durableSequence: number;
   #current: OpenSegment | null = null;
   #older: OpenSegment[] = [];
@@ -136,6 +137,7 @@ export class ObjectLog {
     this.#identity = identity;
     this.#settings = settings;
     this.#nextSegment = start.nextSegment;
+    this.#lastBegun = start.nextSegment - 1;
     this.#nextSequence = start.nextSequence;
     this.#durableSequence = start.nextSequence - 1;
   }
@@ -147,9 +149,15 @@ export class ObjectLog {
   get durableSequence(): number {
     return this.#durableSequence;
   }
-  /** Number of the segment that the next record goes to at the earliest. */
-  get currentSegment(): number {
-    return this.#current?.local.number ?? this.#nextSegment;
+  /** Number of the segment that holds, or will hold, the first record that is not applied. */
+  get nextAppliedSegment(): number {
+    const record = this.#records[this.#applied];
+    if (record !== undefined && this.#applied < this.#unwritten) return record.segmentNumber;
+    return this.#current?.local.number ?? this.#lastBegun + 1;
+  }
+  /** Number of the last segment that was begun; all records appended and written so far are in it or before it. */
+  get lastBegunSegment(): number {
+    return this.#lastBegun;
   }
   /** Milliseconds that the open segment has been open with records in it; 0 when there is none. */
   get openSegmentAgeMs(): number {
@@ -439,6 +447,7 @@ export class ObjectLog {
       createdWallMs: this.#clock.wallMs(),
       cut: cut === null ? null : { term: cut.term, lastSegment: cut.lastSegment, lastSequence: cut.lastSequence },
     });
+    this.#lastBegun = prepared.segment.number;
     this.#events.opened(prepared.segment);
     return new OpenSegment(prepared.file, prepared.segment, salt, header, baseSequence, this.#clock.monotonicMs());
   }
@@ -529,13 +538,11 @@ export class ObjectLog {
       if (index < this.#applied || !record.stable) kept.push(record);
       else refused.push(record);
     }
-    const appliedKept = kept.filter((record) => record.done === null).length;
     this.#records = kept;
     this.#head = 0;
     this.#applied = 0;
     this.#unwritten = 0;
     this.#unsyncedBytes = kept.reduce((sum, record) => sum + record.payloadBytes, 0);
-    assert(appliedKept <= kept.length);
     this.#nextSequence = this.#durableSequence + 1;
     for (const record of kept) {
       record.sequence = this.#nextSequence;
@@ -553,6 +560,7 @@ export class ObjectLog {
         error,
         damaged.map((segment) => segment.local),
         this.#durableSequence,
+        kept,
       )
       .then(
         () => this.#resume(generation),

@@ -9,7 +9,9 @@ import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 
 import type { Disk } from '../core/disk.ts';
-import { BLOCK_BYTES } from './segment-codec.ts';
+import { compareEpoch } from '../core/ids.ts';
+import type { Term } from '../core/ids.ts';
+import type { Random } from '../core/time.ts';
 import {
   decodeFooter,
   decodeIndex,
@@ -17,6 +19,7 @@ import {
   decodeSegmentHeader,
   encodeFooter,
   encodeRecordHead,
+  encodeSegmentHeader,
   RECORD_HEADER_BYTES,
   RECORD_MAGIC,
   RecordKind,
@@ -40,9 +43,27 @@ export interface SegmentScan {
   readonly endOffset: number;
   /** Highest `durableSequence` that any valid record of this file states, those behind the end included. */
   readonly durableSequence: number;
+  /** The first bytes are neither a header nor what a new or recycled file begins with: something was here. */
+  readonly headerDamaged: boolean;
 }
 
-const EMPTY: SegmentScan = { header: null, records: [], sealed: false, endOffset: 0, durableSequence: 0 };
+const EMPTY: SegmentScan = { header: null, records: [], sealed: false, endOffset: 0, durableSequence: 0, headerDamaged: false };
+
+/** Which segment a file has to be: a recycled one still holds a whole valid segment of its earlier life. */
+export interface SegmentIdentity {
+  readonly uuid: string;
+  readonly number: number;
+  readonly term: Term;
+}
+
+function isOf(header: SegmentHeader, identity: SegmentIdentity): boolean {
+  return (
+    header.objectUuid === identity.uuid &&
+    header.number === identity.number &&
+    header.term.nonce === identity.term.nonce &&
+    compareEpoch(header.term, identity.term) === 0
+  );
+}
 
 /** Reads ranges of a segment wherever it is; short at its end. */
 export interface SegmentBytes {
@@ -62,15 +83,17 @@ export function localSegmentBytes(files: SegmentFiles, segment: LocalSegment, si
 }
 
 /** The index of a sealed segment of exactly `bytes.sizeBytes`, or null when it has no valid seal at its end. */
-export async function readSealed(bytes: SegmentBytes): Promise<SegmentScan | null> {
+export async function readSealed(bytes: SegmentBytes, identity: SegmentIdentity): Promise<SegmentScan | null> {
   if (bytes.sizeBytes < SEGMENT_HEADER_BYTES + RECORD_HEADER_BYTES + SEAL_FOOTER_BYTES) return null;
   const header = decodeSegmentHeader(await bytes.read(0, SEGMENT_HEADER_BYTES));
-  if (header === null) return null;
+  if (header === null || !isOf(header, identity)) return null;
   const footer = decodeFooter(await bytes.read(bytes.sizeBytes - SEAL_FOOTER_BYTES, SEAL_FOOTER_BYTES), header.salt);
   if (footer === null || footer.totalBytes !== bytes.sizeBytes) return null;
   const head = await bytes.read(footer.sealOffset, footer.indexOffset - footer.sealOffset + footer.indexBytes);
   const records = recordsOfSeal(head, header, footer.entryCount);
-  return records === null ? null : { header, records, sealed: true, endOffset: bytes.sizeBytes, durableSequence: footer.lastSequence };
+  return records === null
+    ? null
+    : { header, records, sealed: true, endOffset: bytes.sizeBytes, durableSequence: footer.lastSequence, headerDamaged: false };
 }
 
 function recordsOfSeal(head: Buffer, header: SegmentHeader, entryCount: number): DecodedRecord[] | null {
@@ -82,16 +105,18 @@ function recordsOfSeal(head: Buffer, header: SegmentHeader, entryCount: number):
 /** Reads a local segment: by its index when it is sealed, record by record otherwise. */
 export async function scanLocalSegment(disk: Disk, files: SegmentFiles, segment: LocalSegment): Promise<SegmentScan> {
   const sizeBytes = await disk.size(segment.path);
-  const sealed = await readSealed(localSegmentBytes(files, segment, sizeBytes));
+  const sealed = await readSealed(localSegmentBytes(files, segment, sizeBytes), segment);
   if (sealed !== null) return sealed;
   const bytes = await localSegmentBytes(files, segment, sizeBytes).read(0, Math.min(sizeBytes, SCAN_BYTES_MAX));
-  return scanBytes(bytes);
+  return scanBytes(bytes, segment);
 }
 
 /** Reads the bytes of a segment file record by record. */
-export function scanBytes(bytes: Buffer): SegmentScan {
-  const header = decodeSegmentHeader(bytes.subarray(0, SEGMENT_HEADER_BYTES));
-  if (header === null) return EMPTY;
+export function scanBytes(bytes: Buffer, identity: SegmentIdentity): SegmentScan {
+  const first = bytes.subarray(0, SEGMENT_HEADER_BYTES);
+  const header = decodeSegmentHeader(first);
+  if (header === null) return first.some((byte) => byte !== 0) ? { ...EMPTY, headerDamaged: true } : EMPTY;
+  if (!isOf(header, identity)) return EMPTY;
   const records: DecodedRecord[] = [];
   let at = SEGMENT_HEADER_BYTES;
   let next = header.baseSequence;
@@ -102,7 +127,8 @@ export function scanBytes(bytes: Buffer): SegmentScan {
     if (record.kind === RecordKind.SEAL) {
       const footer = decodeFooter(bytes.subarray(0, record.endOffset + SEAL_FOOTER_BYTES), header.salt);
       const sealed = footer !== null && footer.sealOffset === at && record.sequence === next - 1;
-      if (sealed) return { header, records, sealed, endOffset: record.endOffset + SEAL_FOOTER_BYTES, durableSequence: next - 1 };
+      if (sealed)
+        return { header, records, sealed, endOffset: record.endOffset + SEAL_FOOTER_BYTES, durableSequence: next - 1, headerDamaged: false };
       break;
     }
     if (record.sequence !== next || !verifyPayload(bytes, record)) break;
@@ -111,7 +137,14 @@ export function scanBytes(bytes: Buffer): SegmentScan {
     at = record.endOffset;
     next += 1;
   }
-  return { header, records, sealed: false, endOffset: at, durableSequence: Math.max(durableSequence, durableBehind(bytes, at + 1, header)) };
+  return {
+    header,
+    records,
+    sealed: false,
+    endOffset: at,
+    durableSequence: Math.max(durableSequence, durableBehind(bytes, at + 1, header)),
+    headerDamaged: false,
+  };
 }
 
 /** Highest `durableSequence` of any valid record behind `from`, wherever it starts: evidence against a torn tail. */
@@ -129,13 +162,29 @@ function durableBehind(bytes: Buffer, from: number, header: SegmentHeader): numb
  * Gives a segment that was not sealed its index and footer, keeping records up to `lastSequence`: written to a new file that takes the old one's
  * name when it is durable, so that neither a crash here nor a disk that failed a sync can make things worse. Returns the sealed size.
  */
-export async function sealByCopy(disk: Disk, files: SegmentFiles, segment: LocalSegment, scan: SegmentScan, lastSequence: number): Promise<number> {
-  const header = scan.header;
-  const source = await localSegmentBytes(files, segment, scan.endOffset).read(0, scan.endOffset);
+export async function sealByCopy(
+  components: { disk: Disk; files: SegmentFiles; random: Random; vpoolUuid: string },
+  segment: LocalSegment,
+  scan: SegmentScan,
+  lastSequence: number,
+): Promise<number> {
+  const { disk, files } = components;
+  // A segment that a fault kept from beginning becomes an empty one: numbers have no gaps.
+  const header = scan.header ?? {
+    vpoolUuid: components.vpoolUuid,
+    objectUuid: segment.uuid,
+    term: segment.term,
+    number: segment.number,
+    salt: components.random.bytes(4).readUInt32LE(0),
+    baseSequence: lastSequence + 1,
+    createdWallMs: 0,
+    cut: null,
+  };
+  const source = scan.header === null ? encodeSegmentHeader(header) : await localSegmentBytes(files, segment, scan.endOffset).read(0, scan.endOffset);
   const kept = scan.records.filter((record) => record.sequence <= lastSequence);
   const last = kept.at(-1);
   const end = last === undefined ? SEGMENT_HEADER_BYTES : last.endOffset;
-  const salt = header?.salt ?? 0;
+  const salt = header.salt;
   const index = new SegmentIndex();
   for (const record of kept) {
     const times = record.kind === RecordKind.ATTRIBUTES ? source.subarray(record.payloadOffset, record.endOffset) : null;
@@ -143,7 +192,7 @@ export async function sealByCopy(disk: Disk, files: SegmentFiles, segment: Local
   }
   const payload = index.payload();
   const head = Buffer.alloc(RECORD_HEADER_BYTES);
-  const sequence = last?.sequence ?? (header?.baseSequence ?? 1) - 1;
+  const sequence = last?.sequence ?? header.baseSequence - 1;
   const seal = {
     kind: RecordKind.SEAL,
     flags: 0,
@@ -178,9 +227,4 @@ export async function sealByCopy(disk: Disk, files: SegmentFiles, segment: Local
   }
   await files.replace(segment, path, totalBytes);
   return totalBytes;
-}
-
-/** Blocks that a record maps, for walks over an index: DATA blocks lie BLOCK_BYTES apart from `payloadOffset`. */
-export function blockOffset(record: DecodedRecord, index: number): number {
-  return record.payloadOffset + index * BLOCK_BYTES;
 }

@@ -10,6 +10,7 @@ import type { Clock } from '../core/time.ts';
 import { CallService } from './call-service.ts';
 import { DUPLICATE_REQUEST_CACHE_LIMITS, DuplicateRequestCache } from './duplicate-request-cache.ts';
 import type { DuplicateRequestCacheLimits } from './duplicate-request-cache.ts';
+import { LoopSpin } from './loop-spin.ts';
 import { ReceiveSlab } from './receive-slab.ts';
 import { RPC_LIMITS } from './rpc-limits.ts';
 import type { RpcLimits } from './rpc-limits.ts';
@@ -31,6 +32,8 @@ export interface RpcServerOptions {
   readonly observer?: RpcObserver;
   readonly limits?: Partial<RpcLimits>;
   readonly duplicates?: Partial<DuplicateRequestCacheLimits>;
+  /** How long the event loop goes on turning after the last message, see LoopSpin; default 0: it sleeps at once. */
+  readonly spinMs?: number;
   /** Told of an AssertionError of a program, after its call was answered. Default: throws it, which ends the process. */
   readonly onBug?: (error: AssertionError) => void;
 }
@@ -69,6 +72,7 @@ export class RpcServer {
   readonly #duplicates: DuplicateRequestCache;
   readonly #service: CallService;
   readonly #host: ConnectionHost;
+  readonly #spin: LoopSpin;
 
   readonly #listeners: net.Server[] = [];
   readonly #endpoints: UdpEndpoint[] = [];
@@ -104,12 +108,14 @@ export class RpcServer {
       pool: this.#pool,
       limits: this.#limits,
       observer: this.#observer,
+      outstandingCalls: 0,
       atEndOfTurn: (connection) => this.#atEndOfTurn(connection),
       charge: (bytes) => this.#charge(bytes),
       isOverloaded: (connection) => this.#isOverloaded(connection),
       chargePartial: (bytes) => this.#chargePartial(bytes),
       closed: (connection, reason) => this.#closed(connection, reason),
     };
+    this.#spin = new LoopSpin(options.clock, options.spinMs ?? 0, () => this.#host.outstandingCalls > 0);
     this.#scheduleSweep();
   }
 
@@ -207,7 +213,11 @@ export class RpcServer {
       return;
     }
     const slab = new ReceiveSlab();
-    const socket = exchangeSocket(accepted, slab, (chunk) => connection.receive(chunk));
+    const socket = exchangeSocket(accepted, slab, (chunk) => {
+      const goesOn = connection.receive(chunk);
+      this.#spin.extend();
+      return goesOn;
+    });
     const connection = new TcpConnection(this.#host, programs, socket, plainAddress(address), port);
     this.#connections.add(connection);
     this.#observer.connectionOpened();
@@ -237,6 +247,7 @@ export class RpcServer {
     const connections = this.#scheduled;
     this.#scheduled = [];
     for (let i = 0; i < connections.length; i++) connections[i]!.turn();
+    this.#spin.extend();
   }
 
   #charge(bytes: number): void {

@@ -27,6 +27,8 @@ export interface ConnectionHost {
   readonly pool: SendBufferPool;
   readonly limits: RpcLimits;
   readonly observer: RpcObserver;
+  /** Calls dispatched and not finished, over all connections. */
+  outstandingCalls: number;
   /** Calls `turn` of the connection once, after the poll phase of this loop turn. */
   atEndOfTurn(connection: TcpConnection): void;
   /** Adds to the bytes in flight over all connections. */
@@ -200,6 +202,7 @@ export class TcpConnection implements ReplyPath {
     // The room that the reply did not need, while nobody else has taken room behind it.
     if (call.regionEnd === buffer.used) buffer.used = end;
     this.outstanding -= 1;
+    this.#host.outstandingCalls -= 1;
     this.#charge(-call.requestBytes);
     this.#finished.push(call);
     if (!this.#isServing) this.#host.atEndOfTurn(this);
@@ -240,9 +243,11 @@ export class TcpConnection implements ReplyPath {
       const call = service.take(this);
       call.load(this, records.buffer, records.start, records.end, records.chunks);
       this.outstanding += 1;
+      this.#host.outstandingCalls += 1;
       this.#charge(call.requestBytes);
       if (!service.serve(call, this.#programs, this.#credentials)) {
         this.outstanding -= 1;
+        this.#host.outstandingCalls -= 1;
         this.#charge(-call.requestBytes);
         service.recycle(call);
         this.destroy('a record that is not an RPC call');

@@ -85,6 +85,7 @@ export class BlockObject {
   #pendingSizeBytes: number;
   #lastTime: Timestamp;
   #unstableOpen: boolean;
+  #appliedUnstableOpen: boolean;
   #appliedSequence: number;
   #before: ObjectAttributes;
   #locks: RangeLock[] = [];
@@ -116,6 +117,7 @@ export class BlockObject {
     this.#pendingSizeBytes = state.sizeBytes;
     this.#lastTime = state.ctime;
     this.#unstableOpen = state.unstableOpen;
+    this.#appliedUnstableOpen = state.unstableOpen;
     this.#appliedSequence = appliedSequence;
   }
 
@@ -134,8 +136,9 @@ export class BlockObject {
   get appliedSequence(): number {
     return this.#appliedSequence;
   }
-  get unstableOpen(): boolean {
-    return this.#unstableOpen;
+  /** Whether the applied prefix of the log ends with UNSTABLE data and no COMMIT behind it: what a checkpoint of it must say. */
+  get appliedUnstableOpen(): boolean {
+    return this.#appliedUnstableOpen;
   }
   /** True while a shrink is between its record and the extent map: no checkpoint may begin. */
   get busy(): boolean {
@@ -554,6 +557,8 @@ export class BlockObject {
   apply(record: LogRecord): void {
     const before = this.#attributes;
     this.#before = before;
+    if ((record.flags & RecordFlag.UNSTABLE) !== 0) this.#appliedUnstableOpen = true;
+    else if (record.kind === RecordKind.COMMIT_MARK) this.#appliedUnstableOpen = false;
     const time = { seconds: record.seconds, nanoseconds: record.nanoseconds };
     switch (record.kind) {
       case RecordKind.DATA: {

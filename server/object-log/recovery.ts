@@ -1,0 +1,163 @@
+import type { Root } from '../../registry/ports.ts';
+/**
+ * Finds the end of an object's log after its owner went away: which segments exist, which records count, and whether anything that was
+ * acknowledged is missing (design section 6, Recovery). It only reads; the caller closes the epoch in the registry, applies the records, and
+ * then seals what was left open.
+ */
+import type { Disk } from '../core/disk.ts';
+import { failPoint } from '../core/fail-points.ts';
+import { compareEpoch } from '../core/ids.ts';
+import type { ObjectUuid, Term } from '../core/ids.ts';
+import { RecordFlag, RecordKind } from './segment-codec.ts';
+import type { DecodedRecord } from './segment-codec.ts';
+import type { LocalSegment, SegmentFiles } from './segment-files.ts';
+import { readSealed, scanLocalSegment } from './segment-scan.ts';
+import type { SegmentBytes, SegmentScan } from './segment-scan.ts';
+
+export interface FoundSegment {
+  readonly number: number;
+  readonly term: Term;
+  /** Null: only the backend has it. */
+  readonly local: LocalSegment | null;
+  readonly scan: SegmentScan;
+  /** The records of it that count, all with a sequence above the checkpoint's. */
+  readonly records: readonly DecodedRecord[];
+  /** Last sequence of it that counts, also when it lies below the checkpoint's. */
+  readonly lastSequence: number;
+}
+
+export type LogEnd =
+  | {
+      readonly kind: 'found';
+      readonly segments: readonly FoundSegment[];
+      readonly lastSegment: number;
+      readonly lastSequence: number;
+      /** Data answered UNSTABLE may be missing: the write verifier must change. */
+      readonly unstableOpen: boolean;
+      /** Local files that do not belong to the object's history: of a fenced term, or behind the end. */
+      readonly leftovers: readonly LocalSegment[];
+    }
+  /** Acknowledged data is missing or damaged. Nothing may be cut, nothing served. */
+  | { readonly kind: 'damaged'; readonly reason: string };
+
+/** Where segments come from that are not on the local disk. */
+export interface RemoteSegments {
+  /** A segment that the root says is on the backend; waits until it is visible. */
+  open(number: number, term: Term): Promise<SegmentBytes>;
+}
+
+/** Term that segment `number` belongs to: that of the first closed epoch that reaches it, else the current owner's. */
+export function termOfSegment(root: Root, ownerTerm: Term, number: number): Term {
+  for (const epoch of root.closedEpochs) if (number <= epoch.lastSegment) return epoch.term;
+  return ownerTerm;
+}
+
+export async function findLogEnd(
+  components: { disk: Disk; files: SegmentFiles; remote: RemoteSegments },
+  object: { uuid: ObjectUuid; ownerTerm: Term; root: Root },
+  from: { segment: number; sequence: number; unstableOpen: boolean },
+): Promise<LogEnd> {
+  failPoint('recovery.before-scan');
+  const { root, ownerTerm } = object;
+  const leftovers: LocalSegment[] = [];
+  const locals = new Map<number, LocalSegment>();
+  for (const local of components.files.segmentsOf(object.uuid)) {
+    if (local.number < from.segment) continue;
+    const term = termOfSegment(root, ownerTerm, local.number);
+    if (compareEpoch(term, local.term) === 0 && term.nonce === local.term.nonce) locals.set(local.number, local);
+    else leftovers.push(local);
+  }
+  const lastClosed = root.closedEpochs.at(-1);
+  const lastNumber = Math.max(root.uploadedSegment, lastClosed?.lastSegment ?? 0, ...locals.keys());
+
+  const segments: FoundSegment[] = [];
+  let expected = from.sequence + 1;
+  let lastSegment = Math.max(from.segment - 1, 0);
+  let missing: string | null = null;
+  /** Highest sequence that something proves to have been durable. */
+  let proven = Math.max(root.uploadedSequence, lastClosed?.lastSequence ?? 0);
+  let unstableOpen = from.unstableOpen;
+
+  for (let number = from.segment; number <= lastNumber; number += 1) {
+    const term = termOfSegment(root, ownerTerm, number);
+    const local = locals.get(number) ?? null;
+    let scan: SegmentScan;
+    if (local !== null) scan = await scanLocalSegment(components.disk, components.files, local);
+    else if (number <= root.uploadedSegment) scan = await remoteScan(components.remote, number, term, object.uuid);
+    else {
+      missing ??= `segment ${number} is neither on the local disk nor on the backend`;
+      continue;
+    }
+    // What the backend has whole need not be read from a damaged local file.
+    const complete = scan.sealed && !scan.headerDamaged;
+    if (!complete && local !== null && number <= root.uploadedSegment) scan = await remoteScan(components.remote, number, term, object.uuid);
+    proven = Math.max(proven, scan.durableSequence);
+    if (scan.headerDamaged) {
+      return {
+        kind: 'damaged',
+        reason: `the header of ${local?.path ?? `segment ${number}`} is damaged; restore that file or take the object over from its last checkpoint`,
+      };
+    }
+    if (missing !== null) {
+      if (local !== null) leftovers.push(local);
+      continue;
+    }
+    if (scan.header === null) {
+      // Never begun: an empty link when later segments follow (a fault skipped it), nothing at all at the end.
+      segments.push({ number, term, local, scan, records: [], lastSequence: Math.max(expected - 1, 0) });
+      continue;
+    }
+    const closedAt = root.closedEpochs.find((epoch) => epoch.lastSegment === number);
+    const limit = closedAt === undefined ? Infinity : closedAt.lastSequence;
+    if (scan.header.baseSequence > expected) {
+      missing = `records ${expected} to ${scan.header.baseSequence - 1} are missing before ${local?.path ?? `segment ${number}`}`;
+      // A segment is begun only after the records before it were handed to the disk; whether they were durable the record heads say.
+      if (local !== null) leftovers.push(local);
+      continue;
+    }
+    // A segment of the same term that begins earlier than this one ended (a fault moved its records): the newer one counts.
+    const base = scan.header.baseSequence;
+    if (base < expected && base > from.sequence) {
+      for (let index = segments.length - 1; index >= 0; index -= 1) {
+        const before = segments[index] as FoundSegment;
+        if (before.lastSequence < base) break;
+        segments[index] = { ...before, records: before.records.filter((record) => record.sequence < base), lastSequence: base - 1 };
+      }
+      expected = base;
+    }
+    const records: DecodedRecord[] = [];
+    let last = Math.max(expected - 1, 0);
+    for (const record of scan.records) {
+      if (record.sequence > limit) break;
+      if (record.sequence < expected) continue;
+      if (record.sequence !== expected) break;
+      records.push(record);
+      last = record.sequence;
+      expected += 1;
+      if ((record.flags & RecordFlag.UNSTABLE) !== 0) unstableOpen = true;
+      else if (record.kind === RecordKind.COMMIT_MARK) unstableOpen = false;
+    }
+    segments.push({ number, term, local, scan, records, lastSequence: last });
+    lastSegment = number;
+    if (limit !== Infinity && expected - 1 < limit && limit > from.sequence) {
+      return { kind: 'damaged', reason: `segment ${number} ends at record ${expected - 1}, but its epoch was closed at ${limit}` };
+    }
+  }
+  while (segments.length > 0 && segments.at(-1)?.scan.header === null) {
+    const never = segments.pop() as FoundSegment;
+    if (never.local !== null) leftovers.push(never.local);
+  }
+  if (proven >= expected) {
+    return {
+      kind: 'damaged',
+      reason: `record ${expected} is missing or damaged although records up to ${proven} were durable${missing === null ? '' : ` (${missing})`}; nothing was cut off`,
+    };
+  }
+  return { kind: 'found', segments, lastSegment, lastSequence: expected - 1, unstableOpen, leftovers };
+}
+
+async function remoteScan(remote: RemoteSegments, number: number, term: Term, uuid: ObjectUuid): Promise<SegmentScan> {
+  const scan = await readSealed(await remote.open(number, term), { uuid, number, term });
+  if (scan !== null) return scan;
+  return { header: null, records: [], sealed: false, endOffset: 0, durableSequence: 0, headerDamaged: true };
+}

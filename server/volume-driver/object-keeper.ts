@@ -1,0 +1,448 @@
+/**
+ * Looks after one open object behind its log: uploads sealed segments, checkpoints the extent map, moves the root in the registry, releases local
+ * copies, reclaims what nothing references (design section 6).
+ *
+ * Order, which is what makes a crash at any point harmless: object durable and read back -> root in the registry -> local copy released. A checkpoint
+ * is named by the root only when every segment it refers to is below the uploaded high-water. Nothing is deleted before a root that does not refer to
+ * it was durable and the grace time passed.
+ */
+import { StoreError } from '../../backends/object-store.ts';
+import type { ObjectStore } from '../../backends/object-store.ts';
+import type { ClosedEpoch, OwnerRecord, Root } from '../../registry/ports.ts';
+import { ApplianceError } from '../core/errors.ts';
+import { failPoint } from '../core/fail-points.ts';
+import type { Logger } from '../core/logger.ts';
+import type { MaybePromise } from '../core/maybe-promise.ts';
+import type { Clock } from '../core/time.ts';
+import type { ObjectLog } from '../object-log/object-log.ts';
+import type { LocalSegment, SegmentFiles } from '../object-log/segment-files.ts';
+import type { BlockObject } from './block-object.ts';
+import type { GarbageEntry } from './checkpoint-codec.ts';
+import { formatObjectName } from './object-names.ts';
+import type { ObjectRecords } from './object-records.ts';
+import { encodeObjectState } from './object-state.ts';
+import type { StorageNames } from './storage-names.ts';
+import type { StoredWriter } from './stored-writer.ts';
+
+/** Segments whose upload is told to the registry in one step. */
+const ROOT_BATCH = 8;
+const RETRY_MS_MAX = 15_000;
+const ATTRIBUTES_EVERY_MS = 3_000;
+
+export interface KeeperSettings {
+  readonly vpoolUuid: string;
+  readonly sealAfterMs: number;
+  readonly checkpointAfterBytes: number;
+  readonly graceTimeMs: number;
+}
+
+export interface KeeperStart {
+  readonly owner: OwnerRecord;
+  readonly checkpointNumber: number;
+  readonly checkpointSequence: number;
+  /** Row of the root's checkpoint in the table; 0 = none. */
+  readonly checkpointRow: number;
+  readonly garbage: readonly GarbageEntry[];
+}
+
+interface Sealed {
+  readonly segment: LocalSegment;
+  readonly totalBytes: number;
+  readonly lastSequence: number;
+}
+
+export class ObjectKeeper {
+  readonly #store: ObjectStore;
+  readonly #writer: StoredWriter;
+  readonly #files: SegmentFiles;
+  readonly #names: StorageNames;
+  readonly #records: ObjectRecords;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #object: BlockObject;
+  readonly #log: ObjectLog;
+  readonly #settings: KeeperSettings;
+
+  #root: Root;
+  #protection: 'clean' | 'unprotected' | 'changing';
+  #protectionChange: Promise<void> | null = null;
+  #sealed: Sealed[] = [];
+  #uploaded: Sealed[] = [];
+  #checkpointNumber: number;
+  #checkpointSequence: number;
+  #checkpointRow: number;
+  #bytesSinceCheckpoint = 0;
+  #garbage: GarbageEntry[];
+  /** Entries of #garbage, from the front, that the root's checkpoint lists: only those may be deleted. */
+  #garbagePersisted: number;
+  #running: Promise<void> | null = null;
+  #again = false;
+  #failures = 0;
+  #retryAtMs = 0;
+  #problem: Error | null = null;
+  #claimed = false;
+  #attributesSequence = -1;
+  #attributesAtMs = 0;
+  #stopped = false;
+
+  constructor(
+    components: {
+      store: ObjectStore;
+      writer: StoredWriter;
+      files: SegmentFiles;
+      names: StorageNames;
+      records: ObjectRecords;
+      clock: Clock;
+      logger: Logger;
+      object: BlockObject;
+      log: ObjectLog;
+    },
+    settings: KeeperSettings,
+    start: KeeperStart,
+  ) {
+    this.#store = components.store;
+    this.#writer = components.writer;
+    this.#files = components.files;
+    this.#names = components.names;
+    this.#records = components.records;
+    this.#clock = components.clock;
+    this.#logger = components.logger;
+    this.#object = components.object;
+    this.#log = components.log;
+    this.#settings = settings;
+    this.#root = start.owner.root;
+    this.#protection = start.owner.protection.kind === 'clean' ? 'clean' : 'unprotected';
+    this.#checkpointNumber = start.checkpointNumber;
+    this.#checkpointSequence = start.checkpointSequence;
+    this.#checkpointRow = start.checkpointRow;
+    this.#garbage = [...start.garbage];
+    this.#garbagePersisted = this.#garbage.length;
+  }
+
+  /** Why the backend does not have everything, when it is not just a matter of time; null else. */
+  get problem(): Error | null {
+    return this.#problem;
+  }
+
+  /** Everything is on the backend and the registry knows. */
+  get isClean(): boolean {
+    return this.#protection === 'clean' && this.#garbage.length === 0;
+  }
+
+  get rootForTests(): Root {
+    return this.#root;
+  }
+
+  /** BlockObjectHooks.confirmUnprotected. */
+  confirmUnprotected(): MaybePromise<void> {
+    if (this.#protection === 'unprotected') return undefined;
+    return this.#markUnprotected();
+  }
+
+  async #markUnprotected(): Promise<void> {
+    while (this.#protectionChange !== null) await this.#protectionChange;
+    if (this.#protection === 'unprotected') return;
+    await this.#changeProtection('unprotected');
+  }
+
+  async #changeProtection(kind: 'clean' | 'unprotected'): Promise<void> {
+    const former = this.#protection;
+    this.#protection = 'changing';
+    const change = this.#records.update({ protection: { kind } }).then(
+      () => {
+        this.#protection = kind;
+      },
+      (error: unknown) => {
+        // Unknown outcome: 'unprotected' is the safe belief about the record, 'clean' the safe one about what was confirmed.
+        this.#protection = former === 'unprotected' && kind === 'clean' ? 'clean' : former;
+        throw error;
+      },
+    );
+    this.#protectionChange = change.catch(() => undefined);
+    try {
+      await change;
+    } finally {
+      this.#protectionChange = null;
+    }
+  }
+
+  /** LogEvents.sealed. */
+  sealed(segment: LocalSegment, totalBytes: number, lastSequence: number): void {
+    this.#sealed.push({ segment, totalBytes, lastSequence });
+    this.#sealed.sort((a, b) => a.segment.number - b.segment.number);
+    this.#bytesSinceCheckpoint += totalBytes;
+    this.kick();
+  }
+
+  /** Looks for work now. */
+  kick(): void {
+    if (this.#stopped) return;
+    if (this.#running !== null) {
+      this.#again = true;
+      return;
+    }
+    if (this.#clock.monotonicMs() < this.#retryAtMs) return;
+    this.#running = this.#run().finally(() => {
+      this.#running = null;
+      if (this.#again) {
+        this.#again = false;
+        this.kick();
+      }
+    });
+  }
+
+  /** About once a second while the object is not clean. */
+  tick(): void {
+    if (this.#log.openSegmentAgeMs > this.#settings.sealAfterMs) {
+      this.#log.seal().catch((error: unknown) => this.#report(error, 'sealing the open segment failed'));
+    }
+    this.kick();
+  }
+
+  async #run(): Promise<void> {
+    try {
+      while (!this.#stopped) {
+        if (this.#uploadable) await this.#upload();
+        else if (this.#uploaded.length > 0) await this.#moveRoot(null);
+        else if (this.#wantsCheckpoint()) await this.#checkpoint();
+        else break;
+      }
+      if (!this.#stopped) await this.#tellAttributes();
+      if (!this.#stopped) await this.#becomeClean();
+      if (!this.#stopped) await this.#deleteGarbage();
+      this.#failures = 0;
+      this.#problem = null;
+    } catch (error) {
+      this.#report(error, 'the backend does not take this object at the moment; its data stays on the local disk');
+    }
+  }
+
+  #report(error: unknown, message: string): void {
+    this.#failures += 1;
+    this.#problem = error as Error;
+    this.#retryAtMs = this.#clock.monotonicMs() + Math.min(RETRY_MS_MAX, 250 * 2 ** Math.min(this.#failures, 8));
+    this.#logger.warn({ err: error, object: this.#object.uuid, attempt: this.#failures }, message);
+  }
+
+  #wantsCheckpoint(): boolean {
+    if (this.#object.busy || this.#log.problem !== null) return false;
+    const behind = this.#object.appliedSequence > this.#checkpointSequence;
+    if (!behind) return false;
+    if (this.#bytesSinceCheckpoint >= this.#settings.checkpointAfterBytes) return true;
+    // Quiet: everything is sealed and uploaded, nothing is being written.
+    return this.#log.idle && this.#log.openSegmentBytes === 0;
+  }
+
+  /** Segments go up in order of number, without gaps: one whose seal still has to be repaired holds up the rest. */
+  get #uploadable(): boolean {
+    const next = this.#sealed[0];
+    return next !== undefined && next.segment.number === (this.#uploaded.at(-1)?.segment.number ?? this.#root.uploadedSegment) + 1;
+  }
+
+  async #upload(): Promise<void> {
+    const next = this.#sealed[0] as Sealed;
+    await this.#claim();
+    failPoint('upload.before-put');
+    const name = formatObjectName({ kind: 'segment', number: next.segment.number, term: next.segment.term });
+    await this.#writer.put(this.#bucket(), this.#objectName(name), {
+      kind: 'file',
+      path: next.segment.path,
+      offsetBytes: 0,
+      lengthBytes: next.totalBytes,
+    });
+    failPoint('upload.after-put');
+    const row = this.#object.rowOfSegment(next.segment.number);
+    if (row !== null && this.#object.table.isUsed(row)) this.#object.table.setSizeBytes(row, next.totalBytes);
+    this.#sealed.shift();
+    this.#uploaded.push(next);
+    if (this.#uploaded.length >= ROOT_BATCH || !this.#uploadable) await this.#moveRoot(null);
+  }
+
+  /** Before anything else of a term: proof on the backend that the term was won (design section 5). */
+  async #claim(): Promise<void> {
+    if (this.#claimed) return;
+    const term = this.#object.term;
+    await this.#store.createBucket(this.#bucket());
+    const name = `claim-${term.generation}-${term.counter}`;
+    const body = Buffer.from(`${JSON.stringify({ object: this.#object.uuid, vpool: this.#settings.vpoolUuid, ...term })}\n`);
+    const outcome = await this.#store.put(this.#bucket(), this.#objectName(name), { kind: 'bytes', chunks: [body] });
+    if (outcome === 'exists') {
+      const there = await this.#store.get(this.#bucket(), this.#objectName(name));
+      if (there.kind === 'absent') throw new StoreError('retry', `claim ${name} of ${this.#object.uuid} exists but cannot be read yet`);
+      if (!there.bytes.equals(body)) {
+        throw new ApplianceError('fenced', `epoch ${term.generation}.${term.counter} of object ${this.#object.uuid} was claimed by another router`);
+      }
+    }
+    this.#claimed = true;
+  }
+
+  /** One registry step: high-water, and the checkpoint when there is a new one. Then local copies below it are released. */
+  async #moveRoot(checkpoint: string | null): Promise<void> {
+    const last = this.#uploaded.at(-1);
+    const root: Root = {
+      checkpoint: checkpoint ?? this.#root.checkpoint,
+      uploadedSegment: last?.segment.number ?? this.#root.uploadedSegment,
+      uploadedSequence: last?.lastSequence ?? this.#root.uploadedSequence,
+      closedEpochs: this.#root.closedEpochs,
+    };
+    failPoint('root.before-update');
+    await this.#records.update({ root });
+    failPoint('root.after-update');
+    this.#root = root;
+    const released = this.#uploaded;
+    this.#uploaded = [];
+    for (const sealed of released) await this.#files.release(sealed.segment);
+  }
+
+  async #checkpoint(): Promise<void> {
+    const { map, table } = this.#object;
+    await map.prepareCheckpoint();
+    if (this.#object.busy) return;
+    // From here to beginCheckpoint nothing waits: garbage, sequence and map are of one instant.
+    this.#collectGarbage();
+    const frozen = map.beginCheckpoint();
+    let committed = false;
+    try {
+      const sequence = this.#object.appliedSequence;
+      const nextSegment = this.#log.nextAppliedSegment;
+      const needsSegment = this.#log.lastBegunSegment;
+      const attributes = encodeObjectState({ ...this.#object.attributes, unstableOpen: this.#object.appliedUnstableOpen });
+      const number = this.#checkpointNumber + 1;
+      const term = this.#object.term;
+      const garbage = [...this.#garbage];
+      const name = formatObjectName({ kind: 'checkpoint', number, term });
+      const body = this.#writer.collect(
+        frozen.encode({
+          objectUuid: this.#object.uuid,
+          vpoolUuid: this.#settings.vpoolUuid,
+          term,
+          number,
+          sequence,
+          nextSegment,
+          objectSizeBytes: this.#object.attributes.sizeBytes,
+          attributes,
+          createdMs: Math.floor(this.#clock.wallMs()),
+          garbage,
+        }),
+      );
+      await using stored = await body;
+      if (this.#root.uploadedSegment < needsSegment) await this.#log.seal();
+      while (this.#uploadable) await this.#upload();
+      if (this.#root.uploadedSegment < needsSegment && this.#log.lastBegunSegment >= needsSegment) {
+        if (this.#uploaded.length > 0) await this.#moveRoot(null);
+        if (this.#root.uploadedSegment < needsSegment)
+          throw new ApplianceError('log-fault', `segment ${needsSegment} of ${this.#object.uuid} is not sealed`, { retryable: true });
+      }
+      await this.#claim();
+      failPoint('checkpoint.before-put');
+      // A number is used once, whatever becomes of it: names are never written twice.
+      this.#checkpointNumber = number;
+      await this.#writer.put(this.#bucket(), this.#objectName(name), stored.body);
+      failPoint('checkpoint.after-put');
+      const row = table.add({ kind: 'checkpoint', bucket: '', objectUuid: '', term, number, sizeBytes: frozen.objectBytes });
+      frozen.commit(row);
+      committed = true;
+      this.#root = { ...this.#root, closedEpochs: openEpochs(this.#root.closedEpochs, nextSegment) };
+      await this.#moveRoot(name);
+      this.#checkpointRow = row;
+      this.#checkpointSequence = sequence;
+      this.#bytesSinceCheckpoint = 0;
+      this.#garbagePersisted = garbage.length;
+      await this.#records.checkpointed();
+    } finally {
+      if (!committed) frozen.abandon();
+    }
+  }
+
+  /** Rows that nothing references become garbage, to be listed by the next checkpoint and deleted after the grace time. */
+  #collectGarbage(): void {
+    const { table } = this.#object;
+    const sinceMs = Math.floor(this.#clock.wallMs());
+    for (const row of table.unreferencedRows()) {
+      if (row === this.#checkpointRow) continue;
+      if (table.objectUuid(row) !== '') {
+        // Another object's: its owner decides.
+        table.free(row);
+        continue;
+      }
+      if (table.kind(row) === 'segment') {
+        const number = table.number(row);
+        if (number > this.#root.uploadedSegment || number >= this.#log.nextAppliedSegment) continue;
+        const local = this.#files.segment(this.#object.uuid, number);
+        if (local !== null)
+          this.#files.drop(local).catch((error: unknown) => this.#logger.warn({ err: error, file: local.path }, 'dropping a dead segment failed'));
+      }
+      this.#garbage.push({ bucket: '', name: table.objectName(row), sizeBytes: table.sizeBytes(row), sinceMs });
+      table.free(row);
+    }
+  }
+
+  async #deleteGarbage(): Promise<void> {
+    const now = this.#clock.wallMs();
+    while (this.#garbagePersisted > 0) {
+      const entry = this.#garbage[0] as GarbageEntry;
+      if (now - entry.sinceMs < this.#settings.graceTimeMs) return;
+      failPoint('reclaim.before-delete');
+      await this.#store.delete(this.#bucket(), this.#objectName(entry.name));
+      failPoint('reclaim.after-delete');
+      this.#garbage.shift();
+      this.#garbagePersisted -= 1;
+    }
+  }
+
+  async #tellAttributes(): Promise<void> {
+    const sequence = this.#object.appliedSequence;
+    const now = this.#clock.monotonicMs();
+    if (sequence === this.#attributesSequence || (now - this.#attributesAtMs < ATTRIBUTES_EVERY_MS && this.#attributesAtMs !== 0)) return;
+    await this.#records.putAttributes(this.#object.attributes, this.#object.usedBytes);
+    this.#attributesSequence = sequence;
+    this.#attributesAtMs = now;
+  }
+
+  async #becomeClean(): Promise<void> {
+    const sequence = this.#object.appliedSequence;
+    const settled = (): boolean =>
+      this.#log.idle &&
+      this.#log.openSegmentBytes === 0 &&
+      this.#checkpointSequence === this.#object.appliedSequence &&
+      this.#object.appliedSequence === sequence;
+    if (this.#protection !== 'unprotected' || !settled()) return;
+    if (this.#attributesSequence !== sequence) {
+      await this.#records.putAttributes(this.#object.attributes, this.#object.usedBytes);
+      this.#attributesSequence = sequence;
+    }
+    if (settled()) await this.#changeProtection('clean');
+  }
+
+  /** Brings everything to the backend and marks the object clean, as far as `deadlineMs` (monotonic) lets it. */
+  async flush(deadlineMs: number): Promise<void> {
+    await this.#log.seal();
+    for (;;) {
+      if (this.#protection === 'clean' || this.#clock.monotonicMs() > deadlineMs) return;
+      this.#retryAtMs = 0;
+      this.kick();
+      await this.#running;
+      if (this.#problem !== null) return;
+      await this.#clock.sleep(1);
+    }
+  }
+
+  /** No more work begins; resolves when what runs has ended. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#running;
+  }
+
+  #bucket(): string {
+    return this.#names.bucket(this.#object.uuid, '');
+  }
+
+  #objectName(name: string): string {
+    return this.#names.object(this.#object.uuid, '', name);
+  }
+}
+
+/** Closed epochs that still matter for a recovery that begins with `nextSegment`. */
+function openEpochs(epochs: readonly ClosedEpoch[], nextSegment: number): readonly ClosedEpoch[] {
+  return epochs.filter((epoch) => epoch.lastSegment >= nextSegment);
+}
