@@ -19,8 +19,24 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   cache: [],
   backends: [],
   'server/object-log': ['registry/inode.ts', 'registry/ports.ts', 'backends/object-store.ts'],
-  'server/volume-driver': ['server/object-log/', 'registry/inode.ts', 'registry/ports.ts', 'backends/object-store.ts', 'cache/block-cache.ts'],
-  'server/file-driver': ['server/object-log/', 'registry/inode.ts', 'registry/ports.ts', 'backends/object-store.ts', 'cache/block-cache.ts'],
+  'server/volume-driver': [
+    'server/object-router/driver-port.ts',
+    'server/object-log/',
+    'registry/inode.ts',
+    'registry/ports.ts',
+    'backends/object-store.ts',
+    'backends/put-verified.ts',
+    'cache/block-cache.ts',
+  ],
+  'server/file-driver': [
+    'server/object-router/driver-port.ts',
+    'server/object-log/',
+    'registry/inode.ts',
+    'registry/ports.ts',
+    'backends/object-store.ts',
+    'backends/put-verified.ts',
+    'cache/block-cache.ts',
+  ],
   'server/object-router': ['server/nfsd/file-system.ts', 'registry/inode.ts', 'registry/ports.ts', 'backends/object-store.ts'],
   'server/settings': [],
   'server/metrics': ['backends/store-observer.ts', 'server/nfsd/observer.ts', 'server/nfsd/file-system.ts'],
@@ -32,7 +48,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** These put concrete classes together, or test them. */
-const COMPOSITION = [/^server\/(main|router|fsck)\.ts$/, /^(e2e|bench)\//, /\.test\.ts$/, /\/testing\//, /(^|\/)conformance\.ts$/];
+const COMPOSITION = [/^server\/(main|router|fsck)\.ts$/, /^(e2e|bench)\//, /\.test\.ts$/, /\/testing\//, /(^|\/)conformance(\.ts$|\/)/];
 
 /** Who may open sockets, files, threads, databases and processes. */
 const ADAPTERS: readonly { readonly modules: RegExp; readonly files: readonly RegExp[] }[] = [

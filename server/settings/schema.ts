@@ -64,7 +64,7 @@ const vpool = {
   allWritesStable: setting(kinds.boolean, false, 'Treat UNSTABLE writes as FILE_SYNC.'),
   durability: setting(kinds.choice('local'), 'local', 'When a write is acknowledged: on the local disk (fdatasync).'),
   graceTimeMs: setting(kinds.duration(0, 366 * 24 * HOUR), '24h', 'How long deleted data is kept before its space is freed.'),
-  capacityBytes: setting(kinds.orAuto(kinds.size(MIB, 8192 * TIB - 1)), 'auto', 'Size that the datastore shows; auto: what the backend has.'),
+  capacityBytes: setting(kinds.orAuto(kinds.size(MIB, 4096 * TIB)), 'auto', 'Size that the datastore shows; auto: what the backend has.'),
 };
 
 const nfs = {
@@ -95,12 +95,12 @@ const exports = {
 const cache = {
   ramBytes: computed(kinds.size(MIB, 8 * TIB), '512MiB, or 1/8 of the memory if that is less', 'Block cache in RAM.'),
   mapBytes: setting(kinds.size(MIB, 8 * TIB), '256MiB', 'Extent map pages in RAM, of all volumes together.'),
-  ssdBytes: setting(kinds.size(0, 8192 * TIB - 1), '16GiB', 'Uploaded segments kept on the local disk for reading.'),
+  ssdBytes: setting(kinds.size(0, 4096 * TIB), '16GiB', 'Uploaded segments kept on the local disk for reading.'),
 };
 
 const log = {
   segmentBytes: setting(kinds.size(4 * MIB, 64 * MIB), '4MiB', 'Size of a segment of the log: one object on the backend.'),
-  dirtyBytesMax: setting(kinds.size(16 * MIB, 8192 * TIB - 1), '4GiB', 'Bytes that may wait for upload; near it writes slow down.'),
+  dirtyBytesMax: setting(kinds.size(16 * MIB, 4096 * TIB), '4GiB', 'Bytes that may wait for upload; near it writes slow down.'),
   sealAfterMs: setting(kinds.duration(10, 24 * HOUR), '60s', 'An open segment this old is uploaded although it is not full.'),
   checkpointAfterBytes: setting(kinds.size(4 * MIB, TIB), '256MiB', 'Log of a volume after which its extent map is checkpointed.'),
 };

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -11,6 +11,7 @@ import { printSettings, printSettingsJson } from './print.ts';
 import { type SettingKey, settingKeys } from './schema.ts';
 import { SettingsError } from './settings-error.ts';
 import type { Settings } from './settings.ts';
+import { settingsTable } from './testing/settings-table.ts';
 
 const MACHINE = { workingDirectory: '/work', memoryBytes: 8 * 2 ** 30 };
 
@@ -399,4 +400,16 @@ test('the file parser never throws anything but SettingsError', () => {
     }),
     { numRuns: 500 },
   );
+});
+
+test('README.md has the table of all settings as they are', () => {
+  const readme = readFileSync(join(import.meta.dirname, '../../README.md'), 'utf8');
+  const table = settingsTable();
+  assert.ok(readme.includes(table), `the settings table of README.md must be:\n${table}`);
+});
+
+test('the settings file in README.md is valid', () => {
+  const readme = readFileSync(join(import.meta.dirname, '../../README.md'), 'utf8');
+  const yaml = /```yaml\n(.*?)```/s.exec(readme)?.[1] ?? 'no: yaml';
+  assert.equal(settingsOf({ yaml }).vpool.name, 'gold');
 });
