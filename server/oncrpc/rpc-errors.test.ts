@@ -30,10 +30,9 @@ async function expectReply(message: string, reply: string): Promise<void> {
     await connection.send(record(message));
     await connection.send(record(`0000ffff ${CALL} ${ECHO} 00000000 ${NONE} ${NONE}`));
     await connection.waitForReplies(2);
-    assert.deepEqual(
-      connection.replies.map((one) => one.toString('hex')),
-      [bytes(reply).toString('hex'), bytes(`0000ffff ${SUCCESS}`).toString('hex')],
-    );
+    // A program that answers later may be overtaken.
+    const expected = [bytes(reply).toString('hex'), bytes(`0000ffff ${SUCCESS}`).toString('hex')];
+    assert.deepEqual(connection.replies.map((one) => one.toString('hex')).sort(), expected.sort());
     await connection.close();
   });
 }

@@ -51,8 +51,9 @@ export class UdpEndpoint {
     this.#host.observer.received(message.length);
     if (this.#isClosed || this.#outstanding >= this.#host.limits.datagramCallsMax) return;
     const service = this.#host.service;
-    const call = service.take(new DatagramPath(from, (done, reply) => this.#reply(done, reply, from)));
-    call.load(call.path, message, 0, message.length, null);
+    const path = new DatagramPath(from, (done, reply) => this.#reply(done, reply, from));
+    const call = service.take(path);
+    call.load(path, message, 0, message.length, null);
     this.#outstanding += 1;
     // What is no call gets no answer: an answer to anything at all is a reflector for floods.
     if (!service.serve(call, this.#programs, this.#credentials)) {
