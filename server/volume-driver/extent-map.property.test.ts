@@ -182,6 +182,7 @@ class World {
 
   async check(): Promise<void> {
     assert.deepEqual(await this.map.verify(), []);
+    assert.equal(this.table.miscounts, 0);
     assert.equal(this.map.mappedBlocks, this.model.size);
     assert.deepEqual(sorted(await contentOf(this.map)), sorted(this.model));
     assert.ok(this.pool.stats.framesAllocated <= 16);
