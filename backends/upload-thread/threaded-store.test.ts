@@ -1,0 +1,206 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import * as fs from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import type { Worker } from 'node:worker_threads';
+
+import { errorCode } from '../../server/core/errors.ts';
+import { silentLogger } from '../../server/core/logger.ts';
+import { systemClock } from '../../server/core/node-time.ts';
+import { bytes, objectStoreConformance, readAllOf, rejectsWith, withDirectory } from '../conformance.ts';
+import type { DirectoryStoreConfig } from '../directory/directory-store.ts';
+import { startStoreWorker } from './store-thread.ts';
+import { ThreadedStore, type ThreadedStoreSettings } from './threaded-store.ts';
+
+function config(path: string): DirectoryStoreConfig {
+  return { kind: 'directory', path, vpoolUuid: 'c'.repeat(32), initialize: true };
+}
+
+const components = { clock: systemClock, logger: silentLogger };
+
+objectStoreConformance('ThreadedStore over a directory', async () => {
+  const path = await mkdtemp(join(tmpdir(), 'vferry-store-'));
+  const store = new ThreadedStore(components, { store: config(path) });
+  return {
+    store,
+    close: async () => {
+      await store.close();
+      await rm(path, { recursive: true });
+    },
+  };
+});
+
+interface World {
+  readonly store: ThreadedStore;
+  /** Workers in the order of their start. */
+  readonly workers: Worker[];
+  readonly directory: string;
+  /** Path of a FIFO: a put of it blocks its thread in open(2) until `release`. */
+  readonly fifo: string;
+  readonly release: () => Promise<void>;
+}
+
+/** Runs `body` with a store of `threads` threads and the bucket `bucket`, and ends both. */
+function withStore(settings: Partial<ThreadedStoreSettings>, body: (world: World) => Promise<void>): Promise<void> {
+  return withDirectory(async (directory) => {
+    const workers: Worker[] = [];
+    const startWorker = (hosted: DirectoryStoreConfig): Worker => {
+      const worker = startStoreWorker(hosted);
+      workers.push(worker);
+      return worker;
+    };
+    const fifo = join(directory, 'fifo');
+    execFileSync('mkfifo', [fifo]);
+    const store = new ThreadedStore({ ...components, startWorker }, { store: config(join(directory, 'backend')), ...settings });
+    try {
+      await store.createBucket('bucket');
+      await store.put('bucket', 'object', bytes(Buffer.from('content')));
+      await body({ store, workers, directory, fifo, release: () => release(fifo) });
+    } finally {
+      assert.deepEqual(await store.close(), { stuckThreads: 0 });
+    }
+  });
+}
+
+/** Lets a blocked open of the FIFO go on, and its read meet the end; waits for one that is on its way there. */
+async function release(fifo: string): Promise<void> {
+  for (;;) {
+    try {
+      fs.closeSync(fs.openSync(fifo, fs.constants.O_WRONLY | fs.constants.O_NONBLOCK));
+      return;
+    } catch (error) {
+      // Nobody has it open for reading yet.
+      if (errorCode(error) !== 'ENXIO') throw error;
+      await new Promise((resolve) => setTimeout(resolve, 2));
+    }
+  }
+}
+
+async function eventually(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 2));
+}
+
+test('while a put hangs in a system call, reads go on, its signal ends the wait, and other uploads go on', () =>
+  withStore({ threads: 2 }, async ({ store, fifo, release }) => {
+    const controller = new AbortController();
+    const hanging = store.put('bucket', 'hanging', { kind: 'file', path: fifo, offsetBytes: 0, lengthBytes: 10 }, controller.signal);
+    await eventually(() => store.load.running === 1);
+    for (let count = 0; count < 20; count += 1) assert.equal((await readAllOf(store, 'bucket', 'object')).toString(), 'content');
+    // Uploads leave a thread to the reads, so this one waits until nobody waits for the first.
+    const second = store.put('bucket', 'second', bytes(Buffer.from('x')));
+    await readAllOf(store, 'bucket', 'object');
+    assert.equal(store.load.queued, 1);
+    controller.abort();
+    await rejectsWith(hanging, 'retry');
+    assert.equal(await second, 'written');
+    await release();
+    await eventually(() => store.load.running === 0);
+    assert.deepEqual(await store.head('bucket', 'hanging'), { kind: 'absent' });
+  }));
+
+test('when all threads hang, calls wait here and their signals end them; afterwards everything works', () =>
+  withStore({ threads: 1 }, async ({ store, fifo, release }) => {
+    const hanging = store.put('bucket', 'hanging', { kind: 'file', path: fifo, offsetBytes: 0, lengthBytes: 10 });
+    const controller = new AbortController();
+    const waiting = Array.from({ length: 10 }, () => rejectsWith(store.get('bucket', 'object', undefined, controller.signal), 'retry'));
+    const patient = store.get('bucket', 'object');
+    controller.abort();
+    await Promise.all(waiting);
+    await release();
+    await assert.rejects(hanging);
+    assert.equal((await patient).kind, 'found');
+  }));
+
+test('a worker that dies rejects its calls as retry and is replaced', () =>
+  withStore({ threads: 1 }, async ({ store, workers, fifo, release }) => {
+    const hanging = store.put('bucket', 'hanging', { kind: 'file', path: fifo, offsetBytes: 0, lengthBytes: 10 });
+    await eventually(() => store.load.running === 1);
+    const queued = Array.from({ length: 6 }, () => store.get('bucket', 'object').catch((error: unknown) => error));
+    const terminated = workers[0]?.terminate();
+    await release();
+    assert.match((await rejectsWith(hanging, 'retry')).message, /thread ended/);
+    await terminated;
+    const outcomes = await Promise.all(queued);
+    assert.equal(outcomes.filter((outcome) => outcome instanceof Error).length, 3, 'those that were at the thread');
+    assert.equal(workers.length, 2);
+    assert.equal((await readAllOf(store, 'bucket', 'object')).toString(), 'content');
+  }));
+
+test('a worker that cannot even start fails no call: they wait, and end by their signals', async () => {
+  let started = 0;
+  const errors: object[] = [];
+  const store = new ThreadedStore(
+    {
+      clock: systemClock,
+      logger: { ...silentLogger, error: (fields) => errors.push(fields) },
+      startWorker: (hosted) => {
+        started += 1;
+        return startStoreWorker({ ...hosted, path: 7 as unknown as string });
+      },
+    },
+    { store: config('/nonexistent'), threads: 1 },
+  );
+  await eventually(() => errors.length >= 2);
+  assert.ok(started >= 2 && started < 10);
+  await rejectsWith(store.head('bucket', 'object', AbortSignal.timeout(20)), 'retry');
+  await store.close();
+});
+
+test('bytes of a body may change as soon as the put settled, by abort too, and results have memory of their own', () =>
+  withStore({ threads: 2 }, async ({ store }) => {
+    const slab = randomBytes(1 << 20);
+    const body = slab.subarray(1000, 201_000);
+    const expected = Buffer.from(body);
+    const put = store.put('bucket', 'slice', bytes(body));
+    slab.fill(0);
+    assert.equal(await put, 'written');
+    const found = await readAllOf(store, 'bucket', 'slice');
+    assert.deepEqual(found, expected);
+    assert.equal(found.buffer.byteLength, expected.byteLength);
+  }));
+
+test('close lets a running put finish, rejects what waits, and later calls too; no temporary file stays', () =>
+  withDirectory(async (directory) => {
+    const store = new ThreadedStore(components, { store: config(directory), threads: 2 });
+    await store.createBucket('bucket');
+    const puts = Array.from({ length: 5 }, (_, index) =>
+      store.put('bucket', `o${index}`, bytes(randomBytes(1 << 20))).then(
+        (outcome) => outcome,
+        (error: Error) => error.message,
+      ),
+    );
+    await store.close();
+    const outcomes = await Promise.all(puts);
+    assert.equal(outcomes[0], 'written');
+    for (const outcome of outcomes.slice(1)) assert.match(outcome, /is closed/);
+    await rejectsWith(store.head('bucket', 'o0'), 'retry');
+    assert.deepEqual(fs.readdirSync(join(directory, '.tmp')), []);
+    assert.deepEqual(fs.readdirSync(join(directory, 'buckets', 'bucket')), ['o0']);
+  }));
+
+test('a thread that hangs for good is reported by close, which does not wait for it', () =>
+  withDirectory(async (directory) => {
+    const fifo = join(directory, 'fifo');
+    execFileSync('mkfifo', [fifo]);
+    let fire = (): void => {};
+    const clock = {
+      ...systemClock,
+      after: (_delayMs: number, callback: () => void) => {
+        fire = callback;
+        return () => {};
+      },
+    };
+    const store = new ThreadedStore({ clock, logger: silentLogger }, { store: config(join(directory, 'backend')), threads: 1 });
+    await store.createBucket('bucket');
+    const hanging = store.put('bucket', 'hanging', { kind: 'file', path: fifo, offsetBytes: 0, lengthBytes: 10 });
+    hanging.catch(() => {});
+    const closing = store.close();
+    fire();
+    assert.deepEqual(await closing, { stuckThreads: 1 });
+    await release(fifo);
+    await assert.rejects(hanging);
+  }));
