@@ -66,13 +66,13 @@ test('a signal during a start that takes longer than the deadline exits 0: the n
   assert.match(finished.stdout, /stopped before the start was complete/);
 });
 
-for (const [then, text] of [
+for (const [afterwards, text] of [
   ['throw', 'a bug, thrown'],
   ['reject', 'a bug, rejected'],
   ['assert', 'the epoch only grows'],
 ] as const) {
-  test(`a bug (${then}) ends the process with a fatal log line and exit code 70`, async () => {
-    await using child = new CommandChild(['serve', ...ANY_PORTS], { then });
+  test(`a bug (${afterwards}) ends the process with a fatal log line and exit code 70`, async () => {
+    await using child = new CommandChild(['serve', ...ANY_PORTS], { afterwards });
     const finished = await child.finished();
     assert.equal(finished.code, 70);
     const fatal = finished.stdout.split('\n').find((line) => line.includes('"level":"fatal"')) ?? '';
@@ -84,7 +84,7 @@ for (const [then, text] of [
 }
 
 test('a router that cannot go on ends the process at once with exit code 1 and the reason', async () => {
-  await using child = new CommandChild(['serve', ...ANY_PORTS], { then: 'fatal' });
+  await using child = new CommandChild(['serve', ...ANY_PORTS], { afterwards: 'fatal' });
   const finished = await child.finished();
   assert.equal(finished.code, 1);
   assert.match(finished.stdout, /cannot go on: another router has taken over/);
@@ -135,7 +135,7 @@ test('health answers from the first moment, readiness follows the router, metric
 });
 
 test('a log reader that stops reading does not stop the router, and lost lines are counted', async () => {
-  await using child = new CommandChild(['serve', ...ANY_PORTS], { then: 'chatter' }, {}, false);
+  await using child = new CommandChild(['serve', ...ANY_PORTS], { afterwards: 'chatter' }, {}, false);
   // The first lines say where the admin port is; from then on nobody reads.
   const first: string = await new Promise((resolve) => {
     let text = '';

@@ -11,7 +11,7 @@ export interface FakeRouterPlan {
   readonly startFails?: boolean;
   readonly closeDelayMs?: number;
   /** After the start. */
-  readonly then?: 'throw' | 'reject' | 'assert' | 'fatal' | 'chatter';
+  readonly afterwards?: 'throw' | 'reject' | 'assert' | 'fatal' | 'chatter';
   readonly ready?: boolean;
   readonly problems?: readonly Problem[];
   readonly findings?: readonly FsckEvent[];
@@ -41,7 +41,7 @@ function status(settings: Settings, addresses: RouterAddresses): RouterStatus {
 }
 
 function misbehave({ logger, fatal }: RouterDependencies): void {
-  switch (plan.then) {
+  switch (plan.afterwards) {
     case 'throw':
       throw new TypeError('a bug, thrown');
     case 'reject':
