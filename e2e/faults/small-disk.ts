@@ -1,0 +1,65 @@
+/** A disk of its own for a router's data or backend, as small or as bad as a test wants it. */
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+
+import { MountNamespace } from '../mount-namespace.ts';
+import { scratchFor } from '../scratch.ts';
+import { stackOf } from '../test-stack.ts';
+
+export interface SmallDisk {
+  readonly namespace: MountNamespace;
+  /** Where it is mounted; empty but for `lost+found` and the filler. */
+  readonly path: string;
+  /** Takes away `mebibytes` of its space. */
+  fill(mebibytes: number): Promise<void>;
+  /** Gives them back. */
+  free(): Promise<void>;
+}
+
+/** An ext4 file system of `mebibytes` in a file. It survives the router, not the test. */
+export async function smallDisk(t: TestContext, mebibytes: number): Promise<SmallDisk> {
+  const scratch = await scratchFor(t, 'disk');
+  const namespace = stackOf(t).use(await MountNamespace.create());
+  const path = join(scratch, 'mounted');
+  await namespace.shell(
+    `mkdir ${path}; truncate -s ${mebibytes}M ${scratch}/image; mkfs.ext4 -q -m 0 ${scratch}/image; mount -o loop ${scratch}/image ${path}`,
+  );
+  return {
+    namespace,
+    path,
+    async fill(size) {
+      await namespace.shell(`fallocate -l ${size}M ${path}/filler`);
+    },
+    async free() {
+      await namespace.shell(`rm ${path}/filler`);
+    },
+  };
+}
+
+export interface ThinDisk {
+  readonly namespace: MountNamespace;
+  readonly path: string;
+  /** Gives the disk `mebibytes` of real space in all. */
+  grow(mebibytes: number): Promise<void>;
+}
+
+/**
+ * A file system that believes it has `mebibytes`, on a device that has only `realMebibytes`: as on an overcommitted thin pool, writes fail
+ * with EIO at the next sync, not with ENOSPC. No journal, so that it goes on when there is space again.
+ */
+export async function thinDisk(t: TestContext, mebibytes: number, realMebibytes: number): Promise<ThinDisk> {
+  const scratch = await scratchFor(t, 'thin-disk');
+  const namespace = stackOf(t).use(await MountNamespace.create());
+  const [backing, path] = [join(scratch, 'backing'), join(scratch, 'mounted')];
+  await namespace.shell(
+    `mkdir ${backing} ${path}; mount -t tmpfs -o size=${realMebibytes}m tmpfs ${backing}; truncate -s ${mebibytes}M ${backing}/image; ` +
+      `mkfs.ext4 -q -m 0 -O ^has_journal ${backing}/image; mount -o loop,errors=continue ${backing}/image ${path}`,
+  );
+  return {
+    namespace,
+    path,
+    async grow(size) {
+      await namespace.shell(`mount -o remount,size=${size}m ${backing}`);
+    },
+  };
+}
