@@ -5,9 +5,12 @@
  * Contract
  * - Every verb is one atomic transaction: compare-and-set on what it read, durable before its promise resolves, linearizable.
  * - Verbs that change something take a `Mutation`. They increment the vPool's change sequence; {generation, sequence, operation id, verb,
- *   after-image, result} is written to the outbox in the same transaction.
- * - A `Mutation` with an operation id is executed once: the same id answers with the first outcome, without effect, for 15 minutes and at least
- *   the last 1,024 per client (the part of the id before the first `|`).
+ *   after-image, result} is written to the outbox in the same transaction. What changed nothing (refusals, repetitions) moves no sequence.
+ *   `putOwnedAttributes` stays out of the outbox: the owner's own log is the redo log of what it copies.
+ * - A `Mutation` with an operation id is executed once per verb: the same id answers with the first outcome, refusals included, without effect, for
+ *   15 minutes since it was last asked for and at least while it is among the last 1,024 per client (the part of the id before the first `|`). A bound on
+ *   all remembered operations (400,000 in SQLite) takes precedence. A call that needs one verb twice must use two ids.
+ * - Names have 1 to 255 bytes without NUL and `/` and are not "." or "..", symlink targets at most 4,096 bytes: anything else is the caller's bug (AssertionError).
  * - `now` is the caller's wall clock; the registry makes times monotone with `max(old + 1 ns, now)`.
  * - Outcomes that a caller must branch on are unions. Environment failures reject with ApplianceError: `registry-unavailable` (retryable, had no
  *   effect or an unknown one: ask again with the same operation id), `registry-corrupt`, `registry-no-space`, `incarnation-dead` (the caller's
@@ -24,7 +27,7 @@ import type { Inode, InodeChanges, InodeClass } from './inode.ts';
 export interface Mutation {
   /** `client|...`; null for what is idempotent or internal. */
   readonly operationId: string | null;
-  /** The caller's incarnation: a dead one is refused. */
+  /** The caller's incarnation: refused unless it joined and is neither replaced nor dead. */
   readonly incarnation: Incarnation;
   readonly now: Timestamp;
   /** Wall-clock milliseconds after which the verb must not take effect any more (refused with `registry-unavailable`); Infinity = never. */
@@ -120,7 +123,7 @@ export interface NamedEntry {
   readonly inode: Inode;
 }
 
-/** Use of the vPool, kept incrementally: answering costs no scan. Owned objects count with their lazy copies. */
+/** Use of the vPool, kept incrementally: answering costs no scan. Live inodes, the root included; owned objects count with their lazy copies. */
 export interface PoolUsage {
   readonly inodes: number;
   readonly usedBytes: number;
@@ -159,7 +162,11 @@ export interface Namespace {
   rename(mutation: Mutation, fromDirectory: FileId, fromName: Uint8Array, toDirectory: FileId, toName: Uint8Array): Promise<RenameOutcome>;
   link(mutation: Mutation, object: FileId, directory: FileId, name: Uint8Array): Promise<LinkOutcome>;
 
-  /** Registry part of SETATTR. `guardCtime` not null: refused unless the ctime equals it. `expectClass` not null: class compare-and-set. `inodeGeneration` as in `inode`. */
+  /**
+   * Registry part of SETATTR. A size is changed here for class inline and up to `inlineBytesMax` only; for any other class, and beyond that limit,
+   * the answer is `class-changed`: flip it to class file first (or ask its owner). A new size moves mtime unless `changes` sets that.
+   * `guardCtime` not null: refused unless the ctime equals it. `expectClass` not null: class compare-and-set.
+   */
   setAttributes(
     mutation: Mutation,
     fileid: FileId,
@@ -241,9 +248,10 @@ export interface Ownership {
   /** Records of `router` with fileid > `after` in fileid order. */
   ownedBy(router: RouterId, after: FileId, limit: number): Promise<OwnerRecord[]>;
   /**
-   * Claims an object for the caller: a new term above every earlier one. `expected` is the term the caller saw (null: no record yet; creates it with `uuid`
-   * from the inode, an empty root and a random verifier). `closing` closes the old term in the root in the same step; null only when there is no old term
-   * or it wrote nothing (lastSegment as before). State becomes `running`... the caller may set `recovering` instead.
+   * Claims an object of class file or volume for the caller: a new term above every earlier one. `router` is the caller. `expected` is the term the
+   * caller saw (null: no record yet; creates it with `uuid` from the inode, an empty root, protection `clean` and a random verifier). `closing` closes
+   * the old term in the root in the same step (it must be the term `expected`); null only when there is no old term or it wrote nothing, and then
+   * nothing of that term exists. State becomes `running`, `moving` null; the caller may set `recovering` instead.
    */
   claim(
     mutation: Mutation,
@@ -253,7 +261,7 @@ export interface Ownership {
     closing: ClosedEpoch | null,
     nonce: string,
   ): Promise<OwnerOutcome>;
-  /** Compare-and-set on the term. Fields left out stay. A root's uploadedSegment never goes backwards (assertion: `conflict`). */
+  /** Compare-and-set on the term (generation, counter and nonce). Fields left out stay. The counter of a `moving.attempt` is never given out again. A root's uploadedSegment never goes backwards (assertion: `conflict`). */
   update(
     mutation: Mutation,
     fileid: FileId,

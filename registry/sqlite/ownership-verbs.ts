@@ -1,5 +1,5 @@
 /** Claim and update of owner records: compare-and-set on the term. */
-import { assert } from '../../server/core/assert.ts';
+import { assert, AssertionError } from '../../server/core/assert.ts';
 import type { FileId, RouterId, Term } from '../../server/core/ids.ts';
 import { jsonFromOwner, type OwnerEntry, ownerFromJson, sameTerm } from '../owner-record.ts';
 import type { ClosedEpoch, OwnerOutcome, OwnerRecord, Root } from '../ports.ts';
@@ -77,7 +77,11 @@ export function update(step: Step, fileid: FileId, term: Term, fields: OwnerFiel
 
 function store(step: Step, entry: OwnerEntry): OwnerOutcome {
   // What a caller hands in must be readable again: a record out of bounds is the caller's bug, found here and not at the next start.
-  ownerFromJson(jsonFromOwner(entry.owner), `owner record of ${entry.owner.fileid} to be stored`);
+  try {
+    ownerFromJson(jsonFromOwner(entry.owner), `owner record of ${entry.owner.fileid} to be stored`);
+  } catch (error) {
+    throw new AssertionError(error instanceof Error ? error.message : String(error));
+  }
   step.records.putOwner(entry);
   return { kind: 'done', owner: entry.owner };
 }

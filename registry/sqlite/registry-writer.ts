@@ -106,7 +106,7 @@ export class RegistryWriter {
     if (this.#flushing || !this.#ready) return;
     this.#flushing = true;
     // Behind the callbacks of this turn: what they ask for goes out in one message and one transaction.
-    setImmediate(() => this.#flush());
+    this.#clock.soon(() => this.#flush());
   }
 
   #flush(): void {

@@ -37,9 +37,10 @@ export function compareTimestamp(a: Timestamp, b: Timestamp): number {
   return a.seconds - b.seconds || a.nanoseconds - b.nanoseconds;
 }
 
-/** Times never run backwards: `max(previous + 1 ns, now)` (design section 5). */
+/** Times never run backwards: `max(previous + 1 ns, now)` (design section 5). The last time that nfstime3 can say stays as it is: a client may set it. */
 export function laterThan(previous: Timestamp, now: Timestamp): Timestamp {
   if (compareTimestamp(now, previous) > 0) return now;
+  if (previous.seconds >= 0xffff_ffff && previous.nanoseconds >= 999_999_999) return previous;
   return previous.nanoseconds >= 999_999_999
     ? { seconds: previous.seconds + 1, nanoseconds: 0 }
     : { seconds: previous.seconds, nanoseconds: previous.nanoseconds + 1 };

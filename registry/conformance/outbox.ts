@@ -1,0 +1,108 @@
+/** Conformance: the outbox has every change, once, in order, with enough to make the records again. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { decodeAfterImage } from '../after-image.ts';
+import { decodeOutcome } from '../outcome-codec.ts';
+import type { OutboxEntry } from '../ports.ts';
+import { Replay } from './replay.ts';
+import { bytesOf, INLINE, NO_CHANGES, type OpenRegistry, ROUTER, VOLUME, World } from './world.ts';
+
+/** All entries, in pages. */
+export async function outboxOf(world: World): Promise<OutboxEntry[]> {
+  const all: OutboxEntry[] = [];
+  for (let after = 0; ;) {
+    const page = await world.registry.outbox.pending(after, 100);
+    if (page.length === 0) return all;
+    all.push(...page);
+    after = page.at(-1)?.sequence ?? after;
+  }
+}
+
+export function outboxConformance(name: string, open: OpenRegistry): void {
+  test(`${name}: every change has its outbox entry, in sequence order without a gap, with verb, operation id and answer`, async () => {
+    await using world = await World.open(open);
+    const { outbox } = world.registry;
+    const start = await outbox.position();
+    assert.equal(start.sequence, 0);
+    assert.deepEqual(await outbox.pending(0, 10), []);
+    const created = await world.namespace.createFile(world.mutation({ operationId: '10.0.0.1|a' }), world.root, bytesOf('f'), INLINE);
+    assert.ok(created.kind === 'created');
+    await world.namespace.createFile(world.mutation({ operationId: '10.0.0.1|b' }), world.root, bytesOf('f'), INLINE);
+    await world.namespace.writeInline(world.mutation(), created.inode.fileid, 0, bytesOf('hi'));
+    await world.namespace.remove(world.mutation({ operationId: '10.0.0.1|c' }), world.root, bytesOf('f'));
+    const entries = await outbox.pending(0, 10);
+    assert.deepEqual(
+      entries.map((entry) => [entry.generation, entry.sequence, entry.operationId, entry.verb]),
+      [
+        [start.generation, 1, '10.0.0.1|a', 'createFile'],
+        [start.generation, 2, null, 'writeInline'],
+        [start.generation, 3, '10.0.0.1|c', 'remove'],
+      ],
+    );
+    assert.deepEqual(decodeOutcome('createFile', entries[0]?.outcome, 'test'), created);
+    assert.equal(entries[1]?.outcome, null);
+    assert.deepEqual(await outbox.position(), { generation: start.generation, sequence: 3 });
+    const first = decodeAfterImage(entries[0]?.afterImage, 'test');
+    assert.deepEqual(
+      first.inodes.map((record) => record.inode),
+      [created.inode, created.directory.after],
+    );
+    assert.deepEqual(
+      first.entries.map((entry) => [entry.directory, entry.fileid, entry.name]),
+      [[world.root, created.inode.fileid, bytesOf('f')]],
+    );
+    const last = decodeAfterImage(entries[2]?.afterImage, 'test');
+    assert.deepEqual(last.droppedInodes, [created.inode.fileid]);
+    assert.deepEqual(last.droppedEntries, [{ directory: world.root, name: bytesOf('f') }]);
+  });
+
+  test(`${name}: released entries are forgotten, the sequence goes on`, async () => {
+    await using world = await World.open(open);
+    const { outbox } = world.registry;
+    for (let index = 0; index < 5; index += 1) await world.file(`f${index}`);
+    await outbox.release(3);
+    assert.deepEqual(
+      (await outbox.pending(0, 10)).map((entry) => entry.sequence),
+      [4, 5],
+    );
+    await outbox.release(2);
+    await world.reopen();
+    assert.deepEqual(
+      (await world.registry.outbox.pending(4, 10)).map((entry) => entry.sequence),
+      [5],
+    );
+    await world.registry.outbox.release(1_000);
+    assert.deepEqual(await world.registry.outbox.pending(0, 10), []);
+    await world.file('next');
+    assert.deepEqual(
+      (await world.registry.outbox.pending(0, 10)).map((entry) => entry.sequence),
+      [6],
+    );
+    await world.assertSound();
+  });
+
+  test(`${name}: ownership, too, is made again from the outbox; applying an entry twice is harmless`, async () => {
+    await using world = await World.open(open);
+    const volume = await world.file('v', VOLUME);
+    const gone = await world.file('w', VOLUME);
+    const owned = await world.ownership.claim(world.mutation(), volume.fileid, ROUTER, null, null, 'c'.repeat(16));
+    assert.ok(owned.kind === 'done');
+    const { term } = owned.owner;
+    await world.ownership.claim(world.mutation(), gone.fileid, ROUTER, null, null, 'd'.repeat(16));
+    await world.ownership.update(world.mutation(), volume.fileid, term, {
+      root: { checkpoint: 'x', uploadedSegment: 1, uploadedSequence: 2, closedEpochs: [{ term, lastSegment: 1, lastSequence: 2 }] },
+      moving: { from: ROUTER, to: ROUTER, attempt: { ...term, counter: 5 } },
+    });
+    await world.namespace.setAttributes(world.mutation(), volume.fileid, { ...NO_CHANGES, mode: 0o600 }, null, null);
+    await world.namespace.remove(world.mutation(), world.root, bytesOf('w'));
+    await world.namespace.dropTombstone(world.mutation(), gone.fileid);
+    const replay = new Replay();
+    for (const entry of await outboxOf(world)) {
+      replay.apply(entry);
+      replay.applyImage(entry);
+    }
+    await replay.assertEqual(world);
+    assert.equal(replay.owners.get(volume.fileid)?.counterMax, 5);
+  });
+}
