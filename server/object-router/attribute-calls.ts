@@ -1,0 +1,217 @@
+/** GETATTR, SETATTR, ACCESS, READLINK, FSSTAT, FSINFO, PATHCONF. */
+import type { Inode } from '../../registry/inode.ts';
+import { isPending } from '../core/maybe-promise.ts';
+import type { MaybePromise } from '../core/maybe-promise.ts';
+import { compareTimestamp } from '../core/time.ts';
+import type { Timestamp } from '../core/time.ts';
+import type {
+  AttributedResult,
+  Attributes,
+  Caller,
+  ErrorStatus,
+  FsInfo,
+  FsStat,
+  Handle,
+  Result,
+  SetAttributes,
+  WccResult,
+} from '../nfsd/file-system.ts';
+import { Status } from '../nfsd/file-system.ts';
+import { flipToFile } from './data-calls.ts';
+import { grantedAccess, maySetAttributes, preAttributesOf } from './inode-attributes.ts';
+import type { ServedObject } from './open-objects.ts';
+import type { Found, RouterCore } from './router-core.ts';
+import { NO_WCC } from './router-core.ts';
+
+const MIB = 1024 * 1024;
+const LINK_MAX = 32_000;
+/** FSF3_LINK | FSF3_SYMLINK | FSF3_HOMOGENEOUS | FSF3_CANSETTIME, RFC 1813 §3.3.19. */
+const PROPERTIES = 0x1b;
+const FILES_MAX = 2 ** 40;
+
+/** Space of the datastore, kept up to date by somebody else: answering must never wait for a backend. */
+export interface Capacity {
+  readonly totalBytes: number;
+  readonly freeBytes: number;
+}
+
+export class AttributeCalls {
+  readonly #core: RouterCore;
+  readonly #capacity: () => Capacity;
+  readonly #fileSizeMaxBytes: number;
+
+  constructor(core: RouterCore, capacity: () => Capacity, fileSizeMaxBytes: number) {
+    this.#core = core;
+    this.#capacity = capacity;
+    this.#fileSizeMaxBytes = fileSizeMaxBytes;
+  }
+
+  getattr(handle: Handle): MaybePromise<Result<{ attributes: Attributes }>> {
+    const served = this.#core.served(handle);
+    if (served !== null) return served.unlinked ? { status: Status.STALE } : { status: Status.OK, attributes: served.attributes() };
+    return map(this.#core.find(handle), (found) =>
+      typeof found === 'number' ? { status: found } : { status: Status.OK, attributes: this.#core.attributes(found) },
+    );
+  }
+
+  access(caller: Caller, handle: Handle, mask: number): MaybePromise<AttributedResult<{ granted: number; attributes: Attributes | null }>> {
+    return map(this.#core.find(handle), (found) =>
+      typeof found === 'number'
+        ? { status: found, attributes: null }
+        : { status: Status.OK, granted: grantedAccess(found.inode, caller, mask), attributes: this.#core.attributes(found) },
+    );
+  }
+
+  readlink(handle: Handle): MaybePromise<AttributedResult<{ target: Uint8Array; attributes: Attributes | null }>> {
+    return map(this.#core.find(handle), (found) => {
+      if (typeof found === 'number') return { status: found, attributes: null };
+      const target = found.inode.symlinkTarget;
+      const attributes = this.#core.attributes(found);
+      return target === null ? { status: Status.INVAL, attributes } : { status: Status.OK, target, attributes };
+    });
+  }
+
+  async setattr(caller: Caller, handle: Handle, changes: SetAttributes, guardCtime: Timestamp | null): Promise<WccResult> {
+    for (;;) {
+      const found = await this.#core.find(handle);
+      if (typeof found === 'number') return { status: found, wcc: NO_WCC };
+      const result = await this.change(caller, found, changes, guardCtime);
+      if (result !== null) return result;
+    }
+  }
+
+  /** SETATTR of what was found; null when its class changed meanwhile: look again. */
+  async change(caller: Caller, found: Found, changes: SetAttributes, guardCtime: Timestamp | null): Promise<WccResult | null> {
+    const { inode } = found;
+    const unchanged = this.#core.unchanged(found);
+    if (!maySetAttributes(inode, caller, changes)) return { status: changes.sizeBytes === null ? Status.PERM : Status.ACCES, wcc: unchanged };
+    if (changes.sizeBytes !== null) {
+      if (inode.type !== 'file') return { status: inode.type === 'directory' ? Status.ISDIR : Status.INVAL, wcc: unchanged };
+      if (changes.sizeBytes > this.#fileSizeMaxBytes) return { status: Status.FBIG, wcc: unchanged };
+    }
+    const owned = inode.class === 'file' || inode.class === 'volume';
+    if (!owned) return this.#changeRecord(caller, inode, changes, guardCtime);
+    const touchesOwner = changes.sizeBytes !== null || changes.atime !== null || changes.mtime !== null;
+    if (found.served === null && !touchesOwner) return this.#changeRecord(caller, inode, changes, guardCtime);
+    const opened = found.served === null ? await this.#core.open(inode.fileid) : found;
+    if (typeof opened === 'number') return { status: opened, wcc: unchanged };
+    return opened.served === null ? null : this.#changeOwned(caller, opened.served, changes, guardCtime);
+  }
+
+  /** All of it in the registry: directories, symlinks, inline files, and mode and owner of anything. */
+  async #changeRecord(caller: Caller, inode: Inode, changes: SetAttributes, guardCtime: Timestamp | null): Promise<WccResult | null> {
+    const { namespace } = this.#core.registry;
+    if (inode.class === 'inline' && changes.sizeBytes !== null && changes.sizeBytes > namespace.inlineBytesMax) {
+      if (guardCtime !== null && compareTimestamp(guardCtime, inode.ctime) !== 0)
+        return { status: Status.NOT_SYNC, wcc: this.#core.unchangedInode(inode) };
+      const status = await flipToFile(this.#core, inode);
+      return status === null ? null : { status, wcc: this.#core.unchangedInode(inode) };
+    }
+    const now = this.#core.now();
+    const recordChanges = {
+      mode: changes.mode,
+      uid: changes.uid,
+      gid: changes.gid,
+      sizeBytes: changes.sizeBytes,
+      atime: changes.atime === 'server' ? now : changes.atime,
+      mtime: changes.mtime === 'server' ? now : changes.mtime,
+    };
+    const outcome = await this.#core.guard(() =>
+      namespace.setAttributes(this.#core.mutation(caller, '|s'), inode.fileid, recordChanges, guardCtime, inode.class),
+    );
+    if (typeof outcome === 'number') return { status: outcome, wcc: this.#core.unchangedInode(inode) };
+    switch (outcome.kind) {
+      case 'changed':
+        this.#core.objects.observe(outcome.after);
+        return { status: Status.OK, wcc: this.#core.wcc(outcome.before, outcome.after) };
+      case 'guard-mismatch':
+        return { status: Status.NOT_SYNC, wcc: this.#core.unchangedInode(outcome.inode) };
+      case 'class-changed':
+        return null;
+      case 'stale':
+        return { status: Status.STALE, wcc: NO_WCC };
+    }
+  }
+
+  /** SETATTR runs at the owner: the registry's part by compare-and-set, size and times in the log (design section 5). */
+  async #changeOwned(caller: Caller, served: ServedObject, changes: SetAttributes, guardCtime: Timestamp | null): Promise<WccResult> {
+    const before = served.attributes();
+    const unchanged = { before: preAttributesOf(before), after: before };
+    if (served.unlinked) return { status: Status.STALE, wcc: NO_WCC };
+    if (guardCtime !== null && compareTimestamp(guardCtime, before.ctime) !== 0) return { status: Status.NOT_SYNC, wcc: unchanged };
+    served.users += 1;
+    try {
+      if (changes.mode !== null || changes.uid !== null || changes.gid !== null) {
+        const record = { mode: changes.mode, uid: changes.uid, gid: changes.gid, sizeBytes: null, atime: null, mtime: null };
+        const outcome = await this.#core.guard(() =>
+          this.#core.registry.namespace.setAttributes(this.#core.mutation(caller, '|s'), served.inode.fileid, record, null, served.inode.class),
+        );
+        if (typeof outcome === 'number') return { status: outcome, wcc: unchanged };
+        if (outcome.kind !== 'changed') return { status: Status.STALE, wcc: NO_WCC };
+        this.#core.objects.observe(outcome.after);
+      }
+      if (changes.sizeBytes !== null || changes.atime !== null || changes.mtime !== null) {
+        const now = this.#core.now();
+        const atime = changes.atime === 'server' ? now : changes.atime;
+        const mtime = changes.mtime === 'server' ? now : changes.mtime;
+        const outcome = await served.driven.setAttributes({ sizeBytes: changes.sizeBytes, atime, mtime }, now);
+        if (outcome.kind === 'refused') return { status: this.#core.failure(outcome.error), wcc: unchanged };
+      }
+      return { status: Status.OK, wcc: { before: preAttributesOf(before), after: served.attributes() } };
+    } finally {
+      served.users -= 1;
+    }
+  }
+
+  fsstat(handle: Handle): MaybePromise<AttributedResult<{ stat: FsStat; attributes: Attributes | null }>> {
+    return this.#about(handle, (attributes) => {
+      const { totalBytes, freeBytes } = this.#capacity();
+      const stat: FsStat = {
+        totalBytes,
+        freeBytes,
+        availableBytes: freeBytes,
+        totalFiles: FILES_MAX,
+        freeFiles: FILES_MAX - 1,
+        availableFiles: FILES_MAX - 1,
+        invariantSeconds: 0,
+      };
+      return { status: Status.OK, stat, attributes };
+    });
+  }
+
+  fsinfo(handle: Handle): MaybePromise<AttributedResult<{ info: FsInfo; attributes: Attributes | null }>> {
+    return this.#about(handle, (attributes) => ({
+      status: Status.OK,
+      info: {
+        readMaxBytes: MIB,
+        readPreferredBytes: MIB,
+        readMultipleBytes: 4096,
+        writeMaxBytes: MIB,
+        writePreferredBytes: MIB,
+        writeMultipleBytes: 4096,
+        readdirPreferredBytes: 65_536,
+        fileSizeMaxBytes: this.#fileSizeMaxBytes,
+        timeDelta: { seconds: 0, nanoseconds: 1000 },
+        properties: PROPERTIES,
+      },
+      attributes,
+    }));
+  }
+
+  pathconf(handle: Handle): MaybePromise<AttributedResult<{ linkMax: number; attributes: Attributes | null }>> {
+    return this.#about(handle, (attributes) => ({ status: Status.OK, linkMax: LINK_MAX, attributes }));
+  }
+
+  #about<T>(
+    handle: Handle,
+    answer: (attributes: Attributes) => { status: 0 } & T,
+  ): MaybePromise<({ status: 0 } & T) | { status: ErrorStatus; attributes: null }> {
+    return map(this.#core.find(handle), (found) =>
+      typeof found === 'number' ? { status: found, attributes: null } : answer(this.#core.attributes(found)),
+    );
+  }
+}
+
+function map<T, U>(value: MaybePromise<T>, then: (value: T) => U): MaybePromise<U> {
+  return isPending(value) ? value.then(then) : then(value);
+}

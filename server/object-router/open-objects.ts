@@ -1,0 +1,228 @@
+/**
+ * The objects that are open in this router: one Map look-up by fileid leads an I/O to its object. Opens on demand, looks after what is open, closes
+ * what is idle, and turns away what was removed.
+ */
+import type { Inode } from '../../registry/inode.ts';
+import type { Namespace } from '../../registry/ports.ts';
+import { ApplianceError, errorCode } from '../core/errors.ts';
+import type { FileId } from '../core/ids.ts';
+import type { Logger } from '../core/logger.ts';
+import type { Clock } from '../core/time.ts';
+import type { Attributes } from '../nfsd/file-system.ts';
+import type { DrivenObject, ObjectDriver } from './driver-port.ts';
+import { attributesOf } from './inode-attributes.ts';
+
+/** Objects kept open although they are idle. */
+const OPEN_MAX = 4096;
+const TICK_MS = 1000;
+/** How soon an object that could not be opened may be tried again: a client's retries must not make it worse. */
+const RETRY_OPEN_MS = 500;
+
+/** An open object with what the registry says of its inode. */
+export class ServedObject {
+  readonly driven: DrivenObject;
+  readonly handle: Buffer;
+  inode: Inode;
+  /** Removed: everybody gets STALE. */
+  unlinked = false;
+  /** Operations under way: it is not closed meanwhile. */
+  users = 0;
+  lastUse = 0;
+  readonly #fsid: bigint;
+
+  constructor(driven: DrivenObject, inode: Inode, handle: Buffer, fsid: bigint) {
+    this.driven = driven;
+    this.inode = inode;
+    this.handle = handle;
+    this.#fsid = fsid;
+  }
+
+  attributes(): Attributes {
+    return attributesOf(this.inode, this.#fsid, this.driven.attributes());
+  }
+}
+
+interface FailedOpen {
+  readonly error: Error;
+  readonly atMs: number;
+}
+
+export class OpenObjects {
+  readonly #driver: ObjectDriver;
+  readonly #namespace: Namespace;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #handleOf: (inode: Inode) => Buffer;
+  readonly #fsid: bigint;
+  readonly #served = new Map<number, ServedObject>();
+  readonly #opening = new Map<number, Promise<ServedObject | null>>();
+  readonly #closing = new Map<number, Promise<void>>();
+  readonly #failed = new Map<number, FailedOpen>();
+  /** Fileids that were unlinked while they were being opened or closed. */
+  readonly #gone = new Set<number>();
+  #useCounter = 0;
+  #stopTicks: (() => void) | null = null;
+  #closed = false;
+
+  constructor(
+    components: { driver: ObjectDriver; namespace: Namespace; clock: Clock; logger: Logger },
+    identity: { fsid: bigint; handleOf: (inode: Inode) => Buffer },
+  ) {
+    this.#driver = components.driver;
+    this.#namespace = components.namespace;
+    this.#clock = components.clock;
+    this.#logger = components.logger;
+    this.#handleOf = identity.handleOf;
+    this.#fsid = identity.fsid;
+    this.#scheduleTick();
+  }
+
+  get count(): number {
+    return this.#served.size;
+  }
+
+  /** The object if it is open; the hot path. */
+  get(fileid: number): ServedObject | undefined {
+    return this.#served.get(fileid);
+  }
+
+  /** The last attempt to open it failed: what is true of it nobody knows. */
+  hasFailed(fileid: number): boolean {
+    return this.#failed.has(fileid);
+  }
+
+  /** What keeps open objects, or those that could not be opened, from being served or safe. */
+  *problems(): Iterable<{ fileid: number; error: Error }> {
+    for (const [fileid, failed] of this.#failed) yield { fileid, error: failed.error };
+    for (const served of this.#served.values())
+      if (served.driven.problem !== null) yield { fileid: served.driven.fileid, error: served.driven.problem };
+  }
+
+  /** Opens an object of class file or volume; null when it does not exist any more. Rejects as ObjectDriver.open does. */
+  async open(fileid: FileId): Promise<ServedObject | null> {
+    const open = this.#served.get(fileid);
+    if (open !== undefined) return open.unlinked ? null : open;
+    const opening = this.#opening.get(fileid);
+    if (opening !== undefined) return opening;
+    const failed = this.#failed.get(fileid);
+    if (failed !== undefined && this.#clock.monotonicMs() - failed.atMs < RETRY_OPEN_MS) throw failed.error;
+    if (this.#closed) throw new ApplianceError('object-closing', 'the router is shutting down', { retryable: true });
+    const promise = this.#open(fileid);
+    this.#opening.set(fileid, promise);
+    try {
+      const served = await promise;
+      this.#failed.delete(fileid);
+      return served;
+    } catch (error) {
+      if (errorCode(error) === 'object-gone') {
+        this.#failed.delete(fileid);
+        return null;
+      }
+      if (!this.#failed.has(fileid)) this.#logger.error({ err: error, fileid }, 'an object could not be opened');
+      this.#failed.set(fileid, { error: error as Error, atMs: this.#clock.monotonicMs() });
+      throw error;
+    } finally {
+      this.#opening.delete(fileid);
+    }
+  }
+
+  async #open(fileid: FileId): Promise<ServedObject | null> {
+    await this.#closing.get(fileid);
+    const inode = await this.#namespace.inode(fileid, null);
+    if (inode === null) return null;
+    const driven = await this.#driver.open(inode);
+    // Names and modes may have changed while the log was recovered.
+    const current = await this.#namespace.inode(fileid, null);
+    if (current === null || this.#gone.delete(fileid)) {
+      await driven.close();
+      return null;
+    }
+    const served = new ServedObject(driven, current, this.#handleOf(current), this.#fsid);
+    served.lastUse = ++this.#useCounter;
+    this.#served.set(fileid, served);
+    return served;
+  }
+
+  /** The registry changed this inode: what is open must say the same. */
+  observe(inode: Inode): void {
+    const served = this.#served.get(inode.fileid);
+    if (served === undefined) return;
+    served.inode = inode;
+    served.driven.observeTime(inode.ctime);
+  }
+
+  /** The last name is gone: from now on STALE. Resolves when nothing of it runs here any more. */
+  async unlink(fileid: FileId): Promise<void> {
+    if (this.#opening.has(fileid)) {
+      this.#gone.add(fileid);
+      await this.#opening.get(fileid)?.catch(() => null);
+      this.#gone.delete(fileid);
+    }
+    this.#failed.delete(fileid);
+    const served = this.#served.get(fileid);
+    if (served === undefined) return;
+    served.unlinked = true;
+    await this.#close(served);
+  }
+
+  async #close(served: ServedObject): Promise<void> {
+    const { fileid } = served.driven;
+    const running = this.#closing.get(fileid);
+    if (running !== undefined) return running;
+    const closing = (async (): Promise<void> => {
+      while (served.users > 0) await this.#clock.sleep(2);
+      if (!served.unlinked && !served.driven.isClean && !this.#closed) return;
+      this.#served.delete(fileid);
+      await served.driven.close();
+    })().finally(() => this.#closing.delete(fileid));
+    this.#closing.set(fileid, closing);
+    await closing;
+  }
+
+  #scheduleTick(): void {
+    this.#stopTicks = this.#clock.after(TICK_MS, () => {
+      this.#tick();
+      if (!this.#closed) this.#scheduleTick();
+    });
+  }
+
+  #tick(): void {
+    let idle = this.#served.size - OPEN_MAX;
+    const candidates: ServedObject[] = [];
+    for (const served of this.#served.values()) {
+      if (served.unlinked) continue;
+      if (!served.driven.isClean) served.driven.tick();
+      else if (idle > 0 && served.users === 0) candidates.push(served);
+    }
+    candidates.sort((a, b) => a.lastUse - b.lastUse);
+    for (const served of candidates) {
+      if (idle <= 0) break;
+      idle -= 1;
+      this.#close(served).catch((error: unknown) =>
+        this.#logger.error({ err: error, fileid: served.driven.fileid }, 'closing an idle object failed'),
+      );
+    }
+    for (const [fileid, failed] of this.#failed) {
+      // Nobody asks for it any more, but what is wrong must not stay unseen, nor its data un-uploaded.
+      if (this.#clock.monotonicMs() - failed.atMs > 10_000) this.open(fileid as FileId).catch(() => null);
+    }
+  }
+
+  touch(served: ServedObject): void {
+    served.lastUse = ++this.#useCounter;
+  }
+
+  /** Flushes and closes everything, as far as `deadlineMs` (monotonic) allows; the rest stays in the local logs. */
+  async close(deadlineMs: number): Promise<void> {
+    this.#closed = true;
+    this.#stopTicks?.();
+    await Promise.allSettled(this.#opening.values());
+    const flushing: Promise<void>[] = [];
+    for (const served of this.#served.values()) flushing.push(served.driven.flush(deadlineMs));
+    await Promise.race([Promise.allSettled(flushing), this.#clock.sleep(Math.max(0, deadlineMs - this.#clock.monotonicMs()))]);
+    const closing: Promise<void>[] = [];
+    for (const served of [...this.#served.values()]) closing.push(served.driven.close());
+    this.#served.clear();
+    await Promise.race([Promise.allSettled(closing), this.#clock.sleep(1000)]);
+  }
+}
