@@ -27,6 +27,8 @@ export interface RouterOptions {
   readonly flags?: readonly string[];
   /** Default: two free ports. In a network namespace of its own: 2049 and 8080. */
   readonly ports?: { readonly nfs: number; readonly admin: number };
+  /** Address of NFS and the port mapper. Default 127.0.0.1; another of 127/8 has a port 111 of its own. */
+  readonly listen?: string;
   /** Default false: no port mapper, `--no-portmap`. */
   readonly portMapper?: boolean;
   /** A command that runs what follows it and keeps its pid, e.g. `NetworkNamespace.prefix`. */
@@ -52,6 +54,7 @@ export class RouterProcess implements AsyncDisposable {
   readonly nfsPort: number;
   readonly adminPort: number;
   readonly vpool: string;
+  readonly listen: string;
   readonly #options: RouterOptions;
   #child: ChildProcess | null = null;
   #exit: Promise<Exit> | null = null;
@@ -65,6 +68,7 @@ export class RouterProcess implements AsyncDisposable {
     this.nfsPort = nfsPort;
     this.adminPort = adminPort;
     this.vpool = options.vpool ?? 'vpool1';
+    this.listen = options.listen ?? '127.0.0.1';
   }
 
   /** A router that is not started yet. */
@@ -151,7 +155,8 @@ export class RouterProcess implements AsyncDisposable {
   }
 
   #flags(): string[] {
-    const flags = ['--data', this.dataDirectory, '--listen', '127.0.0.1', '--nfs-port', String(this.nfsPort), '--admin-port', String(this.adminPort)];
+    const flags = ['--data', this.dataDirectory, '--listen', this.listen, '--nfs-port', String(this.nfsPort), '--admin-port', String(this.adminPort)];
+    flags.push('--admin-listen', '127.0.0.1');
     flags.push('--vpool', this.vpool);
     if (this.#options.portMapper !== true) flags.push('--no-portmap');
     return [...flags, ...(this.#options.flags ?? [])];

@@ -19,6 +19,7 @@ export async function privateRouter(t: TestContext): Promise<PrivateRouter> {
   const router = await RouterProcess.forTest(t, {
     ports: { nfs: 2049, admin: 8080 },
     portMapper: true,
+    environment: { VFERRY_NFS_PORTMAP: 'required' },
     prefix: network.prefix,
     privateNetwork: true,
   });

@@ -12,7 +12,7 @@ import { SteadyLoad } from './steady-load.ts';
 
 const MIB = 1024 * 1024;
 
-test('EIO of the local disk is never acknowledged over: writes fail, it is told, and all that was acknowledged is there', async (t) => {
+test('a write error that shows only at the sync is never acknowledged over: writes fail, it is told, and all that was acknowledged is there', async (t) => {
   const disk = await thinDisk(t, 512, 100);
   const router = await RouterProcess.forTest(t, {
     dataDirectory: join(disk.path, 'data'),

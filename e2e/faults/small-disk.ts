@@ -45,7 +45,7 @@ export interface ThinDisk {
 
 /**
  * A file system that believes it has `mebibytes`, on a device that has only `realMebibytes`: as on an overcommitted thin pool, writes fail
- * with EIO at the next sync, not with ENOSPC. No journal, so that it goes on when there is space again.
+ * at the next sync, when the page cache meets the device, not when they are made. No journal, so that it goes on when there is space again.
  */
 export async function thinDisk(t: TestContext, mebibytes: number, realMebibytes: number): Promise<ThinDisk> {
   const scratch = await scratchFor(t, 'thin-disk');
