@@ -10,8 +10,8 @@ import { isPending, type MaybePromise } from '../core/maybe-promise.ts';
 import { chooseRewrites } from './checkpoint-compaction.ts';
 import { FrozenCheckpoint } from './frozen-checkpoint.ts';
 import { DIRTY, FROZEN, IN_FLIGHT, PAGES_MAX, REWRITE } from './page-directory.ts';
-import { CRCS, OFFSETS, PAGE_BLOCKS } from './page-image.ts';
-import { type PagePool, REFERENCED } from './page-pool.ts';
+import { ENTRY_WORDS, FRAME_WORDS, PAGE_BLOCKS } from './page-image.ts';
+import { type PagePool, REFERENCED, SLAB_MASK, SLAB_SHIFT } from './page-pool.ts';
 import { PageResidence, type PageSource } from './page-residence.ts';
 import type { SegmentTable } from './segment-table.ts';
 
@@ -95,7 +95,8 @@ export class ExtentMap {
   }
 
   #pin(startBlock: number, countBlocks: number, create: boolean): MaybePromise<void> {
-    assert(countBlocks > 0 && startBlock >= 0 && startBlock + countBlocks <= BLOCKS_MAX, `blocks ${startBlock} + ${countBlocks}`);
+    // Here and below: a message is only put together when it is needed, it would cost more than all the rest.
+    if (!(countBlocks > 0 && startBlock >= 0 && startBlock + countBlocks <= BLOCKS_MAX)) assert(false, `blocks ${startBlock} + ${countBlocks}`);
     const first = Math.floor(startBlock / PAGE_BLOCKS);
     const last = Math.floor((startBlock + countBlocks - 1) / PAGE_BLOCKS);
     if (!this.#pool.tryTakeUnits(last - first + 1)) return this.#pinInTurn(first, last, create);
@@ -114,22 +115,19 @@ export class ExtentMap {
       let slot = this.#find(page);
       if (slot < 0) slot = this.#pages.dir.insert(page);
       this.#pages.claim(slot);
-    }
-    for (let page = first; page <= last && !waits; page += 1) {
-      const slot = this.#find(page);
-      if (this.#pages.isAtHand(slot, create)) continue;
-      // Pages that map nothing are made here without waiting; `ensureFrame` is asked again for the others.
-      if (this.#pages.dir.mapped[slot] === 0 && !isPending(this.#settled(slot, create))) continue;
-      waits = true;
+      if (!waits && !this.#pages.isAtHand(slot, create)) waits = !this.#makeResident(slot, create);
     }
     return waits ? this.#pinSlowly(first, last, create) : undefined;
   }
 
-  #settled(slot: number, create: boolean): MaybePromise<void> {
+  /** True when the page could be had without waiting: it maps nothing, and a frame is free. */
+  #makeResident(slot: number, create: boolean): boolean {
+    if (this.#pages.dir.mapped[slot] !== 0) return false;
     const pending = this.#pages.ensureFrame(slot, create);
+    if (!isPending(pending)) return true;
     // A rejection shows again when `#pinSlowly` asks for the same page.
-    if (isPending(pending)) pending.catch(() => {});
-    return pending;
+    pending.catch(() => {});
+    return false;
   }
 
   async #pinSlowly(first: number, last: number, create: boolean): Promise<void> {
@@ -152,7 +150,7 @@ export class ExtentMap {
   #unpinPages(first: number, last: number): void {
     for (let page = first; page <= last; page += 1) {
       const slot = this.#find(page);
-      assert(slot >= 0, `unpin of page ${page}, which is not there`);
+      if (slot < 0) assert(false, `unpin of page ${page}, which is not there`);
       this.#pages.unclaim(slot);
     }
     this.#pool.giveUnits(last - first + 1);
@@ -187,12 +185,14 @@ export class ExtentMap {
       const slot = this.#find(page);
       if (slot < 0 || dir.pins[slot] === 0 || dir.frame[slot]! < 0) assert(false, `set at block ${block}, which is not pinned`);
       this.#pages.beforeChange(slot);
-      const frame = this.#pool.frames[dir.frame[slot]!]!;
+      const frame = dir.frame[slot]!;
+      const words = this.#pool.slabs[frame >> SLAB_SHIFT]!;
+      let word = (frame & SLAB_MASK) * FRAME_WORDS + from * ENTRY_WORDS;
       let added = 0;
       let lastRow = 0;
       let run = 0;
-      for (let index = from; index < from + count; index += 1) {
-        const old = frame[index]!;
+      for (let index = 0; index < count; index += 1) {
+        const old = words[word]!;
         if (old !== lastRow) {
           if (lastRow !== 0) this.table.adjustLive(lastRow, -run);
           lastRow = old;
@@ -200,9 +200,10 @@ export class ExtentMap {
         }
         if (old === 0) added += 1;
         run += 1;
-        frame[index] = row;
-        frame[OFFSETS + index] = offset;
-        frame[CRCS + index] = crcs[crcAt]!;
+        words[word] = row;
+        words[word + 1] = offset;
+        words[word + 2] = crcs[crcAt]!;
+        word += ENTRY_WORDS;
         offset += BLOCK_BYTES;
         crcAt += 1;
       }
@@ -233,13 +234,15 @@ export class ExtentMap {
 
   #unmapInPage(slot: number, from: number, count: number): void {
     const { dir } = this.#pages;
-    assert(dir.pins[slot] !== 0 && dir.frame[slot]! >= 0, `unmap in page ${dir.page[slot]}, which is not pinned`);
-    const frame = this.#pool.frames[dir.frame[slot]!]!;
+    if (dir.pins[slot] === 0 || dir.frame[slot]! < 0) assert(false, `unmap in page ${dir.page[slot]}, which is not pinned`);
+    const frame = dir.frame[slot]!;
+    const words = this.#pool.slabs[frame >> SLAB_SHIFT]!;
+    const first = (frame & SLAB_MASK) * FRAME_WORDS + from * ENTRY_WORDS;
     let removed = 0;
     let lastRow = 0;
     let run = 0;
-    for (let index = from; index < from + count; index += 1) {
-      const old = frame[index]!;
+    for (let word = first; word < first + count * ENTRY_WORDS; word += ENTRY_WORDS) {
+      const old = words[word]!;
       if (old === 0) continue;
       if (removed === 0) this.#pages.beforeChange(slot);
       if (old !== lastRow) {
@@ -249,9 +252,9 @@ export class ExtentMap {
       }
       run += 1;
       removed += 1;
-      frame[index] = 0;
-      frame[OFFSETS + index] = 0;
-      frame[CRCS + index] = 0;
+      words[word] = 0;
+      words[word + 1] = 0;
+      words[word + 2] = 0;
     }
     if (lastRow !== 0) this.table.adjustLive(lastRow, -run);
     dir.mapped[slot] = dir.mapped[slot]! - removed;
@@ -276,17 +279,18 @@ export class ExtentMap {
         offsets.fill(0, at, at + count);
         crcs.fill(0, at, at + count);
       } else {
-        const number = dir.frame[slot]!;
-        if (number < 0) return false;
+        const frame = dir.frame[slot]!;
+        if (frame < 0) return false;
         const { state } = this.#pool;
-        state[number] = state[number]! | REFERENCED;
-        const frame = this.#pool.frames[number]!;
-        for (let index = from; index < from + count; index += 1, at += 1) {
-          rows[at] = frame[index]!;
-          offsets[at] = frame[OFFSETS + index]!;
-          crcs[at] = frame[CRCS + index]!;
+        state[frame] = state[frame]! | REFERENCED;
+        const words = this.#pool.slabs[frame >> SLAB_SHIFT]!;
+        let word = (frame & SLAB_MASK) * FRAME_WORDS + from * ENTRY_WORDS;
+        for (let index = at; index < at + count; index += 1) {
+          rows[index] = words[word]!;
+          offsets[index] = words[word + 1]!;
+          crcs[index] = words[word + 2]!;
+          word += ENTRY_WORDS;
         }
-        at -= count;
       }
       at += count;
       block += count;
@@ -373,10 +377,10 @@ export class ExtentMap {
       const slot = this.#find(page);
       const number = this.#pages.dir.frame[slot]!;
       if (this.#pages.dir.mapped[slot] === 0 || number < 0) return;
-      const frame = this.#pool.frames[number]!;
-      for (let index = 0; index < PAGE_BLOCKS; index += 1) {
-        const row = frame[index]!;
-        if (row !== 0) visitor(start + index, row, frame[OFFSETS + index]!, frame[CRCS + index]!);
+      const words = this.#pool.frame(number);
+      for (let index = 0, word = 0; index < PAGE_BLOCKS; index += 1, word += ENTRY_WORDS) {
+        const row = words[word]!;
+        if (row !== 0) visitor(start + index, row, words[word + 1]!, words[word + 2]!);
       }
     } finally {
       this.unpin(start, PAGE_BLOCKS);

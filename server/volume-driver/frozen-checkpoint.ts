@@ -157,7 +157,7 @@ export class FrozenCheckpoint implements Shelter {
         return;
       }
       if (dir.frame[slot]! >= 0) {
-        frame = pool.frames[dir.frame[slot]!]!;
+        frame = pool.frame(dir.frame[slot]!);
       }
     }
     if (frame === scratch) {

@@ -7,7 +7,7 @@
  * - Pins are bounded by units: who pins takes one for each page before it pins any (FIFO), and there are as many units as
  *   frames. So whoever has a unit gets a frame in the end, whatever the others do: no deadlock, only waiting.
  *
- * `frames` and `state` are public to the extent maps in this folder, which touch them on the hot path.
+ * `slabs` and `state` are public to the extent maps in this folder, which touch them on the hot path.
  */
 import { assert } from '../core/assert.ts';
 import type { Disk } from '../core/disk.ts';
@@ -26,7 +26,10 @@ const FILLING = 8;
 /** Being written to the spill file. */
 const SPILLING = 16;
 
-const SLAB_FRAMES = 64;
+/** A frame's words: `slabs[frame >> SLAB_SHIFT]` from `(frame & SLAB_MASK) * FRAME_WORDS`. Few big arrays stay in the CPU's caches, a view per frame does not. */
+export const SLAB_SHIFT = 6;
+const SLAB_FRAMES = 1 << SLAB_SHIFT;
+export const SLAB_MASK = SLAB_FRAMES - 1;
 const SPILL_BATCH = 8;
 /** Background spills under way at most. */
 const SPILLS_MAX = 16;
@@ -50,8 +53,8 @@ export interface PagePoolLimits {
 }
 
 export class PagePool {
-  /** Frame by number. */
-  readonly frames: Uint32Array[] = [];
+  /** The frames' memory; see SLAB_SHIFT. */
+  readonly slabs: Uint32Array[] = [];
   /** State bits by frame. */
   readonly state: Uint8Array;
   readonly framesMax: number;
@@ -63,6 +66,7 @@ export class PagePool {
   readonly #slot: Uint32Array;
   readonly #free: number[] = [];
   readonly #spilling = new Map<number, Promise<void>>();
+  #allocated = 0;
   #hand = 0;
   #spillHand = 0;
   #dirty = 0;
@@ -108,8 +112,8 @@ export class PagePool {
     readonly spillError: Error | null;
   } {
     return {
-      framesAllocated: this.frames.length,
-      framesUsed: this.frames.length - this.#free.length,
+      framesAllocated: this.#allocated,
+      framesUsed: this.#allocated - this.#free.length,
       framesDirty: this.#dirty,
       spilledPages: this.spill.usedSlots,
       evictions: this.#evictions,
@@ -152,7 +156,7 @@ export class PagePool {
   /** A frame with old content for `slot` of `owner`, or -1 when none is free or clean. It stays put until `filled` or `release`. */
   tryAcquire(owner: FrameOwner, slot: number): number {
     let frame = this.#free.pop() ?? -1;
-    if (frame < 0 && this.frames.length < this.framesMax) frame = this.#allocate();
+    if (frame < 0 && this.#allocated < this.framesMax) frame = this.#allocate();
     if (frame < 0) frame = this.#evict();
     if (frame < 0) return -1;
     this.state[frame] = FILLING;
@@ -182,20 +186,24 @@ export class PagePool {
     }
   }
 
+  /** A view of a frame's words; not for the hot path. */
+  frame(frame: number): Uint32Array {
+    const from = (frame & SLAB_MASK) * FRAME_WORDS;
+    return this.slabs[frame >> SLAB_SHIFT]!.subarray(from, from + FRAME_WORDS);
+  }
+
   #allocate(): number {
-    const first = this.frames.length;
+    const first = this.#allocated;
     const count = Math.min(SLAB_FRAMES, this.framesMax - first);
-    const slab = new Uint32Array(count * FRAME_WORDS);
-    for (let index = 0; index < count; index += 1) {
-      this.frames.push(slab.subarray(index * FRAME_WORDS, (index + 1) * FRAME_WORDS));
-      this.#owner.push(null);
-    }
+    this.slabs.push(new Uint32Array(count * FRAME_WORDS));
+    this.#allocated += count;
+    for (let index = 0; index < count; index += 1) this.#owner.push(null);
     for (let index = count - 1; index > 0; index -= 1) this.#free.push(first + index);
     return first;
   }
 
   #evict(): number {
-    const count = this.frames.length;
+    const count = this.#allocated;
     const { state } = this;
     for (let step = 0; step < 2 * count; step += 1) {
       const frame = this.#hand;
@@ -275,7 +283,7 @@ export class PagePool {
 
   #spillSome(count: number, scanMax: number): Promise<void>[] {
     const spills: Promise<void>[] = [];
-    const frames = this.frames.length;
+    const frames = this.#allocated;
     let started = 0;
     for (let step = 0; step < Math.min(frames, scanMax) && started < count; step += 1) {
       const frame = this.#spillHand;
@@ -294,7 +302,7 @@ export class PagePool {
     this.#dirty -= 1;
     let settle: ((error: Error | null) => void) | null = null;
     let outcome: Error | null | undefined;
-    this.spill.write(this.frames[frame]!, (error, slot) => {
+    this.spill.write(this.frame(frame), (error, slot) => {
       this.#spilled(frame, error, slot);
       outcome = error;
       settle?.(error);

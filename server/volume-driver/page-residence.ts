@@ -126,7 +126,7 @@ export class PageResidence implements FrameOwner {
     if (dir.frame[slot]! < 0 && dir.mapped[slot] === 0) {
       const frame = this.#loading.has(slot) ? -1 : this.pool.tryAcquire(this, slot);
       if (frame >= 0) {
-        this.pool.frames[frame]!.fill(0);
+        this.pool.frame(frame).fill(0);
         this.#attach(slot, frame);
         return undefined;
       }
@@ -152,8 +152,8 @@ export class PageResidence implements FrameOwner {
     const acquired = this.pool.acquire(this, slot);
     const frame = isPending(acquired) ? await acquired : acquired;
     try {
-      if (this.dir.mapped[slot] === 0) this.pool.frames[frame]!.fill(0);
-      else await this.#readContent(slot, this.pool.frames[frame]!);
+      if (this.dir.mapped[slot] === 0) this.pool.frame(frame).fill(0);
+      else await this.#readContent(slot, this.pool.frame(frame));
     } catch (error) {
       this.pool.release(frame);
       throw error;
@@ -222,7 +222,7 @@ export class PageResidence implements FrameOwner {
       shelter.keepSpill(slot, dir.spill[slot]!);
       dir.spill[slot] = -1;
     } else {
-      shelter.keepCopy(slot, this.pool.frames[frame]!.slice());
+      shelter.keepCopy(slot, this.pool.frame(frame).slice());
     }
   }
 
