@@ -9,8 +9,7 @@ import { printSettings, printSettingsJson } from '../settings/print.ts';
 import { SettingsError } from '../settings/settings-error.ts';
 import { ExitCode } from './exit-code.ts';
 import { runFsck } from './fsck.ts';
-import { createProcessLogger } from './process-logger.ts';
-import { serve } from './serve.ts';
+import { createProcessLogger, drained } from './process-logger.ts';
 import { addSettingsOptions, settingsOf } from './settings-options.ts';
 import { type Printer, printStatus } from './status.ts';
 import { VERSION } from './version.ts';
@@ -42,7 +41,12 @@ export async function runCommand(args: readonly string[], components: CommandCom
     .showHelpAfterError('(see --help)')
     .exitOverride();
   withSettings(program, 'serve', 'serve the datastore until SIGTERM or Ctrl-C').action(
-    run((command) => serve(settingsOf(command, process.env).settings, components.startRouter, process.stdout)),
+    run(async (command) => {
+      const { settings } = settingsOf(command, process.env);
+      // Loaded here, so that `vferry version` does not wait for a web server.
+      const { serve } = await import('./serve.ts');
+      return await serve(settings, components.startRouter, process.stdout);
+    }),
   );
   const config = program.command('config').description('check or show the settings');
   withSettings(config, 'check', 'say what is wrong with the settings; exit code 2 if anything is').action(
@@ -82,6 +86,8 @@ export async function runCommand(args: readonly string[], components: CommandCom
 
   try {
     await program.parseAsync(args, { from: 'user' });
+    // The caller exits the process, which would cut off what a pager or pipe has not taken yet.
+    if (program.args[0] !== 'serve') await Promise.all([drained(process.stdout, Infinity), drained(process.stderr, Infinity)]);
     return exitCode;
   } catch (error) {
     if (error instanceof SettingsError) {

@@ -154,6 +154,15 @@ test('a log reader that stops reading does not stop the router, and lost lines a
     if (Number(/^vferry_log_lines_dropped_total (\d+)$/m.exec(metrics)?.[1]) > 0) break;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
+  child.process.kill('SIGTERM');
+  assert.equal((await child.finished()).code, 0);
+});
+
+test('the last words of a fatal bug come out past a backlog of log lines', async () => {
+  await using child = new CommandChild(['serve', ...ANY_PORTS], { afterwards: 'chatter-then-throw' });
+  const finished = await child.finished();
+  assert.equal(finished.code, 70);
+  assert.match(finished.stdout, /^\{"level":"fatal".*stopped by a bug.*\}$/m);
 });
 
 test('human log lines and the banner with mount commands, when asked for', async () => {

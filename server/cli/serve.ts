@@ -14,13 +14,14 @@ import type { Router, StartRouter } from '../router-port.ts';
 import type { Settings } from '../settings/settings.ts';
 import { banner } from './banner.ts';
 import { ExitCode } from './exit-code.ts';
-import { type LogOutput, type ProcessLogger, createProcessLogger } from './process-logger.ts';
+import { type LogOutput, type ProcessLogger, createProcessLogger, drained } from './process-logger.ts';
 import { VERSION } from './version.ts';
 
-/** From the signal to the exit. */
-const SHUTDOWN_MS_MAX = 5000;
-/** What the router gets of that; the rest is for closing the admin server and writing the last log lines. */
+/** From the signal to the exit 5 s may pass; this is the router's part. The rest is for the admin server and the last log lines. */
 const ROUTER_CLOSE_MS_MAX = 4500;
+
+/** For a log reader that is behind. */
+const LAST_LINES_MS_MAX = 200;
 
 /** Signals within this time of the first are the same wish. */
 const SAME_SIGNAL_MS = 500;
@@ -33,7 +34,7 @@ export async function serve(settings: Settings, startRouter: StartRouter, output
   try {
     return await new RouterLife(settings, startRouter, logger, output).run();
   } finally {
-    logger.flush();
+    await drained(output, LAST_LINES_MS_MAX);
   }
 }
 
@@ -122,7 +123,7 @@ class RouterLife {
     const started = performance.now();
     const done = await this.#orDeadline(
       router.close(ROUTER_CLOSE_MS_MAX).then(() => true),
-      SHUTDOWN_MS_MAX - 200,
+      ROUTER_CLOSE_MS_MAX + 200,
     );
     const tookMs = Math.round(performance.now() - started);
     if (done === null) {

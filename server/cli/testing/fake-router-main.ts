@@ -11,7 +11,7 @@ export interface FakeRouterPlan {
   readonly startFails?: boolean;
   readonly closeDelayMs?: number;
   /** After the start. */
-  readonly afterwards?: 'throw' | 'reject' | 'assert' | 'fatal' | 'chatter';
+  readonly afterwards?: 'throw' | 'reject' | 'assert' | 'fatal' | 'chatter' | 'chatter-then-throw';
   readonly ready?: boolean;
   readonly problems?: readonly Problem[];
   readonly findings?: readonly FsckEvent[];
@@ -54,7 +54,9 @@ function misbehave({ logger, fatal }: RouterDependencies): void {
       fatal(new ApplianceError('incarnation-dead', 'another router has taken over'));
       return;
     case 'chatter':
+    case 'chatter-then-throw':
       for (let line = 0; line < 200_000; line++) logger.info({ line, text: 'x'.repeat(100) }, 'chatter');
+      if (plan.afterwards === 'chatter-then-throw') throw new TypeError('a bug, thrown');
       return;
     case undefined:
   }
