@@ -10,18 +10,20 @@ export function fillStamp(target: Buffer, object: number, sequence: number, offs
   const head = offsetBytes % 16;
   const firstGranule = Math.floor(offsetBytes / 16);
   const granules = Math.ceil((head + target.length) / 16);
-  const aligned = head === 0 && target.length % 16 === 0 ? target : Buffer.allocUnsafe(granules * 16);
+  // Words are in the machine's order, which is little-endian wherever Node 24 runs here (x64, arm64).
+  const direct = head === 0 && target.length % 16 === 0 && target.byteOffset % 4 === 0;
+  const words = direct ? new Uint32Array(target.buffer, target.byteOffset, granules * 4) : new Uint32Array(granules * 4);
   for (let index = 0; index < granules; index += 1) {
     const granule = firstGranule + index;
     const low = granule >>> 0;
     const second = ((object << 24) ^ Math.floor(granule / 0x1_0000_0000)) >>> 0;
-    const at = index * 16;
-    aligned.writeUInt32LE(sequence, at);
-    aligned.writeUInt32LE(second, at + 4);
-    aligned.writeUInt32LE(low, at + 8);
-    aligned.writeUInt32LE(check(sequence, second, low), at + 12);
+    const at = index * 4;
+    words[at] = sequence;
+    words[at + 1] = second;
+    words[at + 2] = low;
+    words[at + 3] = check(sequence, second, low);
   }
-  if (aligned !== target) aligned.copy(target, 0, head, head + target.length);
+  if (!direct) Buffer.from(words.buffer).copy(target, 0, head, head + target.length);
 }
 
 function check(first: number, second: number, third: number): number {
