@@ -4,6 +4,8 @@ import type { DispatchRefusal, RpcCall, RpcProgram } from './rpc-program.ts';
 export const ECHO_PROGRAM = 0x2000_0001;
 export const ECHO_VERSION = 3;
 
+const REPLY_BYTES_MAX = 4 * 1024 * 1024;
+
 /**
  * Procedures: 0 NULL; 1 echo of an opaque; 2 echo a promise later; 3 reply of N zero bytes; 4 count of runs (cached, not idempotent);
  * 5 the same, held until `releaseHeld`; 6 throws; 7 auth too weak; 8 checks out of an opaque by chunks and answers its length, held.
@@ -47,6 +49,7 @@ export class EchoProgram implements RpcProgram {
         return this.#echoLater(call);
       case 3: {
         const countBytes = call.args.uint32();
+        if (countBytes > REPLY_BYTES_MAX) return 'garbage-args';
         const writer = call.beginReply(countBytes + 8);
         writer.opaque(Buffer.alloc(countBytes));
         call.finish(writer);
@@ -63,7 +66,7 @@ export class EchoProgram implements RpcProgram {
       case 7:
         return 'auth-too-weak';
       case 8: {
-        const { countBytes, chunks } = call.args.opaqueChunks(4 * 1024 * 1024);
+        const { countBytes, chunks } = call.args.opaqueChunks(REPLY_BYTES_MAX);
         this.#held.push(() => {
           const writer = call.beginReply(8);
           writer.uint32(countBytes);
@@ -92,7 +95,7 @@ export class EchoProgram implements RpcProgram {
 }
 
 function echo(call: RpcCall): void {
-  const { countBytes, chunks } = call.args.opaqueChunks(4 * 1024 * 1024);
+  const { countBytes, chunks } = call.args.opaqueChunks(REPLY_BYTES_MAX);
   call.args.assertEnd();
   const writer = call.beginReply(countBytes + 8);
   writer.uint32(countBytes);

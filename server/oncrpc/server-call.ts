@@ -15,6 +15,9 @@ const EMPTY = Buffer.alloc(0);
 /** Room in front of every reply for the record mark; datagrams leave it unused. */
 export const RECORD_MARK_BYTES = 4;
 
+/** No reply is meant to be near this; it keeps sizes within 31 bits. */
+const REPLY_BYTES_MAX = 256 * 1024 * 1024;
+
 /** Where a call came from: gives room for its reply and sends it. */
 export interface ReplyPath {
   readonly transport: 'tcp' | 'udp';
@@ -141,6 +144,7 @@ export class ServerCall implements RpcCall {
   beginMessage(messageBytesMax: number): XdrWriter {
     if (this.phase === 'replying') this.path.cancel(this);
     else assert(this.phase === 'running', 'RpcCall: reply begun after the call was finished');
+    assert(messageBytesMax <= REPLY_BYTES_MAX, 'RpcCall: a program must bound the size of its replies itself');
     this.path.reserve(this, RECORD_MARK_BYTES + messageBytesMax);
     this.phase = 'replying';
     this.#writer.reset(this.region!.bytes, this.regionStart + RECORD_MARK_BYTES, this.regionEnd);

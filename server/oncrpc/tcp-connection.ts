@@ -164,6 +164,8 @@ export class TcpConnection implements ReplyPath {
   destroy(reason: string): void {
     this.#isEnding = true;
     this.#closeReason = reason;
+    this.#records.clear();
+    this.#chargePartial(0);
     this.#socket.destroy();
   }
 
@@ -359,9 +361,11 @@ export class TcpConnection implements ReplyPath {
   }
 
   #chargePartial(partialBytes: number): void {
-    if (partialBytes === this.#partialBytes) return;
-    this.#host.chargePartial(partialBytes - this.#partialBytes);
+    const change = partialBytes - this.#partialBytes;
+    if (change === 0) return;
     this.#partialBytes = partialBytes;
+    // Last, because the host may answer with `destroy`.
+    this.#host.chargePartial(change);
   }
 
   #recycle(): void {
