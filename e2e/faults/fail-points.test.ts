@@ -67,5 +67,5 @@ async function churn(router: RouterProcess, load: SteadyLoad, name: string): Pro
       if (router.running) throw new Error(`${name}: the router runs but does not answer`, { cause: error });
     }
   }
-  if (failures === 0 && router.running) await load.untilWritten(5000).catch(() => undefined);
+  if (failures === 0 && router.running) await load.untilWritten(5000);
 }
