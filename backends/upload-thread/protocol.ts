@@ -16,8 +16,11 @@ export type ToWorker =
   | { readonly kind: 'abort'; readonly id: number }
   | { readonly kind: 'close' };
 
-/** From the worker: exactly one for each call. `value` is what the method of ObjectStore resolved with. */
-export type FromWorker =
+/** From the worker: `ready` once, when it takes calls; then exactly one reply for each call. */
+export type FromWorker = { readonly kind: 'ready' } | Reply;
+
+/** `value` is what the method of ObjectStore resolved with. */
+export type Reply =
   | { readonly kind: 'done'; readonly id: number; readonly value: unknown }
   | { readonly kind: 'failed'; readonly id: number; readonly class: StoreErrorClass; readonly message: string }
   | { readonly kind: 'bug'; readonly id: number; readonly message: string };

@@ -2,7 +2,7 @@ import { Worker } from 'node:worker_threads';
 
 import { StoreError } from '../object-store.ts';
 import type { HostedStoreConfig } from './hosted-store.ts';
-import type { FromWorker, StoreCall } from './protocol.ts';
+import type { FromWorker, Reply, StoreCall } from './protocol.ts';
 
 /** A call on its way: queued, then sent to one thread, then settled. */
 export interface PendingCall {
@@ -29,13 +29,15 @@ export class StoreThread {
   readonly #exited: Promise<void>;
   #slow: PendingCall | null = null;
   #failure: string | null = null;
+  #ready = false;
 
-  /** `onReply` is called after every answer, `onExit` once, after all calls that were left have been rejected as `retry`. */
-  constructor(worker: Worker, events: { onReply: () => void; onExit: (thread: StoreThread, reason: string) => void }) {
+  /** `onFree` is called when the thread may take another call, `onExit` once, after all calls that were left have been rejected as `retry`. */
+  constructor(worker: Worker, events: { onFree: () => void; onExit: (thread: StoreThread, reason: string) => void }) {
     this.#worker = worker;
-    worker.on('message', (reply: FromWorker) => {
-      this.#settle(reply);
-      events.onReply();
+    worker.on('message', (message: FromWorker) => {
+      if (message.kind === 'ready') this.#ready = true;
+      else this.#settle(message);
+      events.onFree();
     });
     worker.on('error', (error: unknown) => {
       this.#failure = error instanceof Error ? error.message : String(error);
@@ -52,6 +54,11 @@ export class StoreThread {
         resolve();
       });
     });
+  }
+
+  /** False until the worker runs and has made its store: one that fails in that has no calls to lose. */
+  get ready(): boolean {
+    return this.#ready;
   }
 
   /** Calls that the thread has, abandoned ones included: it is not free before it answered. */
@@ -100,7 +107,7 @@ export class StoreThread {
     void this.#worker.terminate();
   }
 
-  #settle(reply: FromWorker): void {
+  #settle(reply: Reply): void {
     const pending = this.#calls.get(reply.id);
     if (pending === undefined) return;
     this.#calls.delete(reply.id);

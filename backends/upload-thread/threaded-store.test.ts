@@ -39,9 +39,8 @@ interface World {
   /** Workers in the order of their start. */
   readonly workers: Worker[];
   readonly directory: string;
-  /** Path of a FIFO: a put of it blocks its thread in open(2) until `release`. */
+  /** Path of a FIFO: a put of it hangs its thread in open(2) until `release`. */
   readonly fifo: string;
-  readonly release: () => Promise<void>;
 }
 
 /** Runs `body` with a store of `threads` threads and the bucket `bucket`, and ends both. */
@@ -59,24 +58,28 @@ function withStore(settings: Partial<ThreadedStoreSettings>, body: (world: World
     try {
       await store.createBucket('bucket');
       await store.put('bucket', 'object', bytes(Buffer.from('content')));
-      await body({ store, workers, directory, fifo, release: () => release(fifo) });
+      await body({ store, workers, directory, fifo });
     } finally {
       assert.deepEqual(await store.close(), { stuckThreads: 0 });
     }
   });
 }
 
-/** Lets a blocked open of the FIFO go on, and its read meet the end; waits for one that is on its way there. */
-async function release(fifo: string): Promise<void> {
-  for (;;) {
+/** Gives a thread that hangs in open(2) of the FIFO, or will, its partner, until `settled` is. */
+async function release(fifo: string, settled: Promise<unknown>): Promise<void> {
+  let done = false;
+  const end = (): void => {
+    done = true;
+  };
+  settled.then(end, end);
+  while (!done) {
     try {
       fs.closeSync(fs.openSync(fifo, fs.constants.O_WRONLY | fs.constants.O_NONBLOCK));
-      return;
     } catch (error) {
-      // Nobody has it open for reading yet.
+      // Nobody waits for a partner now.
       if (errorCode(error) !== 'ENXIO') throw error;
-      await new Promise((resolve) => setTimeout(resolve, 2));
     }
+    await new Promise((resolve) => setTimeout(resolve, 2));
   }
 }
 
@@ -85,10 +88,9 @@ async function eventually(condition: () => boolean): Promise<void> {
 }
 
 test('while a put hangs in a system call, reads go on, its signal ends the wait, and other uploads go on', () =>
-  withStore({ threads: 2 }, async ({ store, fifo, release }) => {
+  withStore({ threads: 2 }, async ({ store, fifo }) => {
     const controller = new AbortController();
     const hanging = store.put('bucket', 'hanging', { kind: 'file', path: fifo, offsetBytes: 0, lengthBytes: 10 }, controller.signal);
-    await eventually(() => store.load.running === 1);
     for (let count = 0; count < 20; count += 1) assert.equal((await readAllOf(store, 'bucket', 'object')).toString(), 'content');
     // Uploads leave a thread to the reads, so this one waits until nobody waits for the first.
     const second = store.put('bucket', 'second', bytes(Buffer.from('x')));
@@ -97,32 +99,36 @@ test('while a put hangs in a system call, reads go on, its signal ends the wait,
     controller.abort();
     await rejectsWith(hanging, 'retry');
     assert.equal(await second, 'written');
-    await release();
-    await eventually(() => store.load.running === 0);
+    assert.equal(store.load.running, 1);
+    await release(
+      fifo,
+      eventually(() => store.load.running === 0),
+    );
     assert.deepEqual(await store.head('bucket', 'hanging'), { kind: 'absent' });
   }));
 
 test('when all threads hang, calls wait here and their signals end them; afterwards everything works', () =>
-  withStore({ threads: 1 }, async ({ store, fifo, release }) => {
+  withStore({ threads: 1 }, async ({ store, fifo }) => {
     const hanging = store.put('bucket', 'hanging', { kind: 'file', path: fifo, offsetBytes: 0, lengthBytes: 10 });
     const controller = new AbortController();
     const waiting = Array.from({ length: 10 }, () => rejectsWith(store.get('bucket', 'object', undefined, controller.signal), 'retry'));
     const patient = store.get('bucket', 'object');
     controller.abort();
     await Promise.all(waiting);
-    await release();
-    await assert.rejects(hanging);
+    const refused = rejectsWith(hanging, 'retry');
+    await release(fifo, refused);
+    assert.match((await refused).message, /ESPIPE/);
     assert.equal((await patient).kind, 'found');
   }));
 
 test('a worker that dies rejects its calls as retry and is replaced', () =>
-  withStore({ threads: 1 }, async ({ store, workers, fifo, release }) => {
-    const hanging = store.put('bucket', 'hanging', { kind: 'file', path: fifo, offsetBytes: 0, lengthBytes: 10 });
-    await eventually(() => store.load.running === 1);
+  withStore({ threads: 1 }, async ({ store, workers, fifo }) => {
+    const hanging = rejectsWith(store.put('bucket', 'hanging', { kind: 'file', path: fifo, offsetBytes: 0, lengthBytes: 10 }), 'retry');
     const queued = Array.from({ length: 6 }, () => store.get('bucket', 'object').catch((error: unknown) => error));
+    await eventually(() => store.load.running === 4);
     const terminated = workers[0]?.terminate();
-    await release();
-    assert.match((await rejectsWith(hanging, 'retry')).message, /thread ended/);
+    await release(fifo, hanging);
+    assert.match((await hanging).message, /thread ended/);
     await terminated;
     const outcomes = await Promise.all(queued);
     assert.equal(outcomes.filter((outcome) => outcome instanceof Error).length, 3, 'those that were at the thread');
@@ -144,9 +150,13 @@ test('a worker that cannot even start fails no call: they wait, and end by their
     },
     { store: config('/nonexistent'), threads: 1 },
   );
+  const controller = new AbortController();
+  const waiting = rejectsWith(store.head('bucket', 'object', controller.signal), 'retry');
   await eventually(() => errors.length >= 2);
   assert.ok(started >= 2 && started < 10);
-  await rejectsWith(store.head('bucket', 'object', AbortSignal.timeout(20)), 'retry');
+  assert.equal(store.load.queued, 1);
+  controller.abort();
+  assert.match((await waiting).message, /aborted/);
   await store.close();
 });
 
@@ -196,11 +206,10 @@ test('a thread that hangs for good is reported by close, which does not wait for
     };
     const store = new ThreadedStore({ clock, logger: silentLogger }, { store: config(join(directory, 'backend')), threads: 1 });
     await store.createBucket('bucket');
-    const hanging = store.put('bucket', 'hanging', { kind: 'file', path: fifo, offsetBytes: 0, lengthBytes: 10 });
-    hanging.catch(() => {});
+    const hanging = rejectsWith(store.put('bucket', 'hanging', { kind: 'file', path: fifo, offsetBytes: 0, lengthBytes: 10 }), 'retry');
     const closing = store.close();
     fire();
     assert.deepEqual(await closing, { stuckThreads: 1 });
-    await release(fifo);
-    await assert.rejects(hanging);
+    await release(fifo, hanging);
+    assert.match((await hanging).message, /thread ended/);
   }));

@@ -195,7 +195,7 @@ export class ThreadedStore implements ObjectStore, AsyncDisposable {
     let bestRank = Infinity;
     for (const thread of this.#threads) {
       const rank = thread.load + (thread.slow === null ? 0 : this.#pipelineDepth);
-      if (thread.load < this.#pipelineDepth && rank < bestRank && accepts(thread)) {
+      if (thread.ready && thread.load < this.#pipelineDepth && rank < bestRank && accepts(thread)) {
         best = thread;
         bestRank = rank;
       }
@@ -206,14 +206,13 @@ export class ThreadedStore implements ObjectStore, AsyncDisposable {
   #startThread(): void {
     const startedMs = this.#clock.monotonicMs();
     const thread = new StoreThread(this.#startWorker(this.#config), {
-      onReply: () => this.#dispatch(),
+      onFree: () => this.#dispatch(),
       onExit: (ended, reason) => {
         this.#threads.delete(ended);
         if (!this.#closed) this.#replaceThread(reason, this.#clock.monotonicMs() - startedMs);
       },
     });
     this.#threads.add(thread);
-    this.#dispatch();
   }
 
   #replaceThread(reason: string, livedMs: number): void {

@@ -5,7 +5,7 @@ import { assert } from '../../server/core/assert.ts';
 import { DirectoryStore } from '../directory/directory-store.ts';
 import { type GetOutcome, type ObjectStore, StoreError } from '../object-store.ts';
 import type { HostedStoreConfig } from './hosted-store.ts';
-import type { FromWorker, StoreCall, ToWorker } from './protocol.ts';
+import type { FromWorker, Reply, StoreCall, ToWorker } from './protocol.ts';
 
 assert(parentPort !== null, 'this file is the entry of a worker');
 const port = parentPort;
@@ -26,10 +26,12 @@ port.on('message', (message: ToWorker) => {
   }
 });
 
+port.postMessage({ kind: 'ready' } satisfies FromWorker);
+
 async function serve(id: number, call: StoreCall): Promise<void> {
   const controller = new AbortController();
   running.set(id, controller);
-  let reply: FromWorker;
+  let reply: Reply;
   let transfer: Transferable[] = [];
   try {
     const value = await perform(call, controller.signal);
