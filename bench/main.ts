@@ -17,8 +17,8 @@ import type { BenchOptions } from './options.ts';
 import { parseOptions, USAGE } from './options.ts';
 import { isInside, namespaceObstacle, runInside } from './private-namespace.ts';
 import type { CaseScore, Score } from './score.ts';
-import { isGeneratorTooSlow, judge, scoreOf, summaryLine, table } from './score.ts';
-import { settle, startGanesha, startRecordLoop, startVferry } from './targets.ts';
+import { isGeneratorTooSlow, judge, median, scoreOf, summaryLine, table } from './score.ts';
+import { cpuTicks, machineTicks, settle, startGanesha, startRecordLoop, startVferry } from './targets.ts';
 
 const INSPECTOR_PORT = 9339;
 /** One short run before the measured ones, so that both servers and the generator are compiled and their caches filled. */
@@ -48,13 +48,18 @@ async function warmUp(load: LoadProcess, bench: BenchCase, options: BenchOptions
 async function measure(bench: BenchCase, loads: readonly LoadProcess[], loop: LoadProcess, options: BenchOptions): Promise<CaseScore> {
   const runs = new Map<LoadProcess, LoadResult[]>(loads.map((load) => [load, []]));
   let unsettledRounds = 0;
+  const foreignPercents: number[] = [];
   const targets = loads.map((load) => load.target);
   for (const load of loads) await warmUp(load, bench, options);
   for (let round = 0; round < options.rounds; round++) {
     // Whoever begins changes, so that neither always finds the disk as the other left it.
     for (const load of round % 2 === 0 ? loads : loads.toReversed()) {
       if (!(await settle(targets))) unsettledRounds += 1;
-      runs.get(load)!.push(await load.run(workOf(bench, options, options.seconds, options.seed + round)));
+      const ticksBefore = machineTicks() - targets.reduce((sum, target) => sum + cpuTicks(target.pid), 0);
+      const run = await load.run(workOf(bench, options, options.seconds, options.seed + round));
+      const ticks = machineTicks() - targets.reduce((sum, target) => sum + cpuTicks(target.pid), 0) - ticksBefore;
+      foreignPercents.push(Math.max(0, ((ticks * 10 - run.cpuMs) / run.elapsedMs) * 100));
+      runs.get(load)!.push(run);
     }
   }
   const scores = new Map(loads.map((load) => [load.target.name, scoreOf(runs.get(load)!)]));
@@ -67,6 +72,7 @@ async function measure(bench: BenchCase, loads: readonly LoadProcess[], loop: Lo
     ganesha: scores.get('ganesha') ?? null,
     ceiling: ceilings.toSorted((a, b) => b.operationsPerSecond - a.operationsPerSecond)[0]!,
     unsettledRounds,
+    foreignPercent: median(foreignPercents),
   };
 }
 

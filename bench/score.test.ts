@@ -8,11 +8,19 @@ import { isGeneratorTooSlow, judge, median, table } from './score.ts';
 const WRITE_32 = CASES.find((one) => one.name === 'write-32')!;
 
 function score(operationsPerSecond: number, p99Us: number): Score {
-  return { operationsPerSecond, megabytesPerSecond: 1, p50Us: 1, p99Us, maxUs: 2000, generatorPercent: 10 };
+  return {
+    operationsPerSecond,
+    megabytesPerSecond: 1,
+    p50Us: 1,
+    p99Us,
+    maxUs: 2000,
+    generatorPercent: 10,
+    spread: [operationsPerSecond, operationsPerSecond],
+  };
 }
 
 function caseScore(vferry: Score | null, ganesha: Score | null): CaseScore {
-  return { bench: WRITE_32, vferry, ganesha, ceiling: score(100_000, 1), unsettledRounds: 0 };
+  return { bench: WRITE_32, vferry, ganesha, ceiling: score(100_000, 1), unsettledRounds: 0, foreignPercent: 0 };
 }
 
 test('a goal is missed by the ratio or by the p99 at 32 outstanding', () => {

@@ -14,6 +14,8 @@ export interface Score {
   readonly maxUs: number;
   /** The generator's own CPU, in percent of one core. */
   readonly generatorPercent: number;
+  /** Operations per second of the slowest and the fastest round. */
+  readonly spread: readonly [number, number];
 }
 
 export interface CaseScore {
@@ -24,17 +26,21 @@ export interface CaseScore {
   readonly ceiling: Score;
   /** A server that was still busy with earlier work when a round began. */
   readonly unsettledRounds: number;
+  /** CPU that neither the servers nor the generator used, in percent of one core: kernel threads of the disk, and whatever else runs here. */
+  readonly foreignPercent: number;
 }
 
 export function scoreOf(runs: readonly LoadResult[]): Score {
   const histogram = new LatencyHistogram();
   for (const run of runs) histogram.add(new LatencyHistogram(run.latencyCounts, run.latencyMaxUs));
+  const rates = runs.map((run) => (run.operations / run.elapsedMs) * 1000);
   return {
-    operationsPerSecond: median(runs.map((run) => (run.operations / run.elapsedMs) * 1000)),
+    operationsPerSecond: median(rates),
     megabytesPerSecond: median(runs.map((run) => run.payloadBytes / run.elapsedMs / 1000)),
     p50Us: histogram.quantileUs(0.5),
     p99Us: histogram.quantileUs(0.99),
     maxUs: histogram.maxUs,
+    spread: [Math.min(...rates), Math.max(...rates)],
     generatorPercent: median(runs.map((run) => (run.cpuMs / run.elapsedMs) * 100)),
   };
 }
@@ -98,8 +104,12 @@ export function summaryLine(score: CaseScore): string {
   const [title, ours, theirs, ratio, goal, megabytes, p50, p99, max, , ceiling, met] = cells(score);
   return (
     `${title!.padEnd(40)} ${ours!.padStart(8)} ${theirs!.padStart(8)} op/s  x${ratio!.padStart(5)} (${goal}) ${megabytes!.padStart(11)} MB/s  ` +
-    `p50 ${p50} p99 ${p99} us max ${max} ms  ceiling ${ceiling}  generator ${generatorPercents(score)} %  ${met}${score.unsettledRounds > 0 ? `  (${score.unsettledRounds} rounds began beside background work)` : ''}`
+    `p50 ${p50} p99 ${p99} us max ${max} ms  ceiling ${ceiling}  generator ${generatorPercents(score)} %, others ${score.foreignPercent.toFixed(0)} %, rounds ${spreads(score)}  ${met}${score.unsettledRounds > 0 ? `  (${score.unsettledRounds} rounds began beside background work)` : ''}`
   );
+}
+
+function spreads(score: CaseScore): string {
+  return [score.vferry, score.ganesha].map((one) => (one === null ? '-' : one.spread.map((rate) => rate.toFixed(0)).join('-'))).join(' / ');
 }
 
 function generatorPercents(score: CaseScore): string {

@@ -171,8 +171,14 @@ function targetOf(name: string, child: ChildProcess, nfsPort: number, mountPort:
   return { name, pid: child.pid, nfsPort, mountPort, exportPath: '/vpool1', [Symbol.asyncDispose]: dispose };
 }
 
+/** CPU time that the whole machine has spent so far, idle and waiting for disks left out; in clock ticks of 10 ms. */
+export function machineTicks(): number {
+  const [, user, nice, system, , , irq, softirq, steal] = fs.readFileSync('/proc/stat', 'latin1').split('\n', 1)[0]!.split(/ +/).map(Number);
+  return (user ?? 0) + (nice ?? 0) + (system ?? 0) + (irq ?? 0) + (softirq ?? 0) + (steal ?? 0);
+}
+
 /** CPU that a process has used so far, in clock ticks of 10 ms. */
-function cpuTicks(pid: number): number {
+export function cpuTicks(pid: number): number {
   const stat = fs.readFileSync(`/proc/${pid}/stat`, 'latin1');
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   return Number(fields[11]) + Number(fields[12]);
