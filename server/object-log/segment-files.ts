@@ -217,6 +217,11 @@ export class SegmentFiles {
   /** The backend has it and the registry's root says so: it is now cache. */
   async release(segment: LocalSegment): Promise<void> {
     if (segment.place === 'cache') return;
+    if (this.#pool.length < this.#poolTarget && this.#isRecyclable(segment)) {
+      // New segments are short of files to start in: worth more than a cached one, which the backend has as well.
+      await this.drop(segment);
+      return;
+    }
     const path = segment.path.replace('/log/', '/cache/');
     failPoint('release.before-rename');
     await this.#disk.rename(segment.path, path);
@@ -250,8 +255,7 @@ export class SegmentFiles {
     if (segment.place === 'log') this.#dirtyBytes -= segment.bytes;
     else this.#cacheBytes -= segment.bytes;
     this.#forgetOpen(segment.path);
-    const recyclable = this.#settings.recycle && segment.bytes >= this.#settings.segmentFileBytes * 0.8;
-    if (recyclable && this.#pool.length < this.#settings.poolFilesMax) {
+    if (this.#isRecyclable(segment) && this.#pool.length < this.#settings.poolFilesMax) {
       const path = join(this.#settings.directory, 'pool', `free-${++this.#poolCounter}.seg`);
       await this.#disk.rename(segment.path, path);
       this.#pool.push(path);
@@ -290,6 +294,10 @@ export class SegmentFiles {
     for (const path of [...this.#open.keys()]) this.#forgetOpen(path);
     await this.#directorySyncNext;
     await this.#directorySync;
+  }
+
+  #isRecyclable(segment: LocalSegment): boolean {
+    return this.#settings.recycle && segment.bytes >= this.#settings.segmentFileBytes * 0.8;
   }
 
   #add(segment: LocalSegment): void {

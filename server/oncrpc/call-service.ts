@@ -2,7 +2,8 @@
 import { AssertionError } from '../core/assert.ts';
 import type { Logger } from '../core/logger.ts';
 import { isPending } from '../core/maybe-promise.ts';
-import { DuplicateRequestCache, keyOf } from './duplicate-request-cache.ts';
+import type { DuplicateRequestCache } from './duplicate-request-cache.ts';
+import { keyOf } from './duplicate-request-cache.ts';
 import type { CredentialReader } from './rpc-credential.ts';
 import { AUTH_TOOWEAK, MSG_CALL, REFUSAL_BYTES_MAX, RPC_VERSION, writeRefusal } from './rpc-message.ts';
 import type { Refusal } from './rpc-message.ts';

@@ -289,7 +289,7 @@ export class FrozenCheckpoint implements Shelter {
         dir.savedMapped[slot] = mapped;
       } else dir.row[slot] = 0;
       dir.flags[slot] = dir.flags[slot]! & ~IN_FLIGHT;
-      if ((dir.flags[slot]! & DIRTY) === 0) {
+      if ((dir.flags[slot] & DIRTY) === 0) {
         if (dir.frame[slot]! >= 0) pool.markClean(dir.frame[slot]!);
         this.#pages.dropSpill(slot);
       }
@@ -306,7 +306,7 @@ export class FrozenCheckpoint implements Shelter {
     for (let index = 0; index < this.#slots.length; index += 1) {
       const slot = this.#slots[index]!;
       dir.flags[slot] = dir.flags[slot]! & ~(IN_FLIGHT | FROZEN);
-      if (this.#wasDirty[index] === 1 && (dir.flags[slot]! & DIRTY) === 0) this.#pages.markDirty(slot);
+      if (this.#wasDirty[index] === 1 && (dir.flags[slot] & DIRTY) === 0) this.#pages.markDirty(slot);
       this.#pages.dropIfUnused(slot);
     }
     for (const slot of [...this.#spills.keys()]) this.#freeSpill(slot);

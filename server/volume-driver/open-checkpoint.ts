@@ -146,7 +146,7 @@ async function readPages(
     left -= count;
   }
   check(counts[ownRow] === footer.imageCount, `${counts[ownRow]} pages are in this object, the footer says ${footer.imageCount}`);
-  table.adjustLive(ownRow, counts[ownRow]!);
+  table.adjustLive(ownRow, counts[ownRow]);
   let blocks = 0;
   for (const row of table.rows()) {
     if (!table.holdsPages(row)) blocks += table.live(row);

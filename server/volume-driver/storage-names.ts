@@ -38,3 +38,8 @@ export function fileNames(shared: string): StorageNames {
     object: (uuid, _named, name) => `${uuid}.${name}`,
   };
 }
+
+/** Name of the bucket that archives namespace changes. */
+export function namespaceBucket(vpoolName: string, vpoolUuid: string): string {
+  return `vf-${bucketWord(vpoolName)}-${vpoolUuid.slice(0, 8)}-ns`;
+}

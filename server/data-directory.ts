@@ -1,0 +1,110 @@
+/** A router's data directory: its identity, and a lock so that two processes never share it. */
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+
+import { z } from 'zod';
+
+import { ApplianceError, errorCode } from './core/errors.ts';
+import type { RouterId } from './core/ids.ts';
+import type { Random } from './core/time.ts';
+import { syncPath } from './sync-path.ts';
+
+const routerSchema = z.strictObject({ version: z.literal(1), id: z.string().regex(/^[0-9a-f]{32}$/) });
+const vpoolSchema = z.strictObject({
+  version: z.literal(1),
+  uuid: z.string().regex(/^[0-9a-f]{32}$/),
+  backend: z.strictObject({ kind: z.literal('directory'), path: z.string() }),
+});
+
+/** What a router remembers of a vPool outside its registry: that its backend was made, and where. */
+export type VpoolFile = z.infer<typeof vpoolSchema>;
+
+/** A locked data directory. */
+export interface DataDirectory extends Disposable {
+  readonly path: string;
+  readonly routerId: RouterId;
+}
+
+/**
+ * Makes the directory if needed, locks it, and draws or reads the router's identity. The lock is the operating system's (through SQLite): it ends
+ * with the process, however that ends.
+ * @throws ApplianceError `data-locked`, `data-unusable`.
+ */
+export function openDataDirectory(path: string, random: Random): DataDirectory {
+  let lock: DatabaseSync;
+  try {
+    mkdirSync(path, { recursive: true });
+    lock = lockDirectory(path);
+  } catch (error) {
+    if (error instanceof ApplianceError) throw error;
+    throw new ApplianceError('data-unusable', `the data directory ${path} cannot be used: ${(error as Error).message}`, { cause: error });
+  }
+  try {
+    const file = join(path, 'router.json');
+    let known = readJson(file, routerSchema);
+    if (known === null) {
+      known = { version: 1, id: random.bytes(16).toString('hex') };
+      writeDurably(file, known);
+    }
+    return {
+      path,
+      routerId: known.id as RouterId,
+      [Symbol.dispose]() {
+        lock.close();
+      },
+    };
+  } catch (error) {
+    lock.close();
+    throw error;
+  }
+}
+
+/** Locks a directory that exists, without making anything but the lock file. @throws ApplianceError `data-locked`. */
+export function lockDirectory(path: string): DatabaseSync {
+  const lock = new DatabaseSync(join(path, 'lock.db'));
+  try {
+    lock.exec('PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; COMMIT');
+    return lock;
+  } catch (error) {
+    lock.close();
+    if (/locked|busy/i.test((error as Error).message)) {
+      throw new ApplianceError(
+        'data-locked',
+        `the data directory ${path} is in use by another vferry process; stop that one or name another directory with --data`,
+      );
+    }
+    throw error;
+  }
+}
+
+/** What is remembered of a vPool; null when it was never completely made. */
+export function readVpoolFile(directory: string): VpoolFile | null {
+  return readJson(join(directory, 'vpool.json'), vpoolSchema);
+}
+
+export function writeVpoolFile(directory: string, vpool: VpoolFile): void {
+  writeDurably(join(directory, 'vpool.json'), vpool);
+}
+
+function readJson<T>(file: string, schema: z.ZodType<T>): T | null {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return null;
+    throw error;
+  }
+  try {
+    return schema.parse(JSON.parse(text));
+  } catch (error) {
+    throw new ApplianceError('data-unusable', `${file} is damaged: ${(error as Error).message}; restore it from a backup`, { cause: error });
+  }
+}
+
+function writeDurably(file: string, content: object): void {
+  writeFileSync(`${file}.tmp`, `${JSON.stringify(content)}\n`, { mode: 0o600 });
+  syncPath(`${file}.tmp`);
+  renameSync(`${file}.tmp`, file);
+  syncPath(join(file, '..'));
+}

@@ -1,0 +1,79 @@
+import type { PoolUsage, Registry } from '../../registry/ports.ts';
+/** Space of the datastore and health of its backend, looked at once a second, so that FSSTAT and /readyz answer at once. */
+import type { Disk } from '../core/disk.ts';
+import type { MaybePromise } from '../core/maybe-promise.ts';
+import type { Clock } from '../core/time.ts';
+import type { Capacity } from './attribute-calls.ts';
+
+const EVERY_MS = 1000;
+
+export class CapacityWatch implements Capacity {
+  readonly #components: { disk: Disk; clock: Clock; registry: Registry; pendingBytes: () => number; probe: () => MaybePromise<unknown> };
+  readonly #settings: { path: string; capacityBytes: number | null };
+  #totalBytes = 0;
+  #freeBytes = 0;
+  #usage: PoolUsage = { inodes: 0, usedBytes: 0 };
+  #problem: Error | null = null;
+  #cancel: (() => void) | null = null;
+  #stopped = false;
+
+  /** `pendingBytes`: deleted data that waits for its grace time, which counts as free. `probe` rejects when the backend does not answer. */
+  constructor(
+    components: { disk: Disk; clock: Clock; registry: Registry; pendingBytes: () => number; probe: () => MaybePromise<unknown> },
+    settings: { path: string; capacityBytes: number | null },
+  ) {
+    this.#components = components;
+    this.#settings = settings;
+  }
+
+  get totalBytes(): number {
+    return this.#totalBytes;
+  }
+  get freeBytes(): number {
+    return this.#freeBytes;
+  }
+  get usage(): PoolUsage {
+    return this.#usage;
+  }
+  get problem(): Error | null {
+    return this.#problem;
+  }
+
+  /** Looks once; rejects when the backend is not there. Then goes on by itself. */
+  async start(): Promise<void> {
+    await this.#look();
+    if (this.#problem !== null) throw this.#problem;
+    this.#schedule();
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#cancel?.();
+  }
+
+  #schedule(): void {
+    if (this.#stopped) return;
+    this.#cancel = this.#components.clock.after(EVERY_MS, () => {
+      this.#look().finally(() => this.#schedule());
+    });
+  }
+
+  async #look(): Promise<void> {
+    try {
+      this.#usage = await this.#components.registry.namespace.usage();
+      const { capacityBytes } = this.#settings;
+      if (capacityBytes === null) {
+        const space = await this.#components.disk.space(this.#settings.path);
+        this.#totalBytes = space.totalBytes;
+        this.#freeBytes = Math.min(space.totalBytes, space.freeBytes + this.#components.pendingBytes());
+      } else {
+        this.#totalBytes = capacityBytes;
+        this.#freeBytes = Math.max(0, capacityBytes - this.#usage.usedBytes);
+      }
+      await this.#components.probe();
+      this.#problem = null;
+    } catch (error) {
+      this.#problem = error as Error;
+    }
+  }
+}

@@ -1,0 +1,57 @@
+/** After a start: what the last run did not bring to the backend is opened, which recovers its log and resumes the upload. */
+import type { OwnerRecord, Registry } from '../../registry/ports.ts';
+import type { FileId, ObjectUuid, RouterId } from '../core/ids.ts';
+import type { Logger } from '../core/logger.ts';
+import type { OpenObjects } from './open-objects.ts';
+
+const PAGE = 1000;
+const AT_ONCE = 4;
+
+/** Local segments by object. */
+export interface LocalObjects {
+  objects(): Iterable<ObjectUuid>;
+  dropObject(uuid: ObjectUuid): Promise<void>;
+}
+
+/**
+ * Opens every object of this router that is not clean. An object that cannot be opened is reported by OpenObjects and tried again; it does not
+ * keep the others from it. Local segments of objects that the registry does not know any more are dropped: their tombstones are gone.
+ */
+export async function recoverObjects(components: {
+  registry: Registry;
+  objects: OpenObjects;
+  files: LocalObjects;
+  router: RouterId;
+  logger: Logger;
+}): Promise<void> {
+  const { registry, objects, files, logger } = components;
+  const known = new Set<string>();
+  const unclean: FileId[] = [];
+  let after = 0 as FileId;
+  for (;;) {
+    const page: OwnerRecord[] = await registry.ownership.ownedBy(components.router, after, PAGE);
+    for (const owner of page) {
+      known.add(owner.uuid);
+      if (owner.protection.kind !== 'clean') unclean.push(owner.fileid);
+      after = owner.fileid;
+    }
+    if (page.length < PAGE) break;
+  }
+  for (const uuid of [...files.objects()]) {
+    if (known.has(uuid)) continue;
+    logger.info({ object: uuid }, 'local segments of an object that does not exist any more are deleted');
+    await files.dropObject(uuid);
+  }
+  let next = 0;
+  const worker = async (): Promise<void> => {
+    for (;;) {
+      const fileid = unclean[next];
+      next += 1;
+      if (fileid === undefined) return;
+      // Reported and kept as a problem by OpenObjects; the operations on it say so too.
+      await objects.open(fileid).catch(() => null);
+    }
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, worker));
+  if (unclean.length > 0) logger.info({ objects: unclean.length }, 'the objects of the last run were recovered');
+}

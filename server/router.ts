@@ -1,0 +1,340 @@
+/**
+ * Composition root of a router: the only place (with the tests) that sees concrete classes. Starts from the bottom, stops from the top.
+ */
+import { createHmac } from 'node:crypto';
+import { join } from 'node:path';
+
+import { DirectoryStore } from '../backends/directory/directory-store.ts';
+import type { DirectoryStoreConfig } from '../backends/directory/directory-store.ts';
+import { LimitedStore } from '../backends/limited-store.ts';
+import { MeteredStore } from '../backends/metered-store.ts';
+import { RetryingStore } from '../backends/retrying-store.ts';
+import { ThreadedStore } from '../backends/upload-thread/threaded-store.ts';
+import { BlockCache } from '../cache/block-cache.ts';
+import { openSqliteRegistry, SQLITE_REGISTRY_DEFAULTS } from '../registry/sqlite/sqlite-registry.ts';
+import { VERSION } from './cli/version.ts';
+import { ApplianceError, errorCode } from './core/errors.ts';
+import type { Incarnation } from './core/ids.ts';
+import { nodeDisk } from './core/node-disk.ts';
+import { systemClock, systemRandom } from './core/node-time.ts';
+import { timestampOf } from './core/time.ts';
+import { openDataDirectory, readVpoolFile, writeVpoolFile } from './data-directory.ts';
+import { ExportRules } from './nfsd/export-rules.ts';
+import { MountProgram } from './nfsd/mount-program.ts';
+import { DEFAULT_NFS_SETTINGS, NfsProgram } from './nfsd/nfs-program.ts';
+import { SegmentFiles } from './object-log/segment-files.ts';
+import { CapacityWatch } from './object-router/capacity-watch.ts';
+import { Handles } from './object-router/handles.ts';
+import { NamespaceArchive } from './object-router/namespace-archive.ts';
+import { ObjectRouter } from './object-router/object-router.ts';
+import { OpenObjects } from './object-router/open-objects.ts';
+import { Reclaimer } from './object-router/reclaimer.ts';
+import { RouterCore } from './object-router/router-core.ts';
+import { recoverObjects } from './object-router/startup-recovery.ts';
+import { RpcServer } from './oncrpc/rpc-server.ts';
+import type { Problem, Router, RouterDependencies } from './router-port.ts';
+import { listen } from './router-ports.ts';
+import type { Settings } from './settings/settings.ts';
+import { BLOCK_BYTES, BLOCKS_MAX } from './volume-driver/extent-map.ts';
+import { PagePool } from './volume-driver/page-pool.ts';
+import { countingRowIds } from './volume-driver/segment-table.ts';
+import { fileNames, filesBucket, namespaceBucket, volumeNames } from './volume-driver/storage-names.ts';
+import { StoredWriter } from './volume-driver/stored-writer.ts';
+import { VolumeDriver } from './volume-driver/volume-driver.ts';
+import { WriteAdmission } from './volume-driver/write-admission.ts';
+
+const MIB = 1024 * 1024;
+/** Room in a preallocated segment file beside its payload: record heads of 4 KiB writes, index, footer. */
+const SEGMENT_OVERHEAD_SHARE = 1 / 24;
+const POOL_FILES_MAX = 64;
+/** A write that waited this long at the dirty bound is answered JUKEBOX, so that other calls of its connection go on (esxi.md 1.3). */
+const WRITE_PATIENCE_MS = 15_000;
+
+/** See StartRouter (router-port.ts). */
+export async function startRouter(settings: Settings, dependencies: RouterDependencies): Promise<Router> {
+  const { logger, metrics } = dependencies;
+  const clock = systemClock;
+  const random = systemRandom;
+  const disk = nodeDisk;
+  await using stack = new AsyncDisposableStack();
+  const data = stack.use(openDataDirectory(settings.data, random));
+  const directory = join(settings.data, 'vpools', settings.vpool.name);
+  for (const name of ['', 'tmp']) await disk.makeDirectory(join(directory, name));
+  for (const name of await disk.list(join(directory, 'tmp'))) await disk.unlink(join(directory, 'tmp', name));
+
+  const registry = stack.use(
+    await openSqliteRegistry({
+      path: join(directory, 'registry.db'),
+      vpoolName: settings.vpool.name,
+      clock,
+      random,
+      logger: logger.child({ part: 'registry' }),
+      settings: { ...SQLITE_REGISTRY_DEFAULTS, inlineBytesMax: settings.vpool.inlineBytesMax },
+    }),
+  );
+  const incarnation = random.bytes(16).toString('hex') as Incarnation;
+  await registry.membership.join(data.routerId, incarnation, [settings.nfs.listen], VERSION);
+
+  const storeConfig = await prepareBackend(settings, directory, registry.vpool.uuid);
+  const threaded = stack.use(new ThreadedStore({ clock, logger: logger.child({ part: 'backend' }) }, { store: storeConfig }));
+  const { storeObserver } = dependencies;
+  const retrying = new RetryingStore({
+    inner: new MeteredStore({ inner: threaded, observer: storeObserver, clock }),
+    clock,
+    random,
+    observer: storeMetrics,
+  });
+  const store = new LimitedStore(retrying, { concurrencyMax: 16, bytesInFlightMax: 256 * MIB, wholeGetBytes: 4 * MIB });
+
+  const space = await disk.space(directory);
+  const files = await SegmentFiles.open(
+    { disk, clock, logger: logger.child({ part: 'segments' }) },
+    {
+      directory,
+      segmentFileBytes: Math.ceil(settings.log.segmentBytes * (1 + SEGMENT_OVERHEAD_SHARE)),
+      poolFilesMax: POOL_FILES_MAX,
+      cacheBytesMax: settings.cache.ssdBytes,
+      reserveBytes: Math.min(256 * MIB, Math.floor(space.totalBytes / 20)),
+      recycle: true,
+    },
+  );
+  stack.defer(() => files.close());
+  const pool = await PagePool.open(
+    { disk, spillPath: join(directory, 'spill.tmp'), yieldToLoop: () => new Promise((resolve) => clock.soon(resolve)) },
+    { bytesMax: settings.cache.mapBytes },
+  );
+  stack.defer(() => pool.close());
+  const cache = new BlockCache({ limitBytes: settings.cache.ramBytes });
+  const admission = new WriteAdmission(clock, () => files.dirtyBytes, settings.log.dirtyBytesMax);
+  const writer = new StoredWriter({ store, clock, random, disk }, join(directory, 'tmp'));
+  const syncLatency = metrics.histogram('vferry_log_sync_seconds', 'fdatasync of a segment of the log.');
+  const names = { volume: volumeNames(settings.vpool.name), file: fileNames(filesBucket(settings.vpool.name, registry.vpool.uuid)) };
+  const driver = new VolumeDriver(
+    {
+      disk,
+      files,
+      store,
+      writer,
+      cache,
+      pool,
+      rowIds: countingRowIds(),
+      registry,
+      clock,
+      random,
+      logger: logger.child({ part: 'objects' }),
+      admission,
+      syncLatency,
+      names,
+    },
+    {
+      segmentBytes: settings.log.segmentBytes,
+      sealAfterMs: settings.log.sealAfterMs,
+      checkpointAfterBytes: settings.log.checkpointAfterBytes,
+      graceTimeMs: settings.vpool.graceTimeMs,
+      patienceMs: WRITE_PATIENCE_MS,
+    },
+    { router: data.routerId, incarnation },
+  );
+  // Nobody outside the vPool's routers and its backend knows the uuid: a key made of it keeps clients from making handles up.
+  const handleKey = createHmac('sha256', Buffer.from(registry.vpool.uuid, 'hex')).update('file handles').digest();
+  const handles = new Handles(registry.vpool.uuid, handleKey);
+  const fsid = BigInt(`0x${registry.vpool.uuid.slice(0, 16)}`);
+  const objects = new OpenObjects(
+    { driver, namespace: registry.namespace, clock, logger: logger.child({ part: 'objects' }) },
+    { fsid, handleOf: (inode) => handles.encode(inode.fileid, inode.inodeGeneration) },
+  );
+  stack.defer(() => objects.close(clock.monotonicMs()));
+  const core = new RouterCore({ registry, objects, handles, clock, logger: logger.child({ part: 'router' }) }, { fsid, incarnation });
+  const reclaimer = new Reclaimer(
+    {
+      namespace: registry.namespace,
+      store,
+      names: {
+        locate: (inode, uuid) =>
+          inode.class === 'volume'
+            ? { bucket: names.volume.bucket(uuid, ''), prefix: '', ownBucket: true }
+            : { bucket: names.file.bucket(uuid, ''), prefix: `${uuid}.`, ownBucket: false },
+      },
+      dropLocal: (uuid) => files.dropObject(uuid),
+      mutation: () => ({ operationId: null, incarnation, now: timestampOf(clock.wallMs()), notAfterMs: Infinity }),
+      clock,
+      logger: logger.child({ part: 'reclaimer' }),
+    },
+    settings.vpool.graceTimeMs,
+  );
+  stack.defer(() => reclaimer.stop());
+  const archive = new NamespaceArchive(
+    { outbox: registry.outbox, store, writer, clock, logger: logger.child({ part: 'archive' }) },
+    namespaceBucket(settings.vpool.name, registry.vpool.uuid),
+  );
+  stack.defer(() => archive.stop());
+  const capacity = new CapacityWatch(
+    { disk, clock, registry, pendingBytes: () => reclaimer.pendingBytes, probe: () => threaded.head(names.file.bucket('' as never, ''), 'probe') },
+    { path: settings.vpool.backend.path, capacityBytes: settings.vpool.capacityBytes },
+  );
+  await capacity.start();
+  stack.defer(() => capacity.stop());
+
+  const fileSystem = new ObjectRouter(
+    { core, capacity: () => capacity, unlinked: (inode) => reclaimer.unlinked(inode) },
+    {
+      volumePatterns: settings.vpool.volumePatterns,
+      allWritesStable: settings.vpool.allWritesStable,
+      fileSizeMaxBytes: BLOCKS_MAX * BLOCK_BYTES,
+    },
+  );
+  const access = new ExportRules([
+    {
+      name: settings.vpool.name,
+      rules: [
+        {
+          networks: settings.exports.clients,
+          readOnly: false,
+          squash: settings.exports.squash,
+          anonymousUid: settings.exports.anonymousUid,
+          anonymousGid: settings.exports.anonymousGid,
+        },
+      ],
+    },
+  ]);
+  const server = new RpcServer({
+    clock,
+    logger: logger.child({ part: 'rpc' }),
+    limits: { connectionBytesMax: settings.nfs.inflightBytesMaxPerConnection, connectionsMax: settings.nfs.connectionsMax },
+  });
+  stack.defer(() => server.close(500));
+  const nfs = new NfsProgram(
+    { fileSystem, access, clock, logger: logger.child({ part: 'nfsd' }), observer: dependencies.nfsObserver },
+    { ...DEFAULT_NFS_SETTINGS, exportName: settings.vpool.name },
+  );
+  const ports = await listen(
+    {
+      server,
+      nfs,
+      mount: new MountProgram({ fileSystem, access, logger: logger.child({ part: 'mount' }) }),
+      clock,
+      logger,
+      connectForeign: connectRpcbind,
+    },
+    settings.nfs,
+  );
+  stack.defer(() => ports.close());
+
+  const recovery = recoverObjects({ registry, objects, files, router: data.routerId, logger }).then(
+    () => {
+      core.settled = true;
+    },
+    (error: unknown) => logger.error({ err: error }, 'the objects of the last run could not all be looked at; each is recovered when it is used'),
+  );
+  reclaimer.start();
+  archive.start();
+  announce();
+
+  const startedAt = new Date(clock.wallMs()).toISOString();
+  const resources = stack.move();
+  let closing: Promise<void> | null = null;
+  let usage = { inodes: 0, usedBytes: 0 };
+
+  function problems(): { blocking: Problem[]; other: Problem[] } {
+    const blocking: Problem[] = [];
+    const other: Problem[] = [];
+    const registryHealth = registry.health();
+    if (registryHealth !== null) blocking.push({ code: 'registry', message: registryHealth });
+    if (files.problem !== null) blocking.push({ code: 'local-disk', message: files.problem });
+    for (const { fileid, error } of objects.problems()) {
+      const code = errorCode(error) ?? 'object';
+      const problem = { code, message: `object ${fileid}: ${error.message}` };
+      (error.name === 'StoreError' ? other : blocking).push(problem);
+      if (blocking.length + other.length > 50) break;
+    }
+    if (admission.waiting > 0)
+      blocking.push({ code: 'dirty-bound', message: `${admission.waiting} writes wait: ${files.dirtyBytes} bytes are not on the backend yet` });
+    for (const [code, problem] of [
+      ['backend', capacity.problem],
+      ['reclaim', reclaimer.problem],
+      ['archive', archive.problem],
+    ] as const) {
+      if (problem !== null) other.push({ code, message: problem.message });
+    }
+    return { blocking, other };
+  }
+
+  function announce(): void {
+    metrics.gaugeSource('vferry_dirty_bytes', 'Acknowledged bytes that are not on the backend yet.', () => files.dirtyBytes);
+    metrics.gaugeSource('vferry_ssd_cache_bytes', 'Uploaded segments kept on the local disk.', () => files.cacheBytes);
+    metrics.gaugeSource('vferry_local_free_bytes', 'Free space of the local disk.', () => files.freeBytes);
+    metrics.gaugeSource('vferry_objects_open', 'Volumes and files that are open.', () => objects.count);
+    metrics.gaugeSource('vferry_block_cache_bytes', 'Blocks in the RAM cache.', () => cache.statistics().bytes);
+    metrics.counterSource('vferry_block_cache_hits_total', 'Blocks found in the RAM cache.', () => cache.statistics().hits);
+    metrics.counterSource('vferry_block_cache_misses_total', 'Blocks not found in the RAM cache.', () => cache.statistics().misses);
+    metrics.gaugeSource('vferry_rpc_connections', 'Client connections.', () => server.usage.connections);
+    metrics.gaugeSource('vferry_rpc_inflight_bytes', 'Bytes of calls under way.', () => server.usage.inFlightBytes);
+    metrics.gaugeSource('vferry_writes_waiting', 'Writes waiting at the bound of dirty bytes.', () => admission.waiting);
+  }
+
+  return {
+    addresses: ports.addresses,
+    status() {
+      const { blocking, other } = problems();
+      usage = capacity.usage;
+      return {
+        vpool: settings.vpool.name,
+        version: VERSION,
+        routerId: data.routerId,
+        incarnation,
+        startedAt,
+        addresses: ports.addresses,
+        backend: threaded.description,
+        volumesOpen: objects.count,
+        dirtyBytes: files.dirtyBytes,
+        inodes: usage.inodes,
+        usedBytes: usage.usedBytes,
+        freeBytes: capacity.freeBytes,
+        clients: [],
+        problems: [...blocking, ...other],
+      };
+    },
+    ready() {
+      const { blocking, other } = problems();
+      return { ready: closing === null && blocking.length === 0, problems: [...blocking, ...other] };
+    },
+    close(deadlineMs: number) {
+      closing ??= (async () => {
+        const deadline = clock.monotonicMs() + deadlineMs;
+        await ports.close();
+        // Calls first: what is acknowledged from here on would not be flushed.
+        await server.close(Math.min(500, deadlineMs / 4));
+        await Promise.race([recovery, clock.sleep(100)]);
+        await objects.close(deadline - Math.min(1500, deadlineMs / 3));
+        const incarnationGone = registry.membership.leave(data.routerId, incarnation);
+        await Promise.race([incarnationGone, clock.sleep(500)]);
+        await resources.disposeAsync();
+      })();
+      return closing;
+    },
+  };
+}
+
+/** The backend of a vPool that exists must be there and be its own; that of a new one is made. */
+async function prepareBackend(settings: Settings, directory: string, vpoolUuid: string): Promise<DirectoryStoreConfig> {
+  const { backend } = settings.vpool;
+  const known = readVpoolFile(directory);
+  if (known !== null && known.uuid !== vpoolUuid) {
+    throw new ApplianceError(
+      'registry-foreign',
+      `${directory} belongs to vPool ${known.uuid}, but its registry says ${vpoolUuid}; restore the directory as a whole`,
+    );
+  }
+  if (known !== null && known.backend.path !== backend.path) {
+    throw new ApplianceError(
+      'backend-changed',
+      `vPool ${settings.vpool.name} has its objects in ${known.backend.path}, but the settings name ${backend.path}; moving a backend: copy all of it, then edit ${join(directory, 'vpool.json')}`,
+    );
+  }
+  const config: DirectoryStoreConfig = { kind: 'directory', path: backend.path, vpoolUuid, initialize: false };
+  if (known === null) {
+    await new DirectoryStore({ ...config, initialize: true }).listBuckets('', 1);
+    writeVpoolFile(directory, { version: 1, uuid: vpoolUuid, backend: { kind: 'directory', path: backend.path } });
+  }
+  return config;
+}
