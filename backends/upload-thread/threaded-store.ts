@@ -173,7 +173,8 @@ export class ThreadedStore implements ObjectStore, AsyncDisposable {
 
   #dispatch(): void {
     for (const pending of this.#fastQueue) {
-      const thread = this.#leastBusy(() => true);
+      // Behind a slow call only where there is nothing else: with more threads one is free of them, or will be soon.
+      const thread = this.#leastBusy((candidate) => candidate.slow === null || this.#threadCount === 1);
       if (thread === null) break;
       this.#fastQueue.delete(pending);
       thread.send(pending);
@@ -189,16 +190,12 @@ export class ThreadedStore implements ObjectStore, AsyncDisposable {
     }
   }
 
-  /** The thread that will probably answer first: one without a slow call, then the one with fewest calls. Null when all are full. */
+  /** The accepted thread with fewest calls; null when none has room. */
   #leastBusy(accepts: (thread: StoreThread) => boolean): StoreThread | null {
     let best: StoreThread | null = null;
-    let bestRank = Infinity;
     for (const thread of this.#threads) {
-      const rank = thread.load + (thread.slow === null ? 0 : this.#pipelineDepth);
-      if (thread.ready && thread.load < this.#pipelineDepth && rank < bestRank && accepts(thread)) {
-        best = thread;
-        bestRank = rank;
-      }
+      const room = thread.ready && thread.load < this.#pipelineDepth;
+      if (room && accepts(thread) && (best === null || thread.load < best.load)) best = thread;
     }
     return best;
   }
