@@ -193,7 +193,7 @@ async function main(args: readonly string[]): Promise<number> {
     console.error(`${(error as Error).message}\n\n${USAGE}`);
     return 2;
   }
-  const scratchRoot = process.env['VFERRY_BENCH_SCRATCH'];
+  const scratchRoot = process.env['BENCH_SCRATCH'];
   if (scratchRoot !== undefined) {
     if (options.profile === null) await compare(scratchRoot, options, args);
     else await profile(scratchRoot, options.profile, options);
@@ -202,7 +202,7 @@ async function main(args: readonly string[]): Promise<number> {
   // This outer process owns the scratch directory, so that it goes whatever becomes of the inner one.
   fs.mkdirSync(options.directory, { recursive: true });
   const scratch = fs.mkdtempSync(join(options.directory, 'run-'));
-  process.env['VFERRY_BENCH_SCRATCH'] = scratch;
+  process.env['BENCH_SCRATCH'] = scratch;
   try {
     const obstacle = namespaceObstacle();
     if (obstacle === null) return await runInside([import.meta.filename, ...args]);
@@ -212,4 +212,9 @@ async function main(args: readonly string[]): Promise<number> {
   }
 }
 
-process.exitCode = await main(process.argv.slice(2));
+try {
+  process.exitCode = await main(process.argv.slice(2));
+} catch (error) {
+  console.error(error instanceof Error ? error.message : String(error));
+  process.exitCode = 1;
+}

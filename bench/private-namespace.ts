@@ -5,7 +5,7 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 
-const INSIDE = 'VFERRY_BENCH_INSIDE';
+const INSIDE = 'BENCH_INSIDE';
 /** Ganesha resolves its own address with AI_ADDRCONFIG, which wants an address that is not a loopback one; /run is where rpcbind locks. */
 const SETUP = `ip link set lo up && ip addr add 10.99.0.1/32 dev lo && mount -t tmpfs none /run && mkdir -p /run/rpcbind && exec "$@"`;
 
