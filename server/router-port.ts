@@ -2,7 +2,6 @@
  * Port between the `vferry` command and the composition root (`router.ts`): what `serve` starts, `/status` shows and SIGTERM stops.
  */
 import type { RetryObserver, StoreObserver } from '../backends/store-observer.ts';
-import type { RetryObserver, StoreObserver } from '../backends/store-observer.ts';
 import type { Logger } from './core/logger.ts';
 import type { MetricSink } from './core/metric-sink.ts';
 import type { NfsObserver } from './nfsd/observer.ts';
@@ -68,8 +67,6 @@ export interface RouterDependencies {
   readonly logger: Logger;
   readonly metrics: MetricSink;
   readonly nfsObserver: NfsObserver;
-  /** Told about every request to the backend, and every retry. */
-  readonly storeObserver: StoreObserver & RetryObserver;
   /** For a MeteredStore below a RetryingStore, and for that. */
   readonly storeObserver: StoreObserver & RetryObserver;
   /** The router cannot go on (its incarnation is dead, its log is unusable): the process says why and stops with exit code 1. */

@@ -82,7 +82,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
     inner: new MeteredStore({ inner: threaded, observer: storeObserver, clock }),
     clock,
     random,
-    observer: storeMetrics,
+    observer: storeObserver,
   });
   const store = new LimitedStore(retrying, { concurrencyMax: 16, bytesInFlightMax: 256 * MIB, wholeGetBytes: 4 * MIB });
 
@@ -202,7 +202,9 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
     logger: logger.child({ part: 'rpc' }),
     limits: { connectionBytesMax: settings.nfs.inflightBytesMaxPerConnection, connectionsMax: settings.nfs.connectionsMax },
   });
-  stack.defer(() => server.close(500));
+  let serverClosing: Promise<void> | null = null;
+  const closeServer = (deadlineMs: number): Promise<void> => (serverClosing ??= server.close(deadlineMs));
+  stack.defer(() => closeServer(500));
   const nfs = new NfsProgram(
     { fileSystem, access, clock, logger: logger.child({ part: 'nfsd' }), observer: dependencies.nfsObserver },
     { ...DEFAULT_NFS_SETTINGS, exportName: settings.vpool.name },
@@ -214,7 +216,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       mount: new MountProgram({ fileSystem, access, logger: logger.child({ part: 'mount' }) }),
       clock,
       logger,
-      connectForeign: connectRpcbind,
+      connectForeign: async () => Promise.reject(new ApplianceError('ECONNREFUSED', 'no rpcbind')),
     },
     settings.nfs,
   );
@@ -303,7 +305,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
         const deadline = clock.monotonicMs() + deadlineMs;
         await ports.close();
         // Calls first: what is acknowledged from here on would not be flushed.
-        await server.close(Math.min(500, deadlineMs / 4));
+        await closeServer(Math.min(500, deadlineMs / 4));
         await Promise.race([recovery, clock.sleep(100)]);
         await objects.close(deadline - Math.min(1500, deadlineMs / 3));
         const incarnationGone = registry.membership.leave(data.routerId, incarnation);

@@ -87,7 +87,6 @@ class RouterLife {
       metrics: this.#metrics,
       nfsObserver: new NfsMetrics(this.#metrics),
       storeObserver: new StoreMetrics(this.#metrics),
-      storeObserver: new StoreMetrics(this.#metrics),
       fatal: (error) => this.#stopAtOnce(error),
     });
     const first = await Promise.race([starting, this.#signal.promise]);
