@@ -5,6 +5,8 @@ import { createRequire } from 'node:module';
 import { constants } from 'node:os';
 import { fileURLToPath } from 'node:url';
 
+const PARENT_CHECK_MS = 250;
+
 const main = fileURLToPath(new URL('../server/main.ts', import.meta.url));
 
 /** The running Node if it is new enough, else the one that npm installed with vferry. */
@@ -26,3 +28,13 @@ child.on('error', (error) => {
 // On a terminal the child gets Ctrl-C from both; it takes signals that come together for one.
 for (const signal of ['SIGINT', 'SIGHUP', 'SIGTERM', 'SIGUSR2']) process.on(signal, () => child.kill(signal));
 child.on('exit', (code, signal) => process.exit(code ?? 128 + (constants.signals[signal] ?? 0)));
+
+// A signal to npx goes no further than the shell that npx put between (toolchain.md 1): that dies, and a router nobody sees would live on.
+if (process.env.npm_command === 'exec') {
+  const parent = process.ppid;
+  const watch = setInterval(() => {
+    if (process.ppid === parent) return;
+    clearInterval(watch);
+    child.kill('SIGTERM');
+  }, PARENT_CHECK_MS);
+}
