@@ -36,7 +36,7 @@ export interface DirectoryStoreConfig {
   readonly vpoolUuid: string;
   /**
    * True only while the vPool is being created: the root, its directories and its marker are made at the first call. Never
-   * for a vPool that exists, or an unmounted mount point would silently be filled.
+   * for a vPool that exists, nor in a thread (which may start again at any time), or a bare mount point would silently be filled.
    */
   readonly initialize: boolean;
 }

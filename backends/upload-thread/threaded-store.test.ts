@@ -12,19 +12,26 @@ import { errorCode } from '../../server/core/errors.ts';
 import { silentLogger } from '../../server/core/logger.ts';
 import { systemClock } from '../../server/core/node-time.ts';
 import { bytes, objectStoreConformance, readAllOf, rejectsWith, withDirectory } from '../conformance.ts';
+import { initializeBackendDirectory } from '../directory/backend-marker.ts';
 import type { DirectoryStoreConfig } from '../directory/directory-store.ts';
 import { startStoreWorker } from './store-thread.ts';
 import { ThreadedStore, type ThreadedStoreSettings } from './threaded-store.ts';
 
 function config(path: string): DirectoryStoreConfig {
-  return { kind: 'directory', path, vpoolUuid: 'c'.repeat(32), initialize: true };
+  return { kind: 'directory', path, vpoolUuid: 'c'.repeat(32), initialize: false };
+}
+
+/** A new backend directory and the configuration of its store. */
+function initialized(path: string): DirectoryStoreConfig {
+  initializeBackendDirectory(config(path));
+  return config(path);
 }
 
 const components = { clock: systemClock, logger: silentLogger };
 
 objectStoreConformance('ThreadedStore over a directory', async () => {
   const path = await mkdtemp(join(tmpdir(), 'vferry-store-'));
-  const store = new ThreadedStore(components, { store: config(path) });
+  const store = new ThreadedStore(components, { store: initialized(path) });
   return {
     store,
     close: async () => {
@@ -54,7 +61,7 @@ function withStore(settings: Partial<ThreadedStoreSettings>, body: (world: World
     };
     const fifo = join(directory, 'fifo');
     execFileSync('mkfifo', [fifo]);
-    const store = new ThreadedStore({ ...components, startWorker }, { store: config(join(directory, 'backend')), ...settings });
+    const store = new ThreadedStore({ ...components, startWorker }, { store: initialized(join(directory, 'backend')), ...settings });
     try {
       await store.createBucket('bucket');
       await store.put('bucket', 'object', bytes(Buffer.from('content')));
@@ -160,6 +167,10 @@ test('a worker that cannot even start fails no call: they wait, and end by their
   await store.close();
 });
 
+test('threads never initialize a backend', () => {
+  assert.throws(() => new ThreadedStore(components, { store: { ...config('/nonexistent'), initialize: true } }), /initialized before/);
+});
+
 test('bytes of a body may change as soon as the put settled, by abort too, and results have memory of their own', () =>
   withStore({ threads: 2 }, async ({ store }) => {
     const slab = randomBytes(1 << 20);
@@ -175,7 +186,7 @@ test('bytes of a body may change as soon as the put settled, by abort too, and r
 
 test('close lets a running put finish, rejects what waits, and later calls too; no temporary file stays', () =>
   withDirectory(async (directory) => {
-    const store = new ThreadedStore(components, { store: config(directory), threads: 2 });
+    const store = new ThreadedStore(components, { store: initialized(directory), threads: 2 });
     await store.createBucket('bucket');
     const puts = Array.from({ length: 5 }, (_, index) =>
       store.put('bucket', `o${index}`, bytes(randomBytes(1 << 20))).then(
@@ -204,7 +215,7 @@ test('a thread that hangs for good is reported by close, which does not wait for
         return () => {};
       },
     };
-    const store = new ThreadedStore({ clock, logger: silentLogger }, { store: config(join(directory, 'backend')), threads: 1 });
+    const store = new ThreadedStore({ clock, logger: silentLogger }, { store: initialized(join(directory, 'backend')), threads: 1 });
     await store.createBucket('bucket');
     const hanging = rejectsWith(store.put('bucket', 'hanging', { kind: 'file', path: fifo, offsetBytes: 0, lengthBytes: 10 }), 'retry');
     const closing = store.close();

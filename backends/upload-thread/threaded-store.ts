@@ -10,6 +10,7 @@
  */
 import { Buffer } from 'node:buffer';
 
+import { assert } from '../../server/core/assert.ts';
 import type { Logger } from '../../server/core/logger.ts';
 import type { Clock } from '../../server/core/time.ts';
 import { abortedError, throwIfAborted } from '../abort.ts';
@@ -51,6 +52,8 @@ export class ThreadedStore implements ObjectStore, AsyncDisposable {
   #closed = false;
 
   constructor(components: { clock: Clock; logger: Logger; startWorker?: StartWorker }, settings: ThreadedStoreSettings) {
+    // Threads are started at any time, also while the backend is not mounted: they must never take a bare mount point for a new backend.
+    assert(!settings.store.initialize, 'the backend is initialized before its threads start');
     const { description, putIsAtomic } = describeHostedStore(settings.store);
     this.description = description;
     this.putIsAtomic = putIsAtomic;
