@@ -46,3 +46,11 @@ export interface InodeChanges {
   readonly atime: Timestamp | null;
   readonly mtime: Timestamp | null;
 }
+
+/**
+ * Write verifier that an inline file shows, and keeps when it becomes an object of class file: the first 8 bytes of its uuid. Inline files are
+ * durable before every answer, so it changes with the first recovery of the object that may have lost something, not before.
+ */
+export function inlineVerifier(inode: Inode): Uint8Array {
+  return Buffer.from((inode.uuid ?? '').slice(0, 16).padEnd(16, '0'), 'hex');
+}

@@ -1,4 +1,5 @@
 /** READ, WRITE, COMMIT: inline files in their registry record, everything else through its open object. */
+import { inlineVerifier } from '../../registry/inode.ts';
 import type { Inode } from '../../registry/inode.ts';
 import { failPoint } from '../core/fail-points.ts';
 import { isPending } from '../core/maybe-promise.ts';
@@ -9,9 +10,6 @@ import { mayDoIo, Permission, preAttributesOf } from './inode-attributes.ts';
 import type { ServedObject } from './open-objects.ts';
 import type { Found, RouterCore } from './router-core.ts';
 import { NO_WCC } from './router-core.ts';
-
-/** Inline files are durable before the answer, always: nothing of them can be lost, so their verifier never changes. */
-const INLINE_VERIFIER: Buffer = Buffer.from('vferry\0\x01', 'latin1');
 
 type ReadResult = AttributedResult<{ bytesRead: number; eof: boolean; attributes: Attributes | null }>;
 type WriteResult = WccResult<{ countBytes: number; committed: Stability; verifier: Uint8Array }>;
@@ -126,7 +124,7 @@ export class DataCalls {
       if (!mayDoIo(found.inode, caller, Permission.WRITE)) return { status: Status.ACCES, wcc: this.#core.unchanged(found) };
       if (offsetBytes + countBytes > this.#settings.fileSizeMaxBytes) return { status: Status.FBIG, wcc: this.#core.unchanged(found) };
       if (countBytes === 0) {
-        return { status: Status.OK, wcc: this.#core.unchanged(found), countBytes, committed: How.FILE_SYNC, verifier: INLINE_VERIFIER };
+        return { status: Status.OK, wcc: this.#core.unchanged(found), countBytes, committed: How.FILE_SYNC, verifier: inlineVerifier(found.inode) };
       }
       const written = await this.#writeInline(caller, found, offsetBytes, countBytes, chunks);
       if (written !== null) return written;
@@ -155,7 +153,7 @@ export class DataCalls {
           wcc: this.#core.wcc(outcome.before, outcome.after),
           countBytes,
           committed: How.FILE_SYNC,
-          verifier: INLINE_VERIFIER,
+          verifier: inlineVerifier(found.inode),
         };
       case 'too-large':
         return this.#flip(outcome.inode);
@@ -200,7 +198,7 @@ export class DataCalls {
     if (typeof found === 'number') return { status: found, wcc: NO_WCC };
     if (found.inode.type !== 'file') return { status: Status.INVAL, wcc: this.#core.unchanged(found) };
     if (found.served !== null) return this.#commitServed(caller, found.served);
-    return { status: Status.OK, wcc: this.#core.unchanged(found), verifier: INLINE_VERIFIER };
+    return { status: Status.OK, wcc: this.#core.unchanged(found), verifier: inlineVerifier(found.inode) };
   }
 }
 

@@ -70,7 +70,7 @@ export function grantedAccess(inode: Inode, caller: Caller, mask: number): numbe
     if (write && execute) granted |= Access.DELETE;
   } else if (execute) granted |= Access.EXECUTE;
   // DELETE of a file is a right on its directory: a hint, granted to who may do everything (RFC 1813 §3.3.4).
-  if (caller.uid === 0) granted |= Access.DELETE | Access.EXECUTE | (inode.type === 'directory' ? Access.LOOKUP : 0);
+  if (caller.uid === 0) granted = mask & (Access.READ | Access.LOOKUP | Access.MODIFY | Access.EXTEND | Access.DELETE | Access.EXECUTE);
   return granted & mask;
 }
 
