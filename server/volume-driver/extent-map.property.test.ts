@@ -31,7 +31,7 @@ const count = fc.oneof({ weight: 4, arbitrary: fc.integer({ min: 1, max: 40 }) }
 type Step =
   | { kind: 'set' | 'unmap' | 'read' | 'set-many'; block: number; count: number }
   | { kind: 'truncate'; block: number }
-  | { kind: 'begin' | 'encode' | 'commit' | 'abandon' | 'turn' | 'new-segment' | 'reopen' | 'free-rows' };
+  | { kind: 'checkpoint' | 'begin' | 'encode' | 'commit' | 'abandon' | 'turn' | 'new-segment' | 'reopen' | 'free-rows' };
 
 const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 12, arbitrary: fc.record({ kind: fc.constant('set' as const), block, count }) },
@@ -39,7 +39,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 4, arbitrary: fc.record({ kind: fc.constant('unmap' as const), block, count }) },
   { weight: 3, arbitrary: fc.record({ kind: fc.constant('read' as const), block, count }) },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('truncate' as const), block }) },
-  ...(['begin', 'encode', 'commit', 'turn', 'new-segment', 'free-rows'] as const).map((kind) => ({
+  ...(['checkpoint', 'begin', 'encode', 'commit', 'turn', 'new-segment', 'free-rows'] as const).map((kind) => ({
     weight: 3,
     arbitrary: fc.record({ kind: fc.constant(kind) }),
   })),
@@ -89,6 +89,9 @@ class World {
       case 'truncate':
         await this.map.truncate(each.block);
         for (const at of this.model.keys()) if (at >= each.block) this.model.delete(at);
+        return;
+      case 'checkpoint':
+        for (const kind of ['begin', 'encode', 'commit'] as const) await this.run({ kind });
         return;
       case 'begin':
         if (this.frozen !== null) return;

@@ -124,9 +124,11 @@ test('read says false for a page that left, and readLoading brings it back', asy
 test('pins beyond the pool wait their turn, and everybody gets one', async () => {
   const { map, row, pool } = await world();
   const order: number[] = [];
+  let unitsMin = pool.framesMax;
   const writers = Array.from({ length: 64 }, async (_, index) => {
     const block = index * 3 * 1024 + 1000;
     await map.pin(block, 48);
+    unitsMin = Math.min(unitsMin, pool.stats.unitsFree);
     await nextTurn();
     map.set(block, 48, row, 0, new Uint32Array(48).fill(9), 0);
     map.unpin(block, 48);
@@ -134,6 +136,7 @@ test('pins beyond the pool wait their turn, and everybody gets one', async () =>
   });
   await Promise.all(writers);
   assert.equal(order.length, 64);
+  assert.equal(unitsMin, 0);
   assert.equal(pool.stats.unitsFree, 16);
   assert.equal(map.mappedBlocks, 64 * 48);
   assert.deepEqual(await map.verify(), []);
@@ -202,6 +205,7 @@ test('after a commit clean pages are evicted without spilling and come back from
   await storeCheckpoint(map.beginCheckpoint(), table, store, 1);
   assert.equal(map.dirtyPages, 0);
   assert.equal(pool.stats.spilledPages, 0);
+  assert.equal(pool.stats.framesDirty, 0);
   assert.deepEqual(await contentOf(map), content);
   assert.ok(store.reads > 150);
   assert.equal(pool.stats.spilledPages, 0);
@@ -246,4 +250,120 @@ test('checkpoint objects that are mostly superseded are rewritten and lose their
   assert.ok(totalBytes <= 2 * pages * (FRAME_BYTES + 64) + (16 << 20) + 2 * pages * FRAME_BYTES, `${totalBytes} bytes of checkpoints`);
   assert.ok(rows.filter((each) => table.live(each) === 0).length >= 8);
   assert.deepEqual(await map.verify(), []);
+});
+
+test('a page that is being read from the spill file while a commit frees its slot comes from the object', async () => {
+  const { map, put, table, store, row } = await world({ dirtyShareMax: 0 });
+  for (let page = 0; page < 40; page += 1) await put(page * 1024, 2);
+  const content = await contentOf(map);
+  const frozen = map.beginCheckpoint();
+  const bytes = await collect(frozen.encode(describeCheckpoint(1)));
+  const own = table.add({ kind: 'checkpoint', bucket: '', objectUuid: '', term: TERM, number: 1, sizeBytes: bytes.byteLength });
+  store.objects.set(table.objectName(own), bytes);
+  const pages = [0, 1, 2, 3].filter((page) => !map.read(page * 1024, 1, new Uint32Array(1), new Uint32Array(1), new Uint32Array(1)));
+  assert.ok(pages.length > 0);
+  const loading = pages.map((page) => map.load(page * 1024, 1));
+  frozen.commit(own);
+  // Takes the slots over at once: every page that gets dirty is spilled.
+  for (let page = 100; page < 160; page += 1) {
+    assert.equal(map.pin(page * 1024, 9), undefined);
+    map.set(page * 1024, 9, row, 0, new Uint32Array(9).fill(7), 0);
+    map.unpin(page * 1024, 9);
+  }
+  await Promise.all(loading);
+  await map.truncate(100 * 1024);
+  assert.deepEqual(await contentOf(map), content);
+  assert.deepEqual(await map.verify(), []);
+});
+
+test('a page that is clean when a checkpoint begins is in it as it was, changed or not', async () => {
+  const { map, put, table, store, pool } = await world();
+  await put(0, 5);
+  await storeCheckpoint(map.beginCheckpoint(), table, store, 1);
+  await put(9 * 1024, 1);
+  const before = await contentOf(map);
+  const frozen = map.beginCheckpoint();
+  await put(3, 40);
+  const row = await storeCheckpoint(frozen, table, store, 2);
+  const opened = await openCheckpoint({ reader: store.readerOf(table.objectName(row)), pool, rowIds: countingRowIds(), sourceOf: store.sourceOf });
+  assert.deepEqual(await contentOf(opened.map), before);
+  opened.map.close();
+});
+
+test('a row that is free when a checkpoint begins is not in it, though another takes its place', async () => {
+  const { map, put, table, store, pool } = await world();
+  await put(0, 5);
+  const unused = table.add(segment(2));
+  table.free(unused);
+  const frozen = map.beginCheckpoint();
+  table.add(segment(3));
+  const row = await storeCheckpoint(frozen, table, store, 1);
+  const opened = await openCheckpoint({ reader: store.readerOf(table.objectName(row)), pool, rowIds: countingRowIds(), sourceOf: store.sourceOf });
+  assert.deepEqual(
+    [...opened.table.rows()].map((each) => opened.table.number(each)),
+    [1, 1],
+  );
+  opened.map.close();
+});
+
+test('copies for a running checkpoint are bounded: beyond an eighth of the pool frozen pages go by way of the spill file', async () => {
+  const { map, put, table, store, pool } = await world({ bytesMax: 64 * FRAME_BYTES, dirtyShareMax: 1 });
+  for (let page = 0; page < 50; page += 1) await put(page * 1024, 1);
+  const before = await contentOf(map);
+  const frozen = map.beginCheckpoint();
+  for (let page = 0; page < 50; page += 1) await put(page * 1024 + 7, 1);
+  assert.equal(frozen.copies, 8);
+  assert.equal(pool.stats.spilledPages, 42);
+  const row = await storeCheckpoint(frozen, table, store, 1);
+  assert.equal(pool.stats.spilledPages, 0);
+  const opened = await openCheckpoint({ reader: store.readerOf(table.objectName(row)), pool, rowIds: countingRowIds(), sourceOf: store.sourceOf });
+  assert.deepEqual(await contentOf(opened.map), before);
+  opened.map.close();
+});
+
+test('pages that are made and emptied again and again leave no memory behind', async () => {
+  const { map, put, drop } = await world();
+  const before = map.directory.memoryBytes;
+  for (let count = 0; count < 20_000; count += 1) {
+    const block = (count % 7) * 1024;
+    await put(block, 1);
+    await drop(block, 1);
+  }
+  assert.equal(map.dirtyPages, 0);
+  assert.equal(map.directory.memoryBytes, before);
+});
+
+test('a spill file at its bound makes pin fail as retryable, and a checkpoint makes room', async () => {
+  const { map, put, table, store } = await world({ spillBytesMax: 4 * FRAME_BYTES });
+  let page = 0;
+  await assert.rejects(
+    async () => {
+      for (; page < 100; page += 1) await put(page * 1024, 1);
+    },
+    { code: 'spill-full', retryable: true },
+  );
+  assert.ok(page >= 20);
+  await storeCheckpoint(map.beginCheckpoint(), table, store, 1);
+  for (let more = page; more < page + 12; more += 1) await put(more * 1024, 1);
+  assert.equal(map.mappedBlocks, page + 12);
+  assert.deepEqual(await map.verify(), []);
+});
+
+test('a page whose image cannot be read fails its readers, holds nothing back, and is read once it can be', async () => {
+  const { map, put, table, store, pool } = await world();
+  for (let page = 0; page < 40; page += 1) await put(page * 1024, 1);
+  const row = await storeCheckpoint(map.beginCheckpoint(), table, store, 1);
+  const bytes = store.objects.get(table.objectName(row));
+  assert.ok(bytes !== undefined);
+  bytes[200] = bytes[200]! ^ 1;
+  await assert.rejects(
+    map.load(0, 40 * 1024).catch(() => map.load(0, 16 * 1024)),
+    { code: 'checkpoint-corrupt' },
+  );
+  assert.equal(pool.stats.unitsFree, 16);
+  await map.load(39 * 1024, 1);
+  await assert.rejects(map.truncate(0), { code: 'checkpoint-corrupt' });
+  bytes[200] = bytes[200]! ^ 1;
+  await map.truncate(0);
+  assert.equal(map.mappedBlocks, 0);
 });

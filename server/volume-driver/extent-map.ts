@@ -67,7 +67,7 @@ export class ExtentMap {
 
   /** Pages in the directory, and its bytes; for metrics. */
   get directory(): { readonly pages: number; readonly memoryBytes: number } {
-    return { pages: this.#pages.dir.count, memoryBytes: this.#pages.dir.memoryBytes };
+    return { pages: this.#pages.dir.count, memoryBytes: this.#pages.memoryBytes };
   }
 
   /** True between `beginCheckpoint` and its `commit` or `abandon`. */

@@ -61,6 +61,11 @@ export class PageResidence implements FrameOwner {
     return this.#dirtyCount;
   }
 
+  /** Bytes of the directory and of the list of dirty pages. */
+  get memoryBytes(): number {
+    return this.dir.memoryBytes + this.#dirtyList.byteLength;
+  }
+
   frameEvicted(slot: number): void {
     this.dir.frame[slot] = -1;
   }
