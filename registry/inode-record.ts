@@ -16,6 +16,8 @@ export const FILEID_MIN = 64;
 /** Generations are random numbers below 2^48. */
 export const INODE_GENERATION_MAX = 2 ** 48 - 1;
 export const NAME_BYTES_MAX = 255;
+/** What a directory says of its size. */
+export const DIRECTORY_BYTES = 4_096;
 export const SYMLINK_BYTES_MAX = 4096;
 export const EXCLUSIVE_VERIFIER_BYTES = 8;
 /** No record holds more inline bytes than this, whatever the vPool's limit is: bounds every stored record. */

@@ -187,7 +187,7 @@ export interface Namespace {
   ): Promise<void>;
 
   usage(): MaybePromise<PoolUsage>;
-  /** Unlinked inodes with class file or volume, fileid > `after`: their data waits for deletion. `sinceMs` = wall clock of the unlink. */
+  /** Unlinked inodes with class file or volume, fileid > `after`: their data waits for deletion. `sinceMs` = wall clock of the unlink (its `now`). */
   tombstones(after: FileId, limit: number): Promise<{ inode: Inode; sinceMs: number }[]>;
   /** Forgets a tombstone whose data is gone, and its owner record. Idempotent. */
   dropTombstone(mutation: Mutation, fileid: FileId): Promise<void>;

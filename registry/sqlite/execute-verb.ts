@@ -41,7 +41,7 @@ export function executeVerb(environment: VerbEnvironment, request: VerbRequest, 
       },
     );
   }
-  const step: Step = { records, mutation, generation, inlineBytesMax: environment.inlineBytesMax, nowMs: wholeMs };
+  const step: Step = { records, mutation, generation, inlineBytesMax: environment.inlineBytesMax };
   const outcome = encodeOutcome(verb, mutatingVerb(step, request));
   records.writeOutbox(generation, mutation.operationId, verb);
   if (mutation.operationId !== null) operations.remember(mutation.operationId, verb, wholeMs, outcome, records.counters);

@@ -1,7 +1,7 @@
 /** Verbs that make and remove names: create, link, remove. One transaction each; semantics in ports.ts. */
 import { assert } from '../../server/core/assert.ts';
 import type { FileId } from '../../server/core/ids.ts';
-import { inlineUsedBytes, type InodeRecord } from '../inode-record.ts';
+import { DIRECTORY_BYTES, inlineUsedBytes, type InodeRecord } from '../inode-record.ts';
 import type { Inode } from '../inode.ts';
 import type { CreateOutcome, LinkOutcome, NewInode, RemoveOutcome } from '../ports.ts';
 import { corrupt } from '../record-check.ts';
@@ -10,7 +10,6 @@ import type { DrawnInode, SharedAttributes } from './worker-protocol.ts';
 
 /** Names of one file; PATHCONF says so too. */
 export const LINK_MAX = 32_000;
-const DIRECTORY_BYTES = 4096;
 
 export function createFile(step: Step, directory: FileId, name: Uint8Array, file: NewInode, drawn: DrawnInode): CreateOutcome {
   assert(file.class !== 'none', 'a file has a class');

@@ -5,7 +5,9 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite';
 
 import { allRows, firstRow, prepareArrays } from './inode-rows.ts';
-import type { Counters } from './records.ts';
+import { OPERATION_COLUMNS, operationOutcomeFromRow } from './outbox-rows.ts';
+import { rowChecksum } from './row-checksum.ts';
+import type { Counters } from './schema.ts';
 
 export interface OperationSettings {
   readonly keptMs: number;
@@ -30,9 +32,9 @@ export class OperationMemory {
 
   constructor(db: DatabaseSync, settings: OperationSettings) {
     this.#settings = settings;
-    this.#select = prepareArrays(db, 'SELECT ordinal, outcome FROM operation WHERE id = ? AND verb = ?');
+    this.#select = prepareArrays(db, `SELECT ordinal, ${OPERATION_COLUMNS}, crc FROM operation WHERE id = ? AND verb = ?`);
     this.#touch = db.prepare('UPDATE operation SET at_ms = ? WHERE ordinal = ?');
-    this.#insert = db.prepare('INSERT INTO operation (id, verb, client, at_ms, outcome) VALUES (?, ?, ?, ?, ?)');
+    this.#insert = db.prepare(`INSERT INTO operation (at_ms, ${OPERATION_COLUMNS}, crc) VALUES (?, ?, ?, ?, ?, ?)`);
     this.#oldestKept = prepareArrays(db, 'SELECT ordinal FROM operation WHERE client = ? ORDER BY ordinal DESC LIMIT 1 OFFSET ?');
     this.#prunable = prepareArrays(db, 'SELECT ordinal, at_ms FROM operation WHERE client = ? AND ordinal < ? ORDER BY ordinal LIMIT 1024');
     this.#delete = db.prepare('DELETE FROM operation WHERE ordinal = ?');
@@ -43,13 +45,15 @@ export class OperationMemory {
   recall(id: string, verb: string, nowMs: number): string | null {
     const row = firstRow(this.#select, id, verb);
     if (row === undefined) return null;
+    const outcome = operationOutcomeFromRow(row, 1);
     this.#touch.run(nowMs, Number(row[0]));
-    return String(row[1]);
+    return outcome;
   }
 
   remember(id: string, verb: string, nowMs: number, outcome: string, counters: Counters): void {
     const client = clientOf(id);
-    this.#insert.run(id, verb, client, nowMs, outcome);
+    const values = [id, verb, client, outcome];
+    this.#insert.run(nowMs, ...values, rowChecksum(values, 0, values.length));
     counters.operations += 1;
     const count = (this.#sincePruned.get(client) ?? 0) + 1;
     if (count < PRUNE_EVERY) {

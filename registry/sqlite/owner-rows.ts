@@ -5,10 +5,12 @@ import { type OwnerEntry, protectionFromJson, rootFromJson, routerFromJson, stat
 import type { RouterRecord } from '../ports.ts';
 import { corrupt, HEX_16, HEX_32, integerOf, jsonOf, patternOf } from '../record-check.ts';
 import { fileidOf } from './inode-rows.ts';
+import { checkRow } from './row-checksum.ts';
 
+const OWNER_COLUMN_COUNT = 13;
 export const OWNER_COLUMNS = 'fileid, uuid, router, incarnation, generation, counter, nonce, counter_max, state, moving, root, protection, verifier';
 
-/** An owner record from the columns OWNER_COLUMNS. @throws ApplianceError `registry-corrupt`. */
+/** An owner record from the columns OWNER_COLUMNS and crc. @throws ApplianceError `registry-corrupt`. */
 export function ownerFromRow(row: readonly unknown[]): OwnerEntry {
   const fileid = fileidOf(row[0], 'table owner');
   const where = `table owner ${fileid}`;
@@ -17,7 +19,7 @@ export function ownerFromRow(row: readonly unknown[]): OwnerEntry {
     return corrupt(where, `verifier is not ${OBJECT_VERIFIER_BYTES} bytes`);
   }
   const counter = integerOf(row[5], 0, Number.MAX_SAFE_INTEGER, where, 'counter');
-  return {
+  const entry = {
     owner: {
       fileid,
       uuid: patternOf(row[1], HEX_32, where, 'uuid') as ObjectUuid,
@@ -36,6 +38,8 @@ export function ownerFromRow(row: readonly unknown[]): OwnerEntry {
     },
     counterMax: integerOf(row[7], counter, Number.MAX_SAFE_INTEGER, where, 'counter_max'),
   };
+  checkRow(row, 0, OWNER_COLUMN_COUNT, where);
+  return entry;
 }
 
 /** Values in the order of OWNER_COLUMNS. */
@@ -58,11 +62,13 @@ export function ownerValues(entry: OwnerEntry): (number | string | Uint8Array)[]
   ];
 }
 
+const ROUTER_COLUMN_COUNT = 6;
 export const ROUTER_COLUMNS = 'id, incarnation, addresses, version, lease_counter, dead';
 
-/** A router record from the columns ROUTER_COLUMNS. @throws ApplianceError `registry-corrupt`. */
+/** A router record from the columns ROUTER_COLUMNS and crc. @throws ApplianceError `registry-corrupt`. */
 export function routerFromRow(row: readonly unknown[]): RouterRecord {
   const where = `table router ${String(row[0])}`;
+  checkRow(row, 0, ROUTER_COLUMN_COUNT, where);
   return routerFromJson(
     {
       id: row[0],

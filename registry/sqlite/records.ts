@@ -8,33 +8,22 @@ import { AssertionError } from '../../server/core/assert.ts';
 import { ApplianceError } from '../../server/core/errors.ts';
 import type { FileId, Incarnation, RouterId } from '../../server/core/ids.ts';
 import { type AfterImage, encodeAfterImage, type NamedRecord } from '../after-image.ts';
-import { INODE_COLUMNS, inodeFromValues, type InodeRecord, valuesFromInode } from '../inode-record.ts';
+import { inodeFromValues, type InodeRecord, valuesFromInode } from '../inode-record.ts';
 import type { Inode } from '../inode.ts';
 import type { OwnerEntry } from '../owner-record.ts';
 import type { RouterRecord } from '../ports.ts';
-import { corrupt, integerOf } from '../record-check.ts';
-import { cookieOf, fileidOf, firstRow, inodeColumns, inodeRecordFromRow, prepareArrays } from './inode-rows.ts';
+import { ENTRY_COLUMNS, entryFromRow, firstRow, INODE_ROW_COLUMNS, inodeColumns, inodeRecordFromRow, prepareArrays } from './inode-rows.ts';
+import { OUTBOX_COLUMNS } from './outbox-rows.ts';
 import { OWNER_COLUMNS, ownerFromRow, ownerValues, ROUTER_COLUMNS, routerFromRow, routerValues } from './owner-rows.ts';
-
-/** The counters of table meta while a transaction runs. */
-export interface Counters {
-  /** Last change sequence given out. */
-  sequence: number;
-  /** Outbox entries up to this sequence were released. */
-  released: number;
-  nextFileid: number;
-  inodes: number;
-  usedBytes: number;
-  /** Rows of table operation. */
-  operations: number;
-}
+import { rowChecksum } from './row-checksum.ts';
+import { type Counters, META_COLUMNS, metaFromRow, SELECT_META } from './schema.ts';
 
 /** Dead incarnations remembered per router; a router that restarts more often forgets the oldest, which cannot have a process any more. */
 const DEAD_INCARNATIONS_MAX = 1_024;
 
 export class Records {
-  readonly #loadCounters: StatementSync;
-  readonly #saveCounters: StatementSync;
+  readonly #loadMeta: StatementSync;
+  readonly #saveMeta: StatementSync;
   readonly #selectInode: StatementSync;
   readonly #insertInode: StatementSync;
   readonly #updateInode: StatementSync;
@@ -56,33 +45,32 @@ export class Records {
   readonly #pruneDead: StatementSync;
 
   counters: Counters = { sequence: 0, released: 0, nextFileid: 0, inodes: 0, usedBytes: 0, operations: 0 };
+  #identity: (string | number)[] = [];
   #saved = '';
   readonly #inodes = new Map<FileId, InodeRecord | null>();
   readonly #entries: (NamedRecord | { readonly directory: FileId; readonly name: Uint8Array; readonly fileid: null })[] = [];
   readonly #owners = new Map<FileId, OwnerEntry | null>();
 
   constructor(db: DatabaseSync) {
-    this.#loadCounters = prepareArrays(db, 'SELECT sequence, released, next_fileid, inodes, used_bytes, operations FROM meta WHERE one = 1');
-    this.#saveCounters = db.prepare(
-      'UPDATE meta SET sequence = ?, released = ?, next_fileid = ?, inodes = ?, used_bytes = ?, operations = ? WHERE one = 1',
-    );
-    const columns = [...INODE_COLUMNS, 'next_cookie', 'unlinked_ms'];
+    this.#loadMeta = prepareArrays(db, SELECT_META);
+    this.#saveMeta = db.prepare(`UPDATE meta SET ${[...META_COLUMNS, 'crc'].map((column) => `${column} = ?`).join(', ')}`);
+    const columns = [...INODE_ROW_COLUMNS, 'crc'];
     this.#selectInode = prepareArrays(db, `SELECT ${inodeColumns('i')} FROM inode AS i WHERE i.fileid = ?`);
     this.#insertInode = db.prepare(`INSERT INTO inode (${columns.join(', ')}) VALUES (${columns.map(() => '?').join(', ')})`);
     this.#updateInode = db.prepare(`UPDATE inode SET ${columns.map((column, at) => `${column} = ?${at + 1}`).join(', ')} WHERE fileid = ?1`);
     this.#deleteInode = db.prepare('DELETE FROM inode WHERE fileid = ?');
-    this.#selectEntry = prepareArrays(db, 'SELECT cookie, fileid FROM entry WHERE directory = ? AND name = ?');
-    this.#insertEntry = db.prepare('INSERT INTO entry (directory, name, cookie, fileid) VALUES (?, ?, ?, ?)');
+    this.#selectEntry = prepareArrays(db, `SELECT ${ENTRY_COLUMNS}, crc FROM entry WHERE directory = ? AND name = ?`);
+    this.#insertEntry = db.prepare(`INSERT INTO entry (${ENTRY_COLUMNS}, crc) VALUES (?, ?, ?, ?, ?)`);
     this.#deleteEntry = db.prepare('DELETE FROM entry WHERE directory = ? AND name = ?');
     this.#anyEntry = prepareArrays(db, 'SELECT 1 FROM entry WHERE directory = ? LIMIT 1');
-    this.#selectOwner = prepareArrays(db, `SELECT ${OWNER_COLUMNS} FROM owner WHERE fileid = ?`);
-    this.#putOwner = db.prepare(`INSERT OR REPLACE INTO owner (${OWNER_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`);
+    this.#selectOwner = prepareArrays(db, `SELECT ${OWNER_COLUMNS}, crc FROM owner WHERE fileid = ?`);
+    this.#putOwner = db.prepare(`INSERT OR REPLACE INTO owner (${OWNER_COLUMNS}, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`);
     this.#deleteOwner = db.prepare('DELETE FROM owner WHERE fileid = ?');
-    this.#insertOutbox = db.prepare('INSERT INTO outbox (sequence, generation, operation_id, verb, after_image) VALUES (?, ?, ?, ?, ?)');
+    this.#insertOutbox = db.prepare(`INSERT INTO outbox (${OUTBOX_COLUMNS}, crc) VALUES (?, ?, ?, ?, ?, ?)`);
     this.#deleteOutbox = db.prepare('DELETE FROM outbox WHERE sequence <= ?');
-    this.#selectRouter = prepareArrays(db, `SELECT ${ROUTER_COLUMNS} FROM router WHERE id = ?`);
+    this.#selectRouter = prepareArrays(db, `SELECT ${ROUTER_COLUMNS}, crc FROM router WHERE id = ?`);
     this.#selectIncarnation = prepareArrays(db, 'SELECT id FROM router WHERE incarnation = ? AND dead = 0');
-    this.#putRouter = db.prepare(`INSERT OR REPLACE INTO router (${ROUTER_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)`);
+    this.#putRouter = db.prepare(`INSERT OR REPLACE INTO router (${ROUTER_COLUMNS}, crc) VALUES (?, ?, ?, ?, ?, ?, ?)`);
     this.#selectDead = prepareArrays(db, 'SELECT 1 FROM dead_incarnation WHERE incarnation = ?');
     this.#insertDead = db.prepare('INSERT OR IGNORE INTO dead_incarnation (incarnation, router) VALUES (?, ?)');
     this.#pruneDead = db.prepare(
@@ -93,26 +81,17 @@ export class Records {
 
   /** Reads the counters: at the start of a transaction. */
   loadCounters(): void {
-    const where = 'table meta';
-    const row = firstRow(this.#loadCounters);
-    if (row === undefined) return corrupt(where, 'there is no row');
-    const count = (at: number, field: string): number => integerOf(row[at], 0, Number.MAX_SAFE_INTEGER, where, field);
-    this.counters = {
-      sequence: count(0, 'sequence'),
-      released: count(1, 'released'),
-      nextFileid: count(2, 'next_fileid'),
-      inodes: count(3, 'inodes'),
-      usedBytes: count(4, 'used_bytes'),
-      operations: count(5, 'operations'),
-    };
-    this.#saved = JSON.stringify(this.counters);
+    const { vpoolName, vpoolUuid, generation, ...counters } = metaFromRow(firstRow(this.#loadMeta));
+    this.#identity = [vpoolName, vpoolUuid, generation];
+    this.counters = counters;
+    this.#saved = JSON.stringify(counters);
   }
 
   /** Writes the counters if they changed: before the commit. */
   saveCounters(): void {
     if (JSON.stringify(this.counters) === this.#saved) return;
     const { sequence, released, nextFileid, inodes, usedBytes, operations } = this.counters;
-    this.#saveCounters.run(sequence, released, nextFileid, inodes, usedBytes, operations);
+    runWithChecksum(this.#saveMeta, [...this.#identity, sequence, released, nextFileid, inodes, usedBytes, operations]);
   }
 
   /** Forgets what was noted for the after-image: at the start of a verb. */
@@ -126,7 +105,7 @@ export class Records {
   writeOutbox(generation: number, operationId: string | null, verb: string): void {
     if (this.#inodes.size === 0 && this.#entries.length === 0 && this.#owners.size === 0) return;
     this.counters.sequence += 1;
-    this.#insertOutbox.run(this.counters.sequence, generation, operationId, verb, encodeAfterImage(this.#image()));
+    runWithChecksum(this.#insertOutbox, [this.counters.sequence, generation, operationId, verb, encodeAfterImage(this.#image())]);
   }
 
   #image(): AfterImage {
@@ -175,14 +154,14 @@ export class Records {
   }
 
   insertInode(record: InodeRecord): void {
-    this.#insertInode.run(...writableValues(record.inode), record.nextCookie, record.unlinkedMs);
+    runWithChecksum(this.#insertInode, [...writableValues(record.inode), record.nextCookie, record.unlinkedMs]);
     this.#count(record.inode, 1);
     this.#inodes.set(record.inode.fileid, record);
   }
 
   /** `before`: the record as it was read in this verb. `noted` false leaves it out of the after-image (lazy copies of owned attributes). */
   updateInode(before: InodeRecord, record: InodeRecord, noted = true): void {
-    this.#updateInode.run(...writableValues(record.inode), record.nextCookie, record.unlinkedMs);
+    runWithChecksum(this.#updateInode, [...writableValues(record.inode), record.nextCookie, record.unlinkedMs]);
     this.#count(before.inode, -1);
     this.#count(record.inode, 1);
     if (noted) this.#inodes.set(record.inode.fileid, record);
@@ -201,15 +180,13 @@ export class Records {
     this.counters.usedBytes += sign * inode.usedBytes;
   }
 
-  entry(directory: FileId, name: Uint8Array): { cookie: number; fileid: FileId } | null {
+  entry(directory: FileId, name: Uint8Array): NamedRecord | null {
     const row = firstRow(this.#selectEntry, directory, name);
-    if (row === undefined) return null;
-    const where = `table entry ${directory}`;
-    return { cookie: cookieOf(row[0], where), fileid: fileidOf(row[1], where) };
+    return row === undefined ? null : entryFromRow(row, 0);
   }
 
   putEntry(entry: NamedRecord): void {
-    this.#insertEntry.run(entry.directory, entry.name, entry.cookie, entry.fileid);
+    runWithChecksum(this.#insertEntry, [entry.directory, entry.name, entry.cookie, entry.fileid]);
     this.#entries.push(entry);
   }
 
@@ -228,7 +205,7 @@ export class Records {
   }
 
   putOwner(entry: OwnerEntry): void {
-    this.#putOwner.run(...ownerValues(entry));
+    runWithChecksum(this.#putOwner, ownerValues(entry));
     this.#owners.set(entry.owner.fileid, entry);
   }
 
@@ -243,7 +220,7 @@ export class Records {
   }
 
   putRouter(router: RouterRecord): void {
-    this.#putRouter.run(...routerValues(router));
+    runWithChecksum(this.#putRouter, routerValues(router));
   }
 
   /** The router whose live incarnation this is; null when it is dead, replaced or unknown. */
@@ -261,6 +238,11 @@ export class Records {
     this.#insertDead.run(incarnation, router);
     this.#pruneDead.run(router);
   }
+}
+
+/** Runs a statement whose last parameter is the checksum of the others. */
+function runWithChecksum(statement: StatementSync, values: (number | string | Uint8Array | null)[]): void {
+  statement.run(...values, rowChecksum(values, 0, values.length));
 }
 
 /** Values of an inode that a reader will accept. @throws AssertionError when a verb or its caller made an impossible inode. */

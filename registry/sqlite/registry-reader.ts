@@ -8,10 +8,22 @@ import { ApplianceError } from '../../server/core/errors.ts';
 import type { FileId, RouterId } from '../../server/core/ids.ts';
 import type { Inode } from '../inode.ts';
 import type { EntriesOutcome, LookupOutcome, NamedEntry, OutboxEntry, OwnerRecord, PoolUsage, RouterRecord } from '../ports.ts';
-import { corrupt, integerOf, textOf } from '../record-check.ts';
-import { allRows, cookieOf, firstRow, INODE_COLUMN_COUNT, inodeColumns, inodeRecordFromRow, prepareArrays } from './inode-rows.ts';
+import { corrupt } from '../record-check.ts';
+import {
+  allRows,
+  ENTRY_COLUMN_COUNT,
+  entryColumns,
+  entryFromRow,
+  firstRow,
+  INODE_COLUMN_COUNT,
+  inodeColumns,
+  inodeRecordFromRow,
+  prefixed,
+  prepareArrays,
+} from './inode-rows.ts';
+import { OPERATION_COLUMNS, operationOutcomeFromRow, OUTBOX_COLUMNS, outboxEntryFromRow } from './outbox-rows.ts';
 import { OWNER_COLUMNS, ownerFromRow, ROUTER_COLUMNS, routerFromRow } from './owner-rows.ts';
-import { openReader } from './schema.ts';
+import { type Meta, metaFromRow, openReader, SELECT_META } from './schema.ts';
 import { registryError } from './sqlite-errors.ts';
 
 interface Statements {
@@ -28,9 +40,6 @@ interface Statements {
   readonly routers: StatementSync;
   readonly pending: StatementSync;
 }
-
-/** An outbox entry's after-image and what else is stored is bounded by the records of one verb; this bounds hostile input. */
-const TEXT_MAX = 64 * 1024 * 1024;
 
 export class RegistryReader {
   readonly #path: string;
@@ -67,9 +76,9 @@ export class RegistryReader {
       const { inode: found } = inodeRecordFromRow(row, 0);
       if (found.state !== 'live') return { kind: 'stale' };
       if (found.type !== 'directory') return { kind: 'not-directory', inode: found };
-      const named = row[INODE_COLUMN_COUNT];
-      if (named === null) return { kind: 'absent', directory: found };
-      return { kind: 'found', inode: this.#named(row, INODE_COLUMN_COUNT + 1, directory, named), directory: found };
+      if (row[INODE_COLUMN_COUNT] === null) return { kind: 'absent', directory: found };
+      const { fileid } = entryFromRow(row, INODE_COLUMN_COUNT);
+      return { kind: 'found', inode: this.#named(row, INODE_COLUMN_COUNT + ENTRY_COLUMN_COUNT, directory, fileid), directory: found };
     } catch (error) {
       throw this.#failed(error);
     }
@@ -91,9 +100,8 @@ export class RegistryReader {
       const eof = rows.length <= limit;
       if (!eof) rows.pop();
       const entries = rows.map((columns): NamedEntry => {
-        const name = columns[0];
-        if (!(name instanceof Uint8Array)) return corrupt(`table entry ${directory}`, 'a name is not bytes');
-        return { name, cookie: cookieOf(columns[1], `table entry ${directory}`), inode: this.#named(columns, 3, directory, columns[2]) };
+        const { name, cookie, fileid } = entryFromRow(columns, 0);
+        return { name, cookie, inode: this.#named(columns, ENTRY_COLUMN_COUNT, directory, fileid) };
       });
       return { kind: 'entries', directory: found, entries, eof };
     } catch (error) {
@@ -101,40 +109,30 @@ export class RegistryReader {
     }
   }
 
-  #named(row: readonly unknown[], at: number, directory: FileId, fileid: unknown): Inode {
+  #named(row: readonly unknown[], at: number, directory: FileId, fileid: FileId): Inode {
     const where = `table entry, directory ${directory}`;
-    if (row[at] === null) return corrupt(where, `names ${String(fileid)}, which does not exist`);
+    if (row[at] === null) return corrupt(where, `names ${fileid}, which does not exist`);
     const { inode } = inodeRecordFromRow(row, at);
-    if (inode.state !== 'live') return corrupt(where, `names ${String(fileid)}, which is unlinked`);
+    if (inode.state !== 'live') return corrupt(where, `names ${fileid}, which is unlinked`);
     return inode;
   }
 
   usage(): PoolUsage {
-    try {
-      const row = this.#meta();
-      return {
-        inodes: integerOf(row[0], 0, Number.MAX_SAFE_INTEGER, 'table meta', 'inodes'),
-        usedBytes: integerOf(row[1], 0, Number.MAX_SAFE_INTEGER, 'table meta', 'used_bytes'),
-      };
-    } catch (error) {
-      throw this.#failed(error);
-    }
+    const { inodes, usedBytes } = this.#meta();
+    return { inodes, usedBytes };
   }
 
   position(): { generation: number; sequence: number } {
+    const { generation, sequence } = this.#meta();
+    return { generation, sequence };
+  }
+
+  #meta(): Meta {
     try {
-      const row = this.#meta();
-      return {
-        generation: integerOf(row[2], 1, Number.MAX_SAFE_INTEGER, 'table meta', 'generation'),
-        sequence: integerOf(row[3], 0, Number.MAX_SAFE_INTEGER, 'table meta', 'sequence'),
-      };
+      return metaFromRow(firstRow(this.#open().meta));
     } catch (error) {
       throw this.#failed(error);
     }
-  }
-
-  #meta(): readonly unknown[] {
-    return firstRow(this.#open().meta) ?? corrupt('table meta', 'there is no row');
   }
 
   tombstones(after: FileId, limit: number): { inode: Inode; sinceMs: number }[] {
@@ -176,16 +174,9 @@ export class RegistryReader {
   pending(after: number, limit: number): OutboxEntry[] {
     try {
       return allRows(this.#open().pending, after, limit).map((row): OutboxEntry => {
-        const sequence = integerOf(row[0], 1, Number.MAX_SAFE_INTEGER, 'table outbox', 'sequence');
-        const where = `table outbox ${sequence}`;
-        return {
-          sequence,
-          generation: integerOf(row[1], 1, Number.MAX_SAFE_INTEGER, where, 'generation'),
-          operationId: row[2] === null ? null : textOf(row[2], TEXT_MAX, where, 'operation_id'),
-          verb: textOf(row[3], 64, where, 'verb'),
-          afterImage: textOf(row[4], TEXT_MAX, where, 'after_image'),
-          outcome: row[5] === null ? null : textOf(row[5], TEXT_MAX, where, 'outcome'),
-        };
+        // Behind the entry's five columns and checksum: those of the operation, if it is remembered.
+        const outcome = row[6] === null ? null : operationOutcomeFromRow(row, 6);
+        return { ...outboxEntryFromRow(row), outcome };
       });
     } catch (error) {
       throw this.#failed(error);
@@ -213,24 +204,24 @@ function prepare(path: string): Statements {
     // One statement, so that all rows are of one instant.
     lookup: prepareArrays(
       db,
-      `SELECT ${inodeColumns('d')}, e.fileid, ${inodeColumns('i')} FROM inode AS d
+      `SELECT ${inodeColumns('d')}, ${entryColumns('e')}, ${inodeColumns('i')} FROM inode AS d
          LEFT JOIN entry AS e ON e.directory = d.fileid AND e.name = ?1 LEFT JOIN inode AS i ON i.fileid = e.fileid WHERE d.fileid = ?2`,
     ),
     entries: prepareArrays(
       db,
-      `SELECT e.name, e.cookie, e.fileid, ${inodeColumns('i')} FROM entry AS e INDEXED BY entry_cookie
+      `SELECT ${entryColumns('e')}, ${inodeColumns('i')} FROM entry AS e INDEXED BY entry_cookie
          LEFT JOIN inode AS i ON i.fileid = e.fileid WHERE e.directory = ? AND e.cookie > ? ORDER BY e.cookie LIMIT ?`,
     ),
     begin: db.prepare('BEGIN'),
     commit: db.prepare('COMMIT'),
-    meta: prepareArrays(db, 'SELECT inodes, used_bytes, generation, sequence FROM meta WHERE one = 1'),
+    meta: prepareArrays(db, SELECT_META),
     tombstones: prepareArrays(db, `SELECT ${inodeColumns('i')} FROM inode AS i WHERE i.state = 1 AND i.fileid > ? ORDER BY i.fileid LIMIT ?`),
-    owner: prepareArrays(db, `SELECT ${OWNER_COLUMNS} FROM owner WHERE fileid = ?`),
-    ownedBy: prepareArrays(db, `SELECT ${OWNER_COLUMNS} FROM owner WHERE router = ? AND fileid > ? ORDER BY fileid LIMIT ?`),
-    routers: prepareArrays(db, `SELECT ${ROUTER_COLUMNS} FROM router ORDER BY id`),
+    owner: prepareArrays(db, `SELECT ${OWNER_COLUMNS}, crc FROM owner WHERE fileid = ?`),
+    ownedBy: prepareArrays(db, `SELECT ${OWNER_COLUMNS}, crc FROM owner WHERE router = ? AND fileid > ? ORDER BY fileid LIMIT ?`),
+    routers: prepareArrays(db, `SELECT ${ROUTER_COLUMNS}, crc FROM router ORDER BY id`),
     pending: prepareArrays(
       db,
-      `SELECT o.sequence, o.generation, o.operation_id, o.verb, o.after_image, p.outcome FROM outbox AS o
+      `SELECT ${prefixed('o', OUTBOX_COLUMNS)}, ${prefixed('p', OPERATION_COLUMNS)} FROM outbox AS o
          LEFT JOIN operation AS p ON p.id = o.operation_id AND p.verb = o.verb WHERE o.sequence > ? ORDER BY o.sequence LIMIT ?`,
     ),
   };

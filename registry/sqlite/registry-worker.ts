@@ -34,15 +34,13 @@ interface Connection extends VerbEnvironment {
   readonly probe: StatementSync;
   readonly walPages: StatementSync;
   readonly checkpoint: StatementSync;
-  /** Inode number of the database file: tells when it was replaced or removed. */
-  readonly fileInode: number;
 }
 
 let connection: Connection | null = null;
 let transactions = 0;
 let closing: number | null = null;
-/** What a connection that is opened again must find. */
-let expectedUuid: string | null = null;
+/** What a connection that is opened again must find: readers on the other thread still have that file open. */
+let expectedInode: number | null = null;
 let lastSequence = 0;
 const waiting: { request: Request; wallOffsetMs: number }[] = [];
 
@@ -50,10 +48,15 @@ function connect(create: WorkerSettings['create']): Connection {
   const db = openWriter(settings.path, settings.vpoolName, create);
   try {
     const meta = readMeta(db);
-    if (expectedUuid !== null && meta.vpoolUuid !== expectedUuid) {
-      throw new ApplianceError('registry-foreign', `registry ${settings.path} was replaced by another one (${meta.vpoolUuid}, was ${expectedUuid})`);
+    const { ino } = fs.statSync(settings.path);
+    if (expectedInode !== null && ino !== expectedInode) {
+      throw new ApplianceError(
+        'registry-unavailable',
+        `registry ${settings.path} was replaced by another file while in use: put the right one there and restart the router`,
+        { retryable: true },
+      );
     }
-    expectedUuid = meta.vpoolUuid;
+    expectedInode = ino;
     return {
       db,
       records: new Records(db),
@@ -67,7 +70,6 @@ function connect(create: WorkerSettings['create']): Connection {
       probe: db.prepare('UPDATE meta SET probe = 1 - probe WHERE one = 1'),
       walPages: db.prepare('PRAGMA wal_checkpoint(NOOP)'),
       checkpoint: db.prepare('PRAGMA wal_checkpoint(PASSIVE)'),
-      fileInode: fs.statSync(settings.path).ino,
     };
   } catch (error) {
     db.close();
@@ -138,7 +140,7 @@ function runTransaction(open: Connection, taken: readonly { request: Request; wa
   failPoint('registry.after-commit');
   // On Linux a removed file can be written and synced for ever. What was acknowledged must be found at the next start.
   const present = fs.statSync(settings.path, { throwIfNoEntry: false });
-  if (present?.ino !== open.fileInode) {
+  if (present?.ino !== expectedInode) {
     throw new ApplianceError('registry-unavailable', `registry ${settings.path} was removed or replaced while in use; restore the data directory`, {
       retryable: true,
     });

@@ -29,6 +29,7 @@ export class RegistryWriter {
   readonly #settings: WorkerSettings;
   readonly #clock: Clock;
   readonly #logger: Logger;
+  readonly #script: URL;
   readonly #pending = new Map<number, Pending>();
   #worker: Worker | null = null;
   #ready = false;
@@ -42,7 +43,9 @@ export class RegistryWriter {
   #trouble: Failure | null = null;
   #corruption: string | null = null;
 
-  constructor(settings: WorkerSettings, clock: Clock, logger: Logger) {
+  /** `script`: the worker's module; tests give one that dies. */
+  constructor(settings: WorkerSettings, clock: Clock, logger: Logger, script = new URL('./registry-worker.ts', import.meta.url)) {
+    this.#script = script;
     this.#settings = settings;
     this.#clock = clock;
     this.#logger = logger;
@@ -119,7 +122,7 @@ export class RegistryWriter {
 
   /** Starts a worker; resolves with null when it is ready, or why it is not. */
   #start(settings: WorkerSettings): Promise<Failure | null> {
-    const worker = new Worker(new URL('./registry-worker.ts', import.meta.url), { workerData: settings, name: 'registry' });
+    const worker = new Worker(this.#script, { workerData: settings, name: 'registry' });
     this.#worker = worker;
     return new Promise((resolve) => {
       let crash: Error | null = null;

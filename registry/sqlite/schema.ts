@@ -5,8 +5,13 @@ import { DatabaseSync } from 'node:sqlite';
 import { pathToFileURL } from 'node:url';
 
 import { ApplianceError } from '../../server/core/errors.ts';
-import { FILEID_MIN, NAME_BYTES_MAX } from '../inode-record.ts';
+import type { FileId } from '../../server/core/ids.ts';
+import { timestampOf } from '../../server/core/time.ts';
+import { DIRECTORY_BYTES, FILEID_MIN, NAME_BYTES_MAX, valuesFromInode } from '../inode-record.ts';
+import type { Inode } from '../inode.ts';
 import { corrupt, HEX_32, integerOf, patternOf, textOf } from '../record-check.ts';
+import { firstRow, INODE_ROW_COLUMNS, prepareArrays } from './inode-rows.ts';
+import { checkRow, rowChecksum } from './row-checksum.ts';
 
 /** `PRAGMA application_id`: "vfRg". */
 export const APPLICATION_ID = 0x76665267;
@@ -15,8 +20,21 @@ export const FORMAT_VERSION = 1;
 /** The root directory's number: the first one. */
 export const ROOT_FILEID = FILEID_MIN;
 
-/** Counters and identity, one row. */
-export interface Meta {
+/** Counters of table meta; they move in every transaction. */
+export interface Counters {
+  /** Last change sequence given out. */
+  sequence: number;
+  /** Outbox entries up to this sequence were released. */
+  released: number;
+  nextFileid: number;
+  inodes: number;
+  usedBytes: number;
+  /** Rows of table operation. */
+  operations: number;
+}
+
+/** Identity and counters, one row. */
+export interface Meta extends Counters {
   readonly vpoolName: string;
   /** 32 lower-case hex digits. */
   readonly vpoolUuid: string;
@@ -36,7 +54,8 @@ const TABLES = `
     inodes INTEGER NOT NULL,
     used_bytes INTEGER NOT NULL,
     operations INTEGER NOT NULL,
-    probe INTEGER NOT NULL
+    probe INTEGER NOT NULL DEFAULT 0,
+    crc INTEGER NOT NULL
   ) STRICT;
   CREATE TABLE inode (
     fileid INTEGER PRIMARY KEY,
@@ -62,7 +81,8 @@ const TABLES = `
     uuid TEXT,
     next_cookie INTEGER,
     unlinked_ms INTEGER,
-    inline BLOB
+    inline BLOB,
+    crc INTEGER NOT NULL
   ) STRICT;
   CREATE INDEX inode_tombstone ON inode (fileid) WHERE state = 1;
   CREATE TABLE entry (
@@ -70,9 +90,10 @@ const TABLES = `
     name BLOB NOT NULL CHECK (length(name) BETWEEN 1 AND ${NAME_BYTES_MAX}),
     cookie INTEGER NOT NULL,
     fileid INTEGER NOT NULL,
+    crc INTEGER NOT NULL,
     PRIMARY KEY (directory, name)
   ) STRICT, WITHOUT ROWID;
-  CREATE INDEX entry_cookie ON entry (directory, cookie, fileid);
+  CREATE INDEX entry_cookie ON entry (directory, cookie, fileid, crc);
   CREATE TABLE owner (
     fileid INTEGER PRIMARY KEY,
     uuid TEXT NOT NULL,
@@ -86,7 +107,8 @@ const TABLES = `
     moving TEXT NOT NULL,
     root TEXT NOT NULL,
     protection TEXT NOT NULL,
-    verifier BLOB NOT NULL
+    verifier BLOB NOT NULL,
+    crc INTEGER NOT NULL
   ) STRICT;
   CREATE INDEX owner_router ON owner (router, fileid);
   CREATE TABLE router (
@@ -95,7 +117,8 @@ const TABLES = `
     addresses TEXT NOT NULL,
     version TEXT NOT NULL,
     lease_counter INTEGER NOT NULL,
-    dead INTEGER NOT NULL CHECK (dead IN (0, 1))
+    dead INTEGER NOT NULL CHECK (dead IN (0, 1)),
+    crc INTEGER NOT NULL
   ) STRICT, WITHOUT ROWID;
   CREATE TABLE dead_incarnation (
     ordinal INTEGER PRIMARY KEY,
@@ -109,6 +132,7 @@ const TABLES = `
     client TEXT NOT NULL,
     at_ms INTEGER NOT NULL,
     outcome TEXT NOT NULL,
+    crc INTEGER NOT NULL,
     UNIQUE (id, verb)
   ) STRICT;
   CREATE INDEX operation_client ON operation (client, ordinal);
@@ -117,7 +141,8 @@ const TABLES = `
     generation INTEGER NOT NULL,
     operation_id TEXT,
     verb TEXT NOT NULL,
-    after_image TEXT NOT NULL
+    after_image TEXT NOT NULL,
+    crc INTEGER NOT NULL
   ) STRICT;
 `;
 
@@ -174,16 +199,45 @@ export function openReader(path: string): DatabaseSync {
   }
 }
 
-/** Identity of the registry. @throws ApplianceError `registry-corrupt`. */
-export function readMeta(db: DatabaseSync): Meta {
+/** Columns of table meta but for `one`, `probe` and the checksum. */
+export const META_COLUMNS = [
+  'vpool_name',
+  'vpool_uuid',
+  'generation',
+  'sequence',
+  'released',
+  'next_fileid',
+  'inodes',
+  'used_bytes',
+  'operations',
+] as const;
+
+/** The one row of table meta, from its columns META_COLUMNS and crc. @throws ApplianceError `registry-corrupt`. */
+export function metaFromRow(row: readonly unknown[] | undefined): Meta {
   const where = 'table meta';
-  const row = db.prepare('SELECT vpool_name, vpool_uuid, generation FROM meta WHERE one = 1').get();
   if (row === undefined) return corrupt(where, 'there is no row');
-  return {
-    vpoolName: textOf(row['vpool_name'], 256, where, 'vpool_name'),
-    vpoolUuid: patternOf(row['vpool_uuid'], HEX_32, where, 'vpool_uuid'),
-    generation: integerOf(row['generation'], 1, Number.MAX_SAFE_INTEGER, where, 'generation'),
+  const count = (at: number): number => integerOf(row[at], 0, Number.MAX_SAFE_INTEGER, where, META_COLUMNS[at] ?? '');
+  const meta = {
+    vpoolName: textOf(row[0], 256, where, 'vpool_name'),
+    vpoolUuid: patternOf(row[1], HEX_32, where, 'vpool_uuid'),
+    generation: integerOf(row[2], 1, Number.MAX_SAFE_INTEGER, where, 'generation'),
+    sequence: count(3),
+    released: count(4),
+    nextFileid: count(5),
+    inodes: count(6),
+    usedBytes: count(7),
+    operations: count(8),
   };
+  checkRow(row, 0, META_COLUMNS.length, where);
+  return meta;
+}
+
+/** Reads table meta. */
+export const SELECT_META = `SELECT ${META_COLUMNS.join(', ')}, crc FROM meta`;
+
+/** Identity and counters of the registry. @throws ApplianceError `registry-corrupt`. */
+export function readMeta(db: DatabaseSync): Meta {
+  return metaFromRow(firstRow(prepareArrays(db, SELECT_META)));
 }
 
 function existingOnly(path: string, mode: 'ro' | 'rw' | 'rwc'): URL {
@@ -201,17 +255,40 @@ function isEmpty(db: DatabaseSync): boolean {
 }
 
 function createTables(db: DatabaseSync, create: NewRegistry): void {
-  const seconds = Math.floor(create.nowMs / 1000);
-  const nanoseconds = Math.floor(create.nowMs - seconds * 1000) * 1_000_000;
+  const time = timestampOf(create.nowMs);
+  const root: Inode = {
+    fileid: ROOT_FILEID as FileId,
+    inodeGeneration: create.rootGeneration,
+    type: 'directory',
+    class: 'none',
+    state: 'live',
+    mode: 0o755,
+    uid: 0,
+    gid: 0,
+    nlink: 2,
+    sizeBytes: DIRECTORY_BYTES,
+    usedBytes: DIRECTORY_BYTES,
+    atime: time,
+    mtime: time,
+    ctime: time,
+    parent: ROOT_FILEID as FileId,
+    exclusiveVerifier: null,
+    symlinkTarget: null,
+    inlineBytes: null,
+    uuid: null,
+  };
   db.exec('BEGIN IMMEDIATE');
   db.exec(TABLES);
-  db.prepare(
-    `INSERT INTO inode (fileid, generation, type, class, state, mode, uid, gid, nlink, size, used, atime_s, atime_ns, mtime_s, mtime_ns, ctime_s, ctime_ns,
-       parent, next_cookie) VALUES (?, ?, 1, 0, 0, ?, 0, 0, 2, 4096, 4096, ?, ?, ?, ?, ?, ?, ?, 3)`,
-  ).run(ROOT_FILEID, create.rootGeneration, 0o755, seconds, nanoseconds, seconds, nanoseconds, seconds, nanoseconds, ROOT_FILEID);
-  db.prepare('INSERT INTO meta VALUES (1, ?, ?, 1, 0, 0, ?, 1, 4096, 0, 0)').run(create.vpoolName, create.vpoolUuid, ROOT_FILEID + 1);
+  const rootRow = [...valuesFromInode(root), 3, null];
+  insert(db, 'inode', INODE_ROW_COLUMNS, rootRow);
+  insert(db, 'meta', META_COLUMNS, [create.vpoolName, create.vpoolUuid, 1, 0, 0, ROOT_FILEID + 1, 1, DIRECTORY_BYTES, 0]);
   db.exec(`PRAGMA application_id = ${APPLICATION_ID}; PRAGMA user_version = ${FORMAT_VERSION}`);
   db.exec('COMMIT');
+}
+
+function insert(db: DatabaseSync, table: string, columns: readonly string[], values: readonly (number | string | Uint8Array | null)[]): void {
+  const places = values.map(() => '?').join(', ');
+  db.prepare(`INSERT INTO ${table} (${columns.join(', ')}, crc) VALUES (${places}, ?)`).run(...values, rowChecksum(values, 0, values.length));
 }
 
 function checkVersion(db: DatabaseSync, path: string): void {

@@ -1,4 +1,4 @@
 import { registryConformance } from '../conformance.ts';
-import { TestRegistry } from './test-registry.ts';
+import { TestRegistry } from './testing/test-registry.ts';
 
 registryConformance('sqlite', () => TestRegistry.open());

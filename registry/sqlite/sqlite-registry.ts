@@ -44,10 +44,12 @@ export interface SqliteRegistryOptions {
   readonly settings?: SqliteRegistrySettings;
 }
 
+type NamespaceReads = 'inode' | 'lookup' | 'entries' | 'usage';
+
 /** The registry's reads answer at once here: for composition and benchmarks that know what they have. */
 export interface SqliteRegistry extends Registry {
-  readonly namespace: Namespace & Pick<RegistryReader, 'inode' | 'lookup' | 'entries' | 'usage'>;
-  readonly ownership: Ownership & Pick<RegistryReader, 'owner'>;
+  readonly namespace: Omit<Namespace, NamespaceReads> & Pick<RegistryReader, NamespaceReads>;
+  readonly ownership: Omit<Ownership, 'owner'> & Pick<RegistryReader, 'owner'>;
 }
 
 /**

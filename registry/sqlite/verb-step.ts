@@ -12,8 +12,6 @@ export interface Step {
   /** Registry generation. */
   readonly generation: number;
   readonly inlineBytesMax: number;
-  /** Wall clock in whole milliseconds. */
-  readonly nowMs: number;
 }
 
 /** A live directory, or why it is none. */
@@ -45,6 +43,10 @@ export function touchDirectory(step: Step, before: InodeRecord, fields: { nlink?
   return { before: before.inode, after: after.inode };
 }
 
+function millisecondsOf(time: Timestamp): number {
+  return time.seconds * 1_000 + Math.floor(time.nanoseconds / 1_000_000);
+}
+
 /** An inode with a later ctime. */
 export function withCtime(inode: Inode, now: Timestamp): Inode {
   return { ...inode, ctime: laterThan(inode.ctime, now) };
@@ -58,7 +60,8 @@ export function unlinkOne(step: Step, record: InodeRecord): Inode {
   const changed = withCtime(record.inode, step.mutation.now);
   if (record.inode.type === 'directory' || record.inode.nlink === 1) {
     const inode: Inode = { ...changed, nlink: 0, state: 'unlinked' };
-    if (inode.class === 'file' || inode.class === 'volume') step.records.updateInode(record, { inode, nextCookie: null, unlinkedMs: step.nowMs });
+    if (inode.class === 'file' || inode.class === 'volume')
+      step.records.updateInode(record, { inode, nextCookie: null, unlinkedMs: millisecondsOf(step.mutation.now) });
     else step.records.deleteInode(record);
     return inode;
   }

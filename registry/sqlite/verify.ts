@@ -7,8 +7,9 @@ import type { DatabaseSync } from 'node:sqlite';
 import { ApplianceError } from '../../server/core/errors.ts';
 import { decodeAfterImage } from '../after-image.ts';
 import { decodeOutcome, isVerb } from '../outcome-codec.ts';
-import { integerOf } from '../record-check.ts';
-import { inodeColumns, inodeRecordFromRow, prepareArrays } from './inode-rows.ts';
+import { corrupt } from '../record-check.ts';
+import { ENTRY_COLUMNS, entryFromRow, inodeColumns, inodeRecordFromRow, prepareArrays } from './inode-rows.ts';
+import { OPERATION_COLUMNS, operationOutcomeFromRow, OUTBOX_COLUMNS, outboxEntryFromRow } from './outbox-rows.ts';
 import { OWNER_COLUMNS, ownerFromRow, ROUTER_COLUMNS, routerFromRow } from './owner-rows.ts';
 import { openReader, readMeta, ROOT_FILEID } from './schema.ts';
 import { registryError } from './sqlite-errors.ts';
@@ -36,9 +37,9 @@ const RULES: readonly { readonly sql: string; readonly message: (row: readonly u
       `entry ${text(name)} of directory ${directory} has cookie ${cookie}, the directory's next is ${next}`,
   },
   {
-    sql: `SELECT i.fileid, i.nlink, n.names FROM inode i LEFT JOIN (SELECT fileid, count(*) AS names FROM entry GROUP BY fileid) n ON n.fileid = i.fileid
+    sql: `SELECT i.fileid, i.nlink, coalesce(n.names, 0) FROM inode i LEFT JOIN (SELECT fileid, count(*) AS names FROM entry GROUP BY fileid) n ON n.fileid = i.fileid
             WHERE i.type <> 1 AND i.nlink <> coalesce(n.names, 0)`,
-    message: ([fileid, nlink, names]) => `inode ${fileid} has ${nlink} links and ${names ?? 0} names`,
+    message: ([fileid, nlink, names]) => `inode ${fileid} has ${nlink} links and ${names} names`,
   },
   {
     sql: `SELECT d.fileid, d.nlink, coalesce(s.count, 0) FROM inode d
@@ -123,10 +124,11 @@ async function* checkDatabase(db: DatabaseSync, path: string): AsyncGenerator<st
     }
     yield* attempt(() => void readMeta(db));
     yield* checkRows(db, `SELECT ${inodeColumns('i')} FROM inode AS i`, (row) => void inodeRecordFromRow(row, 0));
-    yield* checkRows(db, `SELECT ${OWNER_COLUMNS} FROM owner`, (row) => void ownerFromRow(row));
-    yield* checkRows(db, `SELECT ${ROUTER_COLUMNS} FROM router`, (row) => void routerFromRow(row));
-    yield* checkRows(db, 'SELECT ordinal, verb, outcome FROM operation', checkOperation);
-    yield* checkRows(db, 'SELECT sequence, generation, after_image FROM outbox', checkOutboxEntry);
+    yield* checkRows(db, `SELECT ${OWNER_COLUMNS}, crc FROM owner`, (row) => void ownerFromRow(row));
+    yield* checkRows(db, `SELECT ${ROUTER_COLUMNS}, crc FROM router`, (row) => void routerFromRow(row));
+    yield* checkRows(db, `SELECT ${ENTRY_COLUMNS}, crc FROM entry`, (row) => void entryFromRow(row, 0));
+    yield* checkRows(db, `SELECT ${OPERATION_COLUMNS}, crc FROM operation`, checkOperation);
+    yield* checkRows(db, `SELECT ${OUTBOX_COLUMNS}, crc FROM outbox`, checkOutboxEntry);
     for (const rule of RULES) {
       for (const row of prepareArrays(db, rule.sql).iterate()) yield rule.message(row as unknown as readonly unknown[]);
       await turn();
@@ -158,16 +160,15 @@ function* attempt(check: () => void): Generator<string> {
 }
 
 function checkOperation(row: readonly unknown[]): void {
-  const where = `table operation ${String(row[0])}`;
+  const where = `table operation "${String(row[0])}"`;
   const verb = String(row[1]);
-  if (!isVerb(verb)) throw new ApplianceError('registry-corrupt', `${where}: unknown verb ${verb}`);
-  decodeOutcome(verb, row[2], where);
+  if (!isVerb(verb)) corrupt(where, `unknown verb ${verb}`);
+  decodeOutcome(verb, operationOutcomeFromRow(row, 0), where);
 }
 
 function checkOutboxEntry(row: readonly unknown[]): void {
-  const where = `table outbox ${String(row[0])}`;
-  integerOf(row[1], 1, Number.MAX_SAFE_INTEGER, where, 'generation');
-  decodeAfterImage(row[2], where);
+  const entry = outboxEntryFromRow(row);
+  decodeAfterImage(entry.afterImage, `table outbox ${entry.sequence}`);
 }
 
 function text(name: unknown): string {

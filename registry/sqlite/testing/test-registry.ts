@@ -3,11 +3,11 @@ import * as fs from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { silentLogger } from '../../server/core/logger.ts';
-import { systemClock, systemRandom } from '../../server/core/node-time.ts';
-import type { Clock } from '../../server/core/time.ts';
-import type { RegistryUnderTest } from '../conformance/world.ts';
-import { openSqliteRegistry, type SqliteRegistry, type SqliteRegistrySettings } from './sqlite-registry.ts';
+import { silentLogger } from '../../../server/core/logger.ts';
+import { systemClock, systemRandom } from '../../../server/core/node-time.ts';
+import type { Clock } from '../../../server/core/time.ts';
+import type { RegistryUnderTest } from '../../conformance/world.ts';
+import { openSqliteRegistry, type SqliteRegistry, type SqliteRegistrySettings } from '../sqlite-registry.ts';
 
 /** A wall clock that moves only when told; timers are real. */
 export class TestClock implements Clock {
