@@ -29,9 +29,12 @@ test('nfs-cp and nfs-cat bring back every byte of a file and of a volume, nfs-ls
     await writeFile(join(scratch, name), content);
     await run(['nfs-cp', join(scratch, name), url(name)]);
   }
+  let checks = 0;
   const check = async (): Promise<void> => {
     for (const [name, content] of files) {
-      const back = join(scratch, 'back');
+      checks += 1;
+      // nfs-cp does not overwrite.
+      const back = join(scratch, `back-${checks}`);
       await run(['nfs-cp', url(name), back]);
       assert.ok((await readFile(back)).equals(content), `${name} through nfs-cp`);
       assert.ok((await run(['nfs-cat', url(name)])).stdout.equals(content), `${name} through nfs-cat`);
