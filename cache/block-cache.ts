@@ -111,8 +111,8 @@ export class BlockCache {
     assert(sourceOffset >= 0 && sourceOffset + BLOCK_BYTES <= source.byteLength, 'the source holds a whole block');
     const slot = this.#admit(segmentId, offsetBytes);
     if (slot < 0) return;
-    const start = (slot & (this.#slabBlocks - 1)) * BLOCK_BYTES;
-    Buffer.prototype.copy.call(source, this.#slabs[slot >>> this.#slabShift] as Buffer, start, sourceOffset, sourceOffset + BLOCK_BYTES);
+    const slab = this.#slabs[slot >>> this.#slabShift] as Buffer;
+    Buffer.prototype.copy.call(source, slab, (slot & (this.#slabBlocks - 1)) * BLOCK_BYTES, sourceOffset, sourceOffset + BLOCK_BYTES);
   }
 
   /** Like `put`, for a block that begins at `chunkOffset` of `chunks[chunkIndex]` and goes on in the chunks behind it (of any size). */

@@ -5,7 +5,7 @@ import * as fs from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { after, test } from 'node:test';
 import type { Worker } from 'node:worker_threads';
 
 import { errorCode } from '../../server/core/errors.ts';
@@ -29,17 +29,24 @@ function initialized(path: string): DirectoryStoreConfig {
 
 const components = { clock: systemClock, logger: silentLogger };
 
-objectStoreConformance('ThreadedStore over a directory', async () => {
-  const path = await mkdtemp(join(tmpdir(), 'vferry-store-'));
-  const store = new ThreadedStore(components, { store: initialized(path) });
-  return {
-    store,
-    close: async () => {
-      await store.close();
-      await rm(path, { recursive: true });
-    },
+{
+  // One store for all: starting its threads is the dearest part.
+  let opened: Promise<{ store: ThreadedStore; path: string }> | null = null;
+  const open = async (): Promise<{ store: ThreadedStore; path: string }> => {
+    const path = await mkdtemp(join(tmpdir(), 'vferry-store-'));
+    return { store: new ThreadedStore(components, { store: initialized(path) }), path };
   };
-});
+  after(async () => {
+    if (opened === null) return;
+    const { store, path } = await opened;
+    await store.close();
+    await rm(path, { recursive: true });
+  });
+  objectStoreConformance('ThreadedStore over a directory', async () => {
+    opened ??= open();
+    return { store: (await opened).store, close: () => Promise.resolve() };
+  });
+}
 
 interface World {
   readonly store: ThreadedStore;
