@@ -363,7 +363,7 @@ test('a page whose image cannot be read fails its readers, holds nothing back, a
   assert.equal(pool.stats.unitsFree, 16);
   await map.load(39 * 1024, 1);
   await assert.rejects(map.truncate(0), { code: 'checkpoint-corrupt' });
-  bytes[200] = bytes[200]! ^ 1;
+  bytes[200] = bytes[200] ^ 1;
   await map.truncate(0);
   assert.equal(map.mappedBlocks, 0);
 });
