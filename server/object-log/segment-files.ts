@@ -87,24 +87,45 @@ export class SegmentFiles {
     this.#settings = settings;
   }
 
+  /** Learns what is there and looks after nothing: for checks that change nothing. */
+  static async openToRead(components: { disk: Disk; clock: Clock; logger: Logger }, directory: string): Promise<SegmentFiles> {
+    const files = new SegmentFiles(components, {
+      directory,
+      segmentFileBytes: 0,
+      poolFilesMax: 0,
+      cacheBytesMax: Infinity,
+      reserveBytes: 0,
+      recycle: false,
+    });
+    await files.#learn();
+    return files;
+  }
+
   /** Makes the directories and learns what is there. */
   static async open(components: { disk: Disk; clock: Clock; logger: Logger }, settings: SegmentFilesSettings): Promise<SegmentFiles> {
     const files = new SegmentFiles(components, settings);
     for (const place of ['log', 'cache', 'pool']) await components.disk.makeDirectory(join(settings.directory, place));
+    await files.#learn();
+    await files.#learnPool();
+    await files.#tick();
+    return files;
+  }
+
+  async #learn(): Promise<void> {
     for (const place of ['log', 'cache'] as const) {
-      for (const name of await components.disk.list(join(settings.directory, place))) {
+      for (const name of await this.#disk.list(join(this.#settings.directory, place))) {
         const match = NAME.exec(name);
         if (match === null) {
-          components.logger.warn(
-            { file: join(settings.directory, place, name) },
+          this.#logger.warn(
+            { file: join(this.#settings.directory, place, name) },
             'a file that is no segment lies among the segments; it is left alone',
           );
           continue;
         }
-        const path = join(settings.directory, place, name);
+        const path = join(this.#settings.directory, place, name);
         const [, uuid = '', number = '', generation = '', counter = '', nonce = ''] = match;
-        const size = await components.disk.size(path);
-        files.#add({
+        const size = await this.#disk.size(path);
+        this.#add({
           uuid: uuid as ObjectUuid,
           number: Number(number),
           term: { generation: Number(generation), counter: Number(counter), nonce },
@@ -115,15 +136,17 @@ export class SegmentFiles {
         });
       }
     }
-    for (const name of await components.disk.list(join(settings.directory, 'pool'))) {
-      const path = join(settings.directory, 'pool', name);
+  }
+
+  /** Files of the last run are used again where recycling is allowed. */
+  async #learnPool(): Promise<void> {
+    for (const name of await this.#disk.list(join(this.#settings.directory, 'pool'))) {
+      const path = join(this.#settings.directory, 'pool', name);
       // Without recycling only files that this process filled itself are known to be shared with nobody.
-      if (settings.recycle && /^free-\d+\.seg$/.test(name)) files.#pool.push(path);
-      else await components.disk.unlink(path);
-      files.#poolCounter = Math.max(files.#poolCounter, Number(/\d+/.exec(name)?.[0] ?? 0));
+      if (this.#settings.recycle && /^free-\d+\.seg$/.test(name)) this.#pool.push(path);
+      else await this.#disk.unlink(path);
+      this.#poolCounter = Math.max(this.#poolCounter, Number(/\d+/.exec(name)?.[0] ?? 0));
     }
-    await files.#tick();
-    return files;
   }
 
   /** Bytes in segments that are not released: what would be lost with this machine. */

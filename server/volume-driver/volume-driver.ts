@@ -3,43 +3,33 @@
  * (design section 6, Recovery). Volumes and files differ in names, preallocation and write-back only.
  */
 import type { ObjectStore } from '../../backends/object-store.ts';
-import { StoreError } from '../../backends/object-store.ts';
 import type { BlockCache } from '../../cache/block-cache.ts';
 import { inlineVerifier } from '../../registry/inode.ts';
 import type { Inode } from '../../registry/inode.ts';
-import type { ClosedEpoch, Mutation, OwnerRecord, Registry, Root } from '../../registry/ports.ts';
+import type { ClosedEpoch, Mutation, OwnerRecord, Registry } from '../../registry/ports.ts';
 import { assert } from '../core/assert.ts';
 import type { Disk } from '../core/disk.ts';
 import { ApplianceError } from '../core/errors.ts';
 import { failPoint } from '../core/fail-points.ts';
 import type { Histogram } from '../core/histogram.ts';
-import type { Incarnation, ObjectUuid, RouterId, Term } from '../core/ids.ts';
+import type { Incarnation, ObjectUuid, RouterId } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Clock, Random } from '../core/time.ts';
 import { timestampOf } from '../core/time.ts';
 import { ObjectLog } from '../object-log/object-log.ts';
-import { findLogEnd } from '../object-log/recovery.ts';
 import type { LogEnd } from '../object-log/recovery.ts';
 import type { SegmentFiles } from '../object-log/segment-files.ts';
-import type { SegmentBytes } from '../object-log/segment-scan.ts';
 import type { DrivenObject, ObjectDriver } from '../object-router/driver-port.ts';
 import { BlockObject } from './block-object.ts';
 import { BlockReader } from './block-reader.ts';
-import type { GarbageEntry } from './checkpoint-codec.ts';
 import { OpenObject } from './driven-object.ts';
 import type { UnsealedSegment } from './driven-object.ts';
-import { BLOCK_BYTES, BLOCKS_MAX, ExtentMap } from './extent-map.ts';
+import { BLOCK_BYTES, BLOCKS_MAX } from './extent-map.ts';
 import { ObjectKeeper } from './object-keeper.ts';
-import { formatObjectName, parseObjectName } from './object-names.ts';
+import { ObjectLoader, sameTerm } from './object-loader.ts';
+import type { Loaded } from './object-loader.ts';
 import { ObjectRecords } from './object-records.ts';
-import { decodeObjectState } from './object-state.ts';
-import { openCheckpoint } from './open-checkpoint.ts';
-import type { CheckpointReader } from './open-checkpoint.ts';
 import type { PagePool } from './page-pool.ts';
-import type { PageSource } from './page-residence.ts';
-import { applyRecovered } from './recovered-records.ts';
-import type { RecoveredState } from './recovered-records.ts';
-import { SegmentTable } from './segment-table.ts';
 import type { RowIds } from './segment-table.ts';
 import type { StorageNames } from './storage-names.ts';
 import type { StoredWriter } from './stored-writer.ts';
@@ -72,44 +62,28 @@ export interface VolumeDriverComponents {
   readonly names: { readonly volume: StorageNames; readonly file: StorageNames };
 }
 
-const EMPTY_ROOT: Root = { checkpoint: null, uploadedSegment: 0, uploadedSequence: 0, closedEpochs: [] };
-
-interface Loaded {
-  readonly map: ExtentMap;
-  readonly table: SegmentTable;
-  readonly state: RecoveredState;
-  readonly sequence: number;
-  readonly nextSegment: number;
-  readonly checkpointNumber: number;
-  readonly checkpointRow: number;
-  readonly garbage: readonly GarbageEntry[];
-}
-
 export class VolumeDriver implements ObjectDriver {
   readonly #components: VolumeDriverComponents;
+  readonly #loader: ObjectLoader;
   readonly #settings: VolumeDriverSettings;
   readonly #self: { router: RouterId; incarnation: Incarnation };
 
   constructor(components: VolumeDriverComponents, settings: VolumeDriverSettings, self: { router: RouterId; incarnation: Incarnation }) {
     this.#components = components;
+    this.#loader = new ObjectLoader(components);
     this.#settings = settings;
     this.#self = self;
   }
 
   async open(inode: Inode): Promise<DrivenObject> {
-    const { registry, files } = this.#components;
+    const { registry } = this.#components;
     const uuid = inode.uuid;
     assert(uuid !== null && (inode.class === 'file' || inode.class === 'volume'), `inode ${inode.fileid} is not an object`);
     const names = this.#components.names[inode.class];
     const owner = await registry.ownership.owner(inode.fileid);
-    const root = owner?.root ?? EMPTY_ROOT;
-    const loaded = root.checkpoint === null ? this.#emptyMap(inode, uuid, names) : await this.#load(uuid, names, root.checkpoint);
+    const loaded = await this.#loader.load(inode, uuid, names, owner);
     try {
-      const end = await findLogEnd(
-        { disk: this.#components.disk, files, remote: { open: (number, term) => this.#remoteSegment(uuid, names, number, term) } },
-        { uuid, ownerTerm: owner?.term ?? { generation: 0, counter: 0, nonce: '0000000000000000' }, root },
-        { segment: loaded.nextSegment, sequence: loaded.sequence, unstableOpen: loaded.state.unstableOpen },
-      );
+      const end = await this.#loader.findEnd(uuid, names, owner, loaded);
       if (end.kind === 'damaged') {
         if (owner !== null) {
           await registry.ownership.update(this.#mutation(), inode.fileid, owner.term, { state: { kind: 'recovering', reason: end.reason } });
@@ -135,10 +109,7 @@ export class VolumeDriver implements ObjectDriver {
     const claimed = await this.#claim(inode, owner, end);
     failPoint('recovery.after-close');
     for (const leftover of end.leftovers) await files.drop(leftover);
-    const rows = new Map<number, number>();
-    for (const row of loaded.table.rows())
-      if (loaded.table.kind(row) === 'segment' && loaded.table.objectUuid(row) === '') rows.set(loaded.table.number(row), row);
-    const state = await applyRecovered(loaded.map, loaded.table, rows, end.segments, loaded.state, clock);
+    const { state, rows } = await this.#loader.apply(loaded, end);
 
     const term = claimed.term;
     const records = new ObjectRecords({ namespace: registry.namespace, ownership: registry.ownership, clock }, this.#self.incarnation, inode, term);
@@ -260,85 +231,7 @@ export class VolumeDriver implements ObjectDriver {
     throw new ApplianceError('fenced', `object ${inode.fileid} was claimed by router ${outcome.owner.router} meanwhile`, { retryable: true });
   }
 
-  #emptyMap(inode: Inode, uuid: ObjectUuid, names: StorageNames): Loaded {
-    const table = new SegmentTable(this.#components.rowIds);
-    const map = new ExtentMap({ pool: this.#components.pool, table, source: this.#pageSource(uuid, names, table) });
-    const state = { sizeBytes: inode.sizeBytes, atime: inode.atime, mtime: inode.mtime, ctime: inode.ctime, unstableOpen: false };
-    return { map, table, state, sequence: 0, nextSegment: 1, checkpointNumber: 0, checkpointRow: 0, garbage: [] };
-  }
-
-  async #load(uuid: ObjectUuid, names: StorageNames, name: string): Promise<Loaded> {
-    const parsed = parseObjectName(name);
-    if (parsed === null || parsed.kind !== 'checkpoint')
-      throw new ApplianceError('registry-corrupt', `the root of object ${uuid} names "${name}", which is no checkpoint`);
-    const opened = await openCheckpoint({
-      reader: this.#checkpointReader(uuid, names, name),
-      pool: this.#components.pool,
-      rowIds: this.#components.rowIds,
-      sourceOf: (table) => this.#pageSource(uuid, names, table),
-    });
-    const { header } = opened;
-    if (header.objectUuid !== uuid || header.number !== parsed.number || !sameTerm(header.term, parsed.term)) {
-      opened.map.close();
-      throw new ApplianceError('checkpoint-corrupt', `checkpoint ${name} says that it is number ${header.number} of object ${header.objectUuid}`);
-    }
-    return {
-      map: opened.map,
-      table: opened.table,
-      state: { ...decodeObjectState(header.attributes), sizeBytes: header.objectSizeBytes },
-      sequence: header.sequence,
-      nextSegment: header.nextSegment,
-      checkpointNumber: header.number,
-      checkpointRow: opened.ownRow,
-      garbage: opened.garbage,
-    };
-  }
-
-  /** The root says that the checkpoint exists: absence means not visible yet. */
-  #checkpointReader(uuid: ObjectUuid, names: StorageNames, name: string): CheckpointReader {
-    const bucket = names.bucket(uuid, '');
-    const object = names.object(uuid, '', name);
-    return {
-      description: `${bucket}/${object}`,
-      size: async () => {
-        const head = await this.#components.store.head(bucket, object);
-        if (head.kind === 'absent') throw new StoreError('retry', `checkpoint ${bucket}/${object} is not visible on the backend`);
-        return head.sizeBytes;
-      },
-      read: (offsetBytes, lengthBytes) => this.#readObject(bucket, object, offsetBytes, lengthBytes),
-    };
-  }
-
-  #pageSource(uuid: ObjectUuid, names: StorageNames, table: SegmentTable): PageSource {
-    return {
-      read: (row, offsetBytes, lengthBytes) => {
-        const owner = (table.objectUuid(row) === '' ? uuid : table.objectUuid(row)) as ObjectUuid;
-        const bucket = names.bucket(owner, table.bucket(row));
-        return this.#readObject(bucket, names.object(owner, table.bucket(row), table.objectName(row)), offsetBytes, lengthBytes);
-      },
-    };
-  }
-
-  async #remoteSegment(uuid: ObjectUuid, names: StorageNames, number: number, term: Term): Promise<SegmentBytes> {
-    const bucket = names.bucket(uuid, '');
-    const object = names.object(uuid, '', formatObjectName({ kind: 'segment', number, term }));
-    const head = await this.#components.store.head(bucket, object);
-    if (head.kind === 'absent') throw new StoreError('retry', `segment ${bucket}/${object} is not visible on the backend`);
-    return { sizeBytes: head.sizeBytes, read: (offsetBytes, lengthBytes) => this.#readObject(bucket, object, offsetBytes, lengthBytes) };
-  }
-
-  async #readObject(bucket: string, object: string, offsetBytes: number, lengthBytes: number): Promise<Buffer> {
-    const answer = await this.#components.store.get(bucket, object, { offsetBytes, lengthBytes });
-    if (answer.kind === 'absent') throw new StoreError('retry', `${bucket}/${object} is not visible on the backend`);
-    if (answer.bytes.length !== lengthBytes) throw new StoreError('corrupt', `${bucket}/${object} ends before byte ${offsetBytes + lengthBytes}`);
-    return answer.bytes;
-  }
-
   #mutation(): Mutation {
     return { operationId: null, incarnation: this.#self.incarnation, now: timestampOf(this.#components.clock.wallMs()), notAfterMs: Infinity };
   }
-}
-
-function sameTerm(a: Term, b: Term): boolean {
-  return a.generation === b.generation && a.counter === b.counter && a.nonce === b.nonce;
 }
