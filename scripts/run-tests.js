@@ -3,6 +3,9 @@
 import { spawn } from 'node:child_process';
 import { globSync } from 'node:fs';
 
+/** A file of tests that takes longer hangs. */
+const TEST_MS_MAX = 20 * 60 * 1000;
+
 const [concurrency = '', ...rest] = process.argv.slice(2);
 const split = rest.indexOf('--');
 const globs = split === -1 ? rest : rest.slice(0, split);
@@ -18,6 +21,8 @@ for (const glob of globs) {
   process.exit(1);
 }
 
-const child = spawn(process.execPath, ['--test', `--test-concurrency=${concurrency}`, ...flags, ...globs], { stdio: 'inherit' });
+const child = spawn(process.execPath, ['--test', `--test-concurrency=${concurrency}`, `--test-timeout=${TEST_MS_MAX}`, ...flags, ...globs], {
+  stdio: 'inherit',
+});
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
 child.on('exit', (code) => process.exit(code ?? 1));
