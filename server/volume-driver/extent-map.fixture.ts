@@ -100,11 +100,14 @@ function notFound(path: string): Error {
 export class CheckpointStore {
   readonly objects = new Map<string, Buffer>();
   reads = 0;
+  /** Makes every read of a page image fail. */
+  readError: Error | null = null;
 
   sourceOf = (table: SegmentTable): PageSource => ({
     read: async (row, offsetBytes, lengthBytes) => {
       this.reads += 1;
       await nextTurn();
+      if (this.readError !== null) throw this.readError;
       const bytes = this.objects.get(table.objectName(row));
       if (bytes === undefined) throw new Error(`${table.objectName(row)} is not stored`);
       return Buffer.from(bytes.subarray(offsetBytes, offsetBytes + lengthBytes));
