@@ -30,7 +30,7 @@ export interface StoreFaults {
   readonly flipPut: number;
 }
 
-export const NO_FAULTS: StoreFaults = {
+const NO_FAULTS: StoreFaults = {
   failBefore: 0,
   failClass: 'retry',
   loseAnswer: 0,

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 
 import fc from 'fast-check';
 
-import { objectStoreConformance, rejectsWith } from './conformance.ts';
+import { bytes, objectStoreConformance, rejectsWith } from './conformance.ts';
 import { LimitedStore } from './limited-store.ts';
 import { MemoryStore } from './memory/memory-store.ts';
 import type { ObjectStore } from './object-store.ts';
@@ -100,6 +100,27 @@ test('a waiting request that is aborted leaves the queue at once, and one that i
   await inner.end('bkt/b');
   await Promise.all([first, small]);
   assert.deepEqual(inner.started, ['bkt/a', 'bkt/b']);
+});
+
+test('reads do not wait for uploads that hold every place, nor uploads for reads', async () => {
+  const inner = manual();
+  const store = new LimitedStore(inner.store, { concurrencyMax: 1, bytesInFlightMax: 100, wholeGetBytes: 60 });
+  let endPut = (): void => {};
+  inner.store.put = () => new Promise((resolve) => (endPut = () => resolve('written')));
+  const put = store.put('bkt', 'upload', bytes(Buffer.alloc(100)));
+  const waiting = store.put('bkt', 'another', bytes(Buffer.alloc(100)));
+  const get = store.get('bkt', 'a');
+  const head = store.head('bkt', 'b');
+  await turns();
+  assert.deepEqual(inner.running, ['bkt/a']);
+  assert.deepEqual(store.load, { running: 2, runningBytes: 160, queued: 2 });
+  await inner.end('bkt/a');
+  await Promise.all([get, head]);
+  assert.deepEqual(store.load, { running: 1, runningBytes: 100, queued: 1 });
+  endPut();
+  await put;
+  endPut();
+  await waiting;
 });
 
 test('whatever comes, ends or is aborted: the bounds hold, nothing is forgotten, and the end is idle', async () => {

@@ -2,6 +2,7 @@ import { abortedError, throwIfAborted } from './abort.ts';
 import { bodySizeBytes } from './object-body.ts';
 import type { ByteRange, GetOutcome, ObjectBody, ObjectStore } from './object-store.ts';
 
+/** Each of the two lanes, reads (get, head) and all other requests, has these bounds for itself. */
 export interface LimitSettings {
   /** Requests running at a time. */
   readonly concurrencyMax: number;
@@ -21,20 +22,20 @@ interface Waiting {
  * waiting caller, and callers are bounded by what they hold while they wait. Buckets (volumes) take turns, and within a bucket it
  * is first come, first served: a volume with a thousand segments to upload delays another one by one request, not by a thousand.
  *
- * Reads of guests and background uploads should not share a limit: put one of these in front of each.
+ * Reads have a lane of their own: uploads that wait for a full backend to get space, holding their places while the
+ * RetryingStore below pauses, must not keep guests from reading what is there.
  */
 export class LimitedStore implements ObjectStore {
   readonly #inner: ObjectStore;
-  readonly #settings: LimitSettings;
-  /** Waiting requests by bucket; the first bucket is next, and goes to the end when it was served. */
-  readonly #queues = new Map<string, Set<Waiting>>();
-  #running = 0;
-  #runningBytes = 0;
-  #queued = 0;
+  readonly #wholeGetBytes: number;
+  readonly #reads: Lane;
+  readonly #others: Lane;
 
   constructor(inner: ObjectStore, settings: LimitSettings) {
     this.#inner = inner;
-    this.#settings = settings;
+    this.#wholeGetBytes = settings.wholeGetBytes;
+    this.#reads = new Lane(settings);
+    this.#others = new Lane(settings);
   }
 
   get description(): string {
@@ -47,43 +48,67 @@ export class LimitedStore implements ObjectStore {
 
   /** For metrics. */
   get load(): { running: number; runningBytes: number; queued: number } {
-    return { running: this.#running, runningBytes: this.#runningBytes, queued: this.#queued };
+    const [reads, others] = [this.#reads.load, this.#others.load];
+    return {
+      running: reads.running + others.running,
+      runningBytes: reads.runningBytes + others.runningBytes,
+      queued: reads.queued + others.queued,
+    };
   }
 
   createBucket(bucket: string, signal?: AbortSignal): Promise<void> {
-    return this.#limited(bucket, 0, `create bucket ${bucket}`, signal, () => this.#inner.createBucket(bucket, signal));
+    return this.#others.run(bucket, 0, `create bucket ${bucket}`, signal, () => this.#inner.createBucket(bucket, signal));
   }
 
   deleteBucket(bucket: string, signal?: AbortSignal): Promise<void> {
-    return this.#limited(bucket, 0, `delete bucket ${bucket}`, signal, () => this.#inner.deleteBucket(bucket, signal));
+    return this.#others.run(bucket, 0, `delete bucket ${bucket}`, signal, () => this.#inner.deleteBucket(bucket, signal));
   }
 
   listBuckets(after: string, limit: number, signal?: AbortSignal): Promise<{ names: string[]; more: boolean }> {
-    return this.#limited('', 0, 'list buckets', signal, () => this.#inner.listBuckets(after, limit, signal));
+    return this.#others.run('', 0, 'list buckets', signal, () => this.#inner.listBuckets(after, limit, signal));
   }
 
   put(bucket: string, name: string, body: ObjectBody, signal?: AbortSignal): Promise<'written' | 'exists'> {
-    return this.#limited(bucket, bodySizeBytes(body), `put ${bucket}/${name}`, signal, () => this.#inner.put(bucket, name, body, signal));
+    return this.#others.run(bucket, bodySizeBytes(body), `put ${bucket}/${name}`, signal, () => this.#inner.put(bucket, name, body, signal));
   }
 
   get(bucket: string, name: string, range?: ByteRange, signal?: AbortSignal): Promise<GetOutcome> {
-    const bytes = range?.lengthBytes ?? this.#settings.wholeGetBytes;
-    return this.#limited(bucket, bytes, `get ${bucket}/${name}`, signal, () => this.#inner.get(bucket, name, range, signal));
+    const bytes = range?.lengthBytes ?? this.#wholeGetBytes;
+    return this.#reads.run(bucket, bytes, `get ${bucket}/${name}`, signal, () => this.#inner.get(bucket, name, range, signal));
   }
 
   head(bucket: string, name: string, signal?: AbortSignal): Promise<{ kind: 'found'; sizeBytes: number } | { kind: 'absent' }> {
-    return this.#limited(bucket, 0, `head ${bucket}/${name}`, signal, () => this.#inner.head(bucket, name, signal));
+    return this.#reads.run(bucket, 0, `head ${bucket}/${name}`, signal, () => this.#inner.head(bucket, name, signal));
   }
 
   delete(bucket: string, name: string, signal?: AbortSignal): Promise<void> {
-    return this.#limited(bucket, 0, `delete ${bucket}/${name}`, signal, () => this.#inner.delete(bucket, name, signal));
+    return this.#others.run(bucket, 0, `delete ${bucket}/${name}`, signal, () => this.#inner.delete(bucket, name, signal));
   }
 
   list(bucket: string, prefix: string, after: string, limit: number, signal?: AbortSignal): Promise<{ names: string[]; more: boolean }> {
-    return this.#limited(bucket, 0, `list ${bucket}`, signal, () => this.#inner.list(bucket, prefix, after, limit, signal));
+    return this.#others.run(bucket, 0, `list ${bucket}`, signal, () => this.#inner.list(bucket, prefix, after, limit, signal));
+  }
+}
+
+/** One queue with its bounds. */
+class Lane {
+  readonly #settings: LimitSettings;
+  /** Waiting requests by bucket; the first bucket is next, and goes to the end when it was served. */
+  readonly #queues = new Map<string, Set<Waiting>>();
+  #running = 0;
+  #runningBytes = 0;
+  #queued = 0;
+
+  constructor(settings: LimitSettings) {
+    this.#settings = settings;
   }
 
-  async #limited<T>(bucket: string, bytes: number, what: string, signal: AbortSignal | undefined, request: () => Promise<T>): Promise<T> {
+  get load(): { running: number; runningBytes: number; queued: number } {
+    return { running: this.#running, runningBytes: this.#runningBytes, queued: this.#queued };
+  }
+
+  /** Runs `request` when it is its turn. */
+  async run<T>(bucket: string, bytes: number, what: string, signal: AbortSignal | undefined, request: () => Promise<T>): Promise<T> {
     throwIfAborted(signal, what);
     if (this.#queued > 0 || !this.#fits(bytes)) await this.#turn(bucket, bytes, what, signal);
     else this.#enter(bytes);

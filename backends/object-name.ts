@@ -1,7 +1,7 @@
 import { StoreError } from './object-store.ts';
 
 /** Longest object name, in characters (all ASCII). */
-export const OBJECT_NAME_LENGTH_MAX = 200;
+const OBJECT_NAME_LENGTH_MAX = 200;
 
 const OBJECT_NAME = /^[A-Za-z0-9._-]{1,200}$/;
 const BUCKET_NAME = /^[a-z0-9](?:[a-z0-9.-]{1,61})[a-z0-9]$/;

@@ -11,7 +11,7 @@ import { StoreError } from '../object-store.ts';
 import { makeDirectories, readAll, syncDirectory, unlinkIfThere, writeAll } from './durable-fs.ts';
 import { classifyFsError } from './fs-error.ts';
 
-export const MARKER_FILE = 'vferry-backend.json';
+const MARKER_FILE = 'vferry-backend.json';
 export const BUCKETS_DIRECTORY = 'buckets';
 export const TEMPORARY_DIRECTORY = '.tmp';
 
