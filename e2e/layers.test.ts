@@ -47,8 +47,8 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   'server/fsck-port.ts': ['server/settings/settings.ts'],
 };
 
-/** These put concrete classes together, or test them. */
-const COMPOSITION = [/^server\/(main|router|fsck)\.ts$/, /^(e2e|bench)\//, /\.test\.ts$/, /\/testing\//, /(^|\/)conformance(\.ts$|\/)/];
+/** These put concrete classes together (files directly in server/ that are no ports), or test them. */
+const COMPOSITION = [/^server\/[^/]+(?<!-port)\.ts$/, /^(e2e|bench)\//, /\.(test|fuzz|fixture)\.ts$/, /\/testing\//, /(^|\/)conformance(\.ts$|\/)/];
 
 /** Who may open sockets, files, threads, databases and processes. */
 const ADAPTERS: readonly { readonly modules: RegExp; readonly files: readonly RegExp[] }[] = [
@@ -57,6 +57,7 @@ const ADAPTERS: readonly { readonly modules: RegExp; readonly files: readonly Re
     files: [
       /^server\/core\/node-disk\.ts$/,
       /^server\/settings\/load\.ts$/,
+      /^server\/cli\/process-logger\.ts$/,
       /^registry\/sqlite\//,
       /^backends\/(directory\/|upload-thread\/|object-body\.ts$)/,
     ],
