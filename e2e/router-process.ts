@@ -189,6 +189,15 @@ export class RouterProcess implements AsyncDisposable {
     return await this.#exit;
   }
 
+  /** Whether it is gone, or goes within `timeoutMs`: its sockets close a moment before its parent hears of it. */
+  async isGone(timeoutMs: number): Promise<boolean> {
+    const { promise, resolve } = Promise.withResolvers<boolean>();
+    const timer = setTimeout(() => resolve(false), timeoutMs);
+    const gone = await Promise.race([this.exited().then(() => true), promise]);
+    clearTimeout(timer);
+    return gone;
+  }
+
   /** kill -9 by default; returns when the process is gone. No error when it is gone already. */
   async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<Exit | null> {
     if (this.#child === null) return null;
@@ -200,14 +209,11 @@ export class RouterProcess implements AsyncDisposable {
   async stop(timeoutMs = 10_000): Promise<void> {
     if (this.#child === null) return;
     this.#child.kill('SIGTERM');
-    const { promise, resolve } = Promise.withResolvers<null>();
-    const timer = setTimeout(() => resolve(null), timeoutMs);
-    const exit = await Promise.race([this.exited(), promise]);
-    clearTimeout(timer);
-    if (exit === null) {
+    if (!(await this.isGone(timeoutMs))) {
       await this.kill();
       throw new Error(`the router did not stop within ${timeoutMs} ms after SIGTERM:\n${this.logTail()}`);
     }
+    const exit = await this.exited();
     if (exit.code !== 0) throw new Error(`the router stopped with ${JSON.stringify(exit)}:\n${this.logTail()}`);
   }
 

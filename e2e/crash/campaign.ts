@@ -19,7 +19,7 @@ export interface CampaignOptions {
   readonly plans: readonly KillPlan[];
   /** Told of every cycle, in one line. */
   readonly progress: (line: string) => void;
-  /** How long load runs when a fail point is not hit. Default 4 s; then the router is killed from outside. */
+  /** How long load runs when a fail point is not hit; then the router is killed from outside. Default 30 s, for machines that do other things. */
   readonly patienceMs?: number;
 }
 
@@ -83,8 +83,11 @@ export class Campaign {
       if (this.#violations.length > 0) break;
     }
     if (this.#violations.length === 0) await this.#startAndVerify({});
-    const operations = this.#slots.reduce((sum, slot) => sum + slot.operations, this.#names.operations);
-    return { kills: this.#kills, operations, hits: this.#hits, violations: this.#violations };
+    return { kills: this.#kills, operations: this.#operations(), hits: this.#hits, violations: this.#violations };
+  }
+
+  #operations(): number {
+    return this.#slots.reduce((sum, slot) => sum + slot.operations, this.#names.operations);
   }
 
   async #cycle(plan: KillPlan): Promise<void> {
@@ -127,7 +130,7 @@ export class Campaign {
       await this.#verify(client);
     } catch (error) {
       if (error instanceof HarnessError && this.#violations.length > 0) return true;
-      if (error instanceof HarnessError || router.running) throw error;
+      if (error instanceof HarnessError || !(await router.isGone(5000))) throw error;
       this.#expectKilled(await router.exited(), environment);
       this.#kills += 1;
       return false;
@@ -155,9 +158,16 @@ export class Campaign {
       ...this.#slots.map((slot, index) => slot.load(clients[index % CLIENTS] as StoreClient, mix, () => dead)),
       this.#names.load(clients[0] as StoreClient, () => dead),
     ]);
-    const patienceMs = plan.kind === 'random' ? this.#random.between(50, 900) : (this.#options.patienceMs ?? 4000);
     const timer = Promise.withResolvers<'from outside'>();
-    const timeout = setTimeout(() => timer.resolve('from outside'), patienceMs);
+    const timeout = setTimeout(() => timer.resolve('from outside'), this.#options.patienceMs ?? 30_000);
+    // At random means after so many operations and then at any moment: how fast the machine is today does not matter.
+    const target = this.#operations() + (plan.kind === 'random' ? this.#random.between(20, 800) : Infinity);
+    const delayMs = this.#random.below(15);
+    const watch = setInterval(() => {
+      if (this.#operations() < target) return;
+      clearInterval(watch);
+      setTimeout(() => timer.resolve('from outside'), delayMs);
+    }, 2);
     try {
       const how = await Promise.race([router.exited().then(() => 'by itself' as const), timer.promise, load.then(() => 'by itself' as const)]);
       const byItself = !router.running || how === 'by itself';
@@ -174,6 +184,7 @@ export class Campaign {
       return 'from outside';
     } finally {
       clearTimeout(timeout);
+      clearInterval(watch);
       dead = true;
       await router.kill();
       await load.catch((error: unknown) => {

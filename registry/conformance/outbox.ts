@@ -61,6 +61,7 @@ export function outboxConformance(name: string, open: OpenRegistry): void {
     await using world = await World.open(open);
     const { outbox } = world.registry;
     for (let index = 0; index < 5; index += 1) await world.file(`f${index}`);
+    assert.deepEqual(await outbox.pending(0, 0), []);
     await outbox.release(3);
     assert.deepEqual(
       (await outbox.pending(0, 10)).map((entry) => entry.sequence),
@@ -80,6 +81,18 @@ export function outboxConformance(name: string, open: OpenRegistry): void {
       [6],
     );
     await world.assertSound();
+  });
+
+  test(`${name}: a long outbox is given in one list, in order, and not beyond the limit`, async () => {
+    await using world = await World.open(open);
+    await Promise.all(Array.from({ length: 300 }, (_, index) => world.file(`f${index}`)));
+    for (const limit of [1, 63, 64, 65, 128, 299, 300, 1_000]) {
+      const sequences = (await world.registry.outbox.pending(7, limit)).map((entry) => entry.sequence);
+      assert.deepEqual(
+        sequences,
+        Array.from({ length: Math.min(limit, 293) }, (_, at) => 8 + at),
+      );
+    }
   });
 
   test(`${name}: ownership, too, is made again from the outbox; applying an entry twice is harmless`, async () => {

@@ -10,7 +10,7 @@ import type { Logger } from '../../server/core/logger.ts';
 import type { Clock, Random, Timestamp } from '../../server/core/time.ts';
 import { EXCLUSIVE_VERIFIER_BYTES, INLINE_BYTES_CEILING, NAME_BYTES_MAX, SYMLINK_BYTES_MAX } from '../inode-record.ts';
 import { OBJECT_VERIFIER_BYTES } from '../owner-record.ts';
-import type { Membership, Mutation, Namespace, NewInode, Outbox, Ownership, Registry } from '../ports.ts';
+import type { Membership, Mutation, Namespace, NewInode, Outbox, OutboxEntry, Ownership, Registry } from '../ports.ts';
 import { HEX_32 } from '../record-check.ts';
 import type { OperationSettings } from './operation-memory.ts';
 import { RegistryReader } from './registry-reader.ts';
@@ -32,6 +32,9 @@ export const SQLITE_REGISTRY_DEFAULTS: SqliteRegistrySettings = {
   operations: { keptMs: 15 * 60_000, keptPerClient: 1_024, keptMax: 400_000 },
   checkpointPages: 2_000,
 };
+
+/** Entries are some microseconds each to read and check: a long list is read over several turns of the loop, which serves NFS. */
+const OUTBOX_ENTRIES_PER_TURN = 64;
 
 export interface SqliteRegistryOptions {
   /** Database file; beside it are `-wal` and `-shm`. The directory must exist and be locked by the caller. */
@@ -162,7 +165,18 @@ export async function openSqliteRegistry(options: SqliteRegistryOptions): Promis
   };
 
   const outbox: Outbox = {
-    pending: async (after, limit) => reader.pending(after, limit),
+    pending: async (after, limit) => {
+      const all: OutboxEntry[] = [];
+      for (let last = after; all.length < limit;) {
+        const wanted = Math.min(limit - all.length, OUTBOX_ENTRIES_PER_TURN);
+        const page = reader.pending(last, wanted);
+        all.push(...page);
+        last = page.at(-1)?.sequence ?? last;
+        if (page.length < wanted) break;
+        await new Promise<void>((resolve) => clock.soon(resolve));
+      }
+      return all;
+    },
     release: async (sequence) => {
       await writer.call('release', null, [sequence]);
     },

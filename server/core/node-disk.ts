@@ -5,7 +5,7 @@ import type { Disk, DiskFile } from './disk.ts';
 import { ApplianceError } from './errors.ts';
 
 /** Up to this many bytes a write goes into the page cache at once: cheaper than a trip through the thread pool (toolchain.md 7). */
-const SYNC_WRITE_BYTES_MAX = 64 * 1024;
+const SYNC_WRITE_BYTES_MAX = 256 * 1024;
 
 class NodeDiskFile implements DiskFile {
   readonly path: string;

@@ -491,9 +491,9 @@ export class ObjectLog {
   #finishSeal(segment: OpenSegment): void {
     failPoint('log.after-seal');
     this.#advance();
-    // Cutting the tail of a preallocated file is not needed for correctness (the seal is found either way): its failure is harmless until the close.
-    segment.file
-      .truncate(segment.writeOffset)
+    // The seal is found with or without the unused tail of the file; cutting it costs a journal commit, so only a large one is cut.
+    const cut = this.#files.isWasteful(segment.writeOffset) ? segment.file.truncate(segment.writeOffset) : Promise.resolve();
+    cut
       .then(() => segment.file.close())
       .then(
         () => {

@@ -393,6 +393,24 @@ test('calls by UDP are answered, at once and later, and refused like any other',
     assert.equal((await held).uint32(), 8);
   }));
 
+test('datagrams beyond the limit of calls executing are dropped, and replies that fit no datagram are not sent', () =>
+  withEchoServer(
+    async ({ udpPort, program, server }) => {
+      const to = { host: HOST, port: udpPort, timeoutMs: 5000 };
+      const held = [1, 2].map(() => callUdp(ECHO_PROGRAM, ECHO_VERSION, 8, (args) => args.opaque(Buffer.alloc(4)), to));
+      await until(() => program.heldCalls === 2);
+      const isTimeout = (error: unknown): boolean => error instanceof ApplianceError && error.code === 'rpc-timeout';
+      await assert.rejects(callUdp(ECHO_PROGRAM, ECHO_VERSION, 0, null, { ...to, timeoutMs: 50 }), isTimeout);
+      program.releaseHeld();
+      await Promise.all(held);
+      const tooLong = callUdp(ECHO_PROGRAM, ECHO_VERSION, 3, (args) => args.uint32(70_000), { ...to, timeoutMs: 50 });
+      await assert.rejects(tooLong, isTimeout);
+      await callUdp(ECHO_PROGRAM, ECHO_VERSION, 0, null, to);
+      assert.equal(server.usage.outstandingCalls, 0);
+    },
+    { limits: { datagramCallsMax: 2 } },
+  ));
+
 test('a datagram that is no call is not answered', () =>
   withEchoServer(async ({ udpPort, server }) => {
     const raw = await import('node:dgram').then((dgram) => dgram.createSocket('udp4'));

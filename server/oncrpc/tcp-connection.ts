@@ -284,8 +284,8 @@ export class TcpConnection implements ReplyPath {
   }
 
   #block(): void {
+    // `receive` says so to the socket; in `turn` it is not reading yet.
     this.#isBlocked = true;
-    this.#socket.pause();
     this.#host.observer.paused();
     // Everything may be free again by the end of this turn: nothing else would come to look.
     this.#host.atEndOfTurn(this);

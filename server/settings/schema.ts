@@ -99,10 +99,10 @@ const cache = {
 };
 
 const log = {
-  segmentBytes: setting(kinds.size(4 * MIB, 64 * MIB), '4MiB', 'Size of a segment of the log: one object on the backend.'),
+  segmentBytes: setting(kinds.size(4 * MIB, 64 * MIB), '16MiB', 'Size of a segment of the log: one object on the backend.'),
   dirtyBytesMax: setting(kinds.size(16 * MIB, 4096 * TIB), '4GiB', 'Bytes that may wait for upload; near it writes slow down.'),
-  sealAfterMs: setting(kinds.duration(10, 24 * HOUR), '60s', 'An open segment this old is uploaded although it is not full.'),
-  checkpointAfterBytes: setting(kinds.size(4 * MIB, TIB), '256MiB', 'Log of a volume after which its extent map is checkpointed.'),
+  sealAfterMs: setting(kinds.duration(10, 24 * HOUR), '30s', 'An open segment this old is uploaded although it is not full.'),
+  checkpointAfterBytes: setting(kinds.size(4 * MIB, TIB), '1GiB', 'Log of a volume after which its extent map is checkpointed.'),
 };
 
 const admin = {

@@ -74,7 +74,7 @@ test('without anything there are complete defaults', () => {
     nfs: { listen: '127.0.0.1', port: 2049, mountPort: null, portmap: 'auto', inflightBytesMaxPerConnection: 64 * 2 ** 20, connectionsMax: 1024 },
     exports: { clients: ['127.0.0.0/8', '::1/128'], squash: 'none', anonymousUid: 65_534, anonymousGid: 65_534 },
     cache: { ramBytes: 512 * 2 ** 20, mapBytes: 256 * 2 ** 20, ssdBytes: 16 * 2 ** 30 },
-    log: { segmentBytes: 4 * 2 ** 20, dirtyBytesMax: 4 * 2 ** 30, sealAfterMs: 60_000, checkpointAfterBytes: 256 * 2 ** 20 },
+    log: { segmentBytes: 16 * 2 ** 20, dirtyBytesMax: 4 * 2 ** 30, sealAfterMs: 30_000, checkpointAfterBytes: 2 ** 30 },
     admin: { listen: '127.0.0.1', port: 8080 },
     logging: { level: 'info', format: 'auto' },
   });

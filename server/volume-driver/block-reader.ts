@@ -30,6 +30,21 @@ export interface MissingBlock {
   readonly length: number;
 }
 
+/** Blocks from which on a run that is contiguous in the segment and in the target is read in place. */
+const DIRECT_BLOCKS_MIN = 16;
+
+function isDirect(blocks: readonly MissingBlock[]): boolean {
+  if (blocks.length < DIRECT_BLOCKS_MIN) return false;
+  const first = blocks[0] as MissingBlock;
+  for (let index = 0; index < blocks.length; index += 1) {
+    const block = blocks[index] as MissingBlock;
+    if (block.length !== BLOCK_BYTES) return false;
+    if (block.offsetBytes !== first.offsetBytes + index * BLOCK_BYTES || block.targetOffset !== first.targetOffset + index * BLOCK_BYTES)
+      return false;
+  }
+  return true;
+}
+
 export class BlockReader {
   readonly #files: SegmentFiles;
   readonly #store: ObjectStore;
@@ -80,8 +95,9 @@ export class BlockReader {
     const owner = row.objectUuid === '' ? uuid : (row.objectUuid as ObjectUuid);
     // A row may be freed while the read is under way: the ids were taken above, before anything waited.
     const local = row.kind === 'segment' ? this.#files.segment(owner, row.number) : null;
+    const direct = isDirect(blocks);
     if (local !== null) {
-      const bytes = Buffer.allocUnsafe(lengthBytes);
+      const bytes = direct ? target.subarray(first.targetOffset, first.targetOffset + lengthBytes) : Buffer.allocUnsafe(lengthBytes);
       let problem: unknown = null;
       try {
         const bytesRead = await this.#files.read(local, first.offsetBytes, bytes);
@@ -114,6 +130,8 @@ export class BlockReader {
       const at = block.offsetBytes - base;
       if (crc32(bytes.subarray(at, at + BLOCK_BYTES)) !== block.crc) return false;
     }
+    // Read in place: sequential, so the page cache is cache enough and the RAM cache is left to blocks that come back.
+    if (bytes.buffer === target.buffer) return true;
     for (const block of blocks) {
       const at = block.offsetBytes - base;
       if (block.length > 0) bytes.copy(target, block.targetOffset, at + block.from, at + block.from + block.length);
