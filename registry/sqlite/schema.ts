@@ -125,6 +125,7 @@ const TABLES = `
     incarnation TEXT NOT NULL UNIQUE,
     router TEXT NOT NULL
   ) STRICT;
+  CREATE INDEX dead_incarnation_router ON dead_incarnation (router, ordinal);
   CREATE TABLE operation (
     ordinal INTEGER PRIMARY KEY,
     id TEXT NOT NULL,
