@@ -2,8 +2,8 @@
 //
 // node: npm 11.6 and older (npm 10.8 ships with Node 20) lose the bin link of an optional dependency when they discard its sibling for the
 // other CPU (npm/cli#4362). Without it `npm start` would run the system's Node 20 and die on the first .ts file.
-// vferry: npm links no bin of the root package. Without it `npx vferry` would install a copy of this directory into its cache first, and
-// npm 11.19 refuses that because of this very script (strict-allow-scripts).
+// vferry: npm links no bin of the root package. If package.json named one, `npx vferry` would install this directory into npx's cache first,
+// over the network, and npm 11.19 refuses that because of this very script (strict-allow-scripts). A link is all that npx needs.
 import { existsSync, mkdirSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 
