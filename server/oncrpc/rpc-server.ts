@@ -86,7 +86,7 @@ export class RpcServer {
   readonly #heldBack = new Set<TcpConnection>();
   #silentSweeps = new Map<TcpConnection, number>();
   #cancelSweep: (() => void) | null = null;
-  #isClosing = false;
+  #closing: Promise<void> | null = null;
   #onDrained: (() => void) | null = null;
 
   constructor(options: RpcServerOptions) {
@@ -177,10 +177,14 @@ export class RpcServer {
 
   /**
    * Stops accepting connections and executing calls, lets running calls finish for at most `deadlineMs`, then closes whatever is left.
-   * Resolves when every socket is closed.
+   * Resolves when every socket is closed. Called again it only waits for the same.
    */
-  async close(deadlineMs: number): Promise<void> {
-    this.#isClosing = true;
+  close(deadlineMs: number): Promise<void> {
+    this.#closing ??= this.#close(deadlineMs);
+    return this.#closing;
+  }
+
+  async #close(deadlineMs: number): Promise<void> {
     this.#cancelSweep?.();
     const listenersClosed = this.#listeners.map((listener) => new Promise<void>((resolve) => listener.close(() => resolve())));
     await Promise.all(this.#endpoints.map((endpoint) => endpoint.close()));
@@ -201,7 +205,7 @@ export class RpcServer {
   #accept(accepted: net.Socket, programs: readonly RpcProgram[]): void {
     const address = accepted.remoteAddress;
     const port = accepted.remotePort;
-    if (address === undefined || port === undefined || this.#isClosing) {
+    if (address === undefined || port === undefined || this.#closing !== null) {
       // Gone again already.
       accepted.destroy();
       return;
