@@ -19,9 +19,9 @@ const count = fc.nat({ max: Number.MAX_SAFE_INTEGER });
 const fileid = fc.integer({ min: 64, max: Number.MAX_SAFE_INTEGER }) as unknown as fc.Arbitrary<FileId>;
 const timestamp = fc.record({ seconds: fc.nat({ max: 0xffff_ffff }), nanoseconds: fc.nat({ max: 999_999_999 }) }, plain);
 const bytes = (maxLength: number): fc.Arbitrary<Uint8Array> => fc.uint8Array({ maxLength }).map((value) => new Uint8Array(value));
-const uuid = hex(32) as fc.Arbitrary<string> as fc.Arbitrary<ObjectUuid>;
-const router = hex(32) as fc.Arbitrary<string> as fc.Arbitrary<RouterId>;
-const incarnation = hex(32) as fc.Arbitrary<string> as fc.Arbitrary<Incarnation>;
+const uuid = hex(32) as fc.Arbitrary<ObjectUuid>;
+const router = hex(32) as fc.Arbitrary<RouterId>;
+const incarnation = hex(32) as fc.Arbitrary<Incarnation>;
 const term: fc.Arbitrary<Term> = fc.record({ generation: count, counter: count, nonce: hex(16) }, plain);
 
 const base = {

@@ -27,7 +27,7 @@ test('no verb and no read scans a table: all are O(log n)', async (t) => {
   new OperationMemory(db, SQLITE_REGISTRY_DEFAULTS.operations);
   const prepare = t.mock.method(DatabaseSync.prototype, 'prepare');
   const reader = new RegistryReader(place.path, () => {});
-  const reads = prepare.mock.calls.map((call) => String(call.arguments[0]));
+  const reads = prepare.mock.calls.map((call) => call.arguments[0]);
   prepare.mock.restore();
   const statements = [...db.prepared, ...reads].filter((sql) => /^(SELECT|UPDATE|DELETE|INSERT)/.test(sql));
   assert.ok(statements.length > 30, `${statements.length} statements`);
