@@ -13,7 +13,9 @@ import { crc32 } from 'node:zlib';
 import type { ClosedEpoch } from '../../registry/ports.ts';
 import { assert } from '../core/assert.ts';
 import type { DiskFile } from '../core/disk.ts';
+import { errorCode } from '../core/errors.ts';
 import { failPoint } from '../core/fail-points.ts';
+import type { FailPoint } from '../core/fail-points.ts';
 import type { Histogram } from '../core/histogram.ts';
 import type { ObjectUuid, Term } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
@@ -23,7 +25,6 @@ import {
   encodeFooter,
   encodeRecordHead,
   encodeSegmentHeader,
-  RecordFlag,
   RecordKind,
   recordHeadBytes,
   SEAL_FOOTER_BYTES,
@@ -39,12 +40,15 @@ const UNSYNCED_SYNC_BYTES = 8 * 1024 * 1024;
 /** Un-synced bytes at which unstable records wait like stable ones: they are all kept in memory. */
 const UNSYNCED_BYTES_MAX = 64 * 1024 * 1024;
 const RETRY_AFTER_FAULT_MS = 1000;
+const RETRY_PREPARE_MS = 100;
 
 export interface ObjectLogSettings {
   /** Payload bytes after which a segment is sealed. */
   readonly segmentBytes: number;
   /** Whether segments start in preallocated files (volumes) or grow as they are written (files). */
   readonly preallocate: boolean;
+  /** How long records wait for a segment when the disk is full. */
+  readonly patienceMs: number;
 }
 
 export interface LogEvents {
@@ -112,12 +116,14 @@ export class ObjectLog {
   #durableSequence: number;
   #current: OpenSegment | null = null;
   #older: OpenSegment[] = [];
-  #prepared: Promise<{ file: DiskFile; segment: LocalSegment } | null> | null = null;
+  #prepared: Promise<{ file: DiskFile; segment: LocalSegment }> | null = null;
   #writing = false;
   #scheduled = false;
   #unsyncedBytes = 0;
   #rotating = false;
   #fault: Error | null = null;
+  /** No segment could be begun for a while: appends are refused with this. */
+  #blocked: Error | null = null;
   #faultGeneration = 0;
   #closed = false;
   #idleWaiters: (() => void)[] = [];
@@ -170,10 +176,10 @@ export class ObjectLog {
   }
   /** What stops the log at the moment, or null. */
   get problem(): Error | null {
-    return this.#fault;
+    return this.#fault ?? this.#blocked;
   }
   get idle(): boolean {
-    return this.#applied === this.#records.length && this.#older.length === 0 && !this.#rotating;
+    return this.#applied === this.#records.length && this.#older.length === 0 && (!this.#rotating || this.#blocked !== null);
   }
 
   /** Records that are appended but not applied, newest last: for read-modify-write of a block. */
@@ -186,7 +192,8 @@ export class ObjectLog {
 
   /** Appends a record; its `done` is called when it is answered. Throws the fault while the log is out of order. */
   append(record: LogRecord): void {
-    if (this.#fault !== null) throw this.#fault;
+    const problem = this.problem;
+    if (problem !== null) throw problem;
     assert(!this.#closed, 'append to a closed log');
     record.sequence = this.#nextSequence;
     this.#nextSequence += 1;
@@ -220,9 +227,9 @@ export class ObjectLog {
   async close(): Promise<void> {
     await this.drained();
     this.#closed = true;
-    const prepared = await this.#prepared;
+    const prepared = await this.#prepared?.catch(() => null);
     this.#prepared = null;
-    if (prepared !== null) {
+    if (prepared !== undefined && prepared !== null) {
       await prepared.file.close();
       await this.#files.drop(prepared.segment);
     }
@@ -295,15 +302,19 @@ export class ObjectLog {
     const lastSequence = segment.lastSequence;
     const generation = this.#faultGeneration;
     this.#writing = true;
-    failPoint('log.before-write');
-    segment.file.write(startOffset, buffers, (error) => {
+    const told = toldToFail('log.before-write');
+    if (told !== null) {
+      this.#fail(told);
+      return;
+    }
+    segment.file.write(startOffset, buffers, (problem) => {
       if (generation !== this.#faultGeneration) return;
       this.#writing = false;
+      const error = problem ?? toldToFail('log.after-write');
       if (error !== null) {
         this.#fail(error);
         return;
       }
-      failPoint('log.after-write');
       segment.writtenSequence = lastSequence;
       this.#files.grow(segment.local, segment.writeOffset);
       this.#advance();
@@ -330,15 +341,15 @@ export class ObjectLog {
     const sealWritten = segment.sealWritten;
     const generation = this.#faultGeneration;
     const started = this.#clock.monotonicMs();
-    segment.file.sync((error) => {
+    segment.file.sync((problem) => {
       if (generation !== this.#faultGeneration) return;
       segment.syncing = false;
+      const error = problem ?? toldToFail('log.after-sync');
       if (error !== null) {
         this.#fail(error);
         return;
       }
       this.#syncLatency.observe(this.#clock.monotonicMs() - started);
-      failPoint('log.after-sync');
       segment.syncedSequence = target;
       if (sealWritten) this.#finishSeal(segment);
       else if (segment.sealWritten) this.#sync(segment);
@@ -403,25 +414,49 @@ export class ObjectLog {
     this.#rotating = true;
     const full = this.#current;
     const generation = this.#faultGeneration;
-    const prepared = this.#prepared ?? this.#prepareNext();
-    this.#prepared = null;
-    prepared.then(
-      (next) => {
-        if (generation !== this.#faultGeneration || next === null) return;
-        this.#rotating = false;
-        this.#current = this.#begin(next);
-        if (full !== null) this.#startSeal(full);
-        this.#pump();
-      },
-      (error: unknown) => {
-        if (generation !== this.#faultGeneration) return;
-        this.#rotating = false;
-        this.#fail(error as Error);
-      },
-    );
+    const started = this.#clock.monotonicMs();
+    const take = (): void => {
+      const prepared = this.#prepared ?? this.#prepareNext();
+      this.#prepared = null;
+      prepared.then(
+        (next) => {
+          if (generation !== this.#faultGeneration || this.#closed) return;
+          this.#rotating = false;
+          this.#blocked = null;
+          this.#current = this.#begin(next);
+          if (full !== null) this.#startSeal(full);
+          this.#pump();
+        },
+        (error: unknown) => {
+          if (generation !== this.#faultGeneration || this.#closed) return;
+          // A full disk usually gets room when segments are uploaded: records wait. After a while they are refused, and so are new ones.
+          if (this.#clock.monotonicMs() - started > this.#settings.patienceMs || !isFull(error)) this.#refuseUnwritten(error as Error);
+          this.#clock.after(RETRY_PREPARE_MS, take);
+        },
+      );
+    };
+    take();
   }
 
-  #prepareNext(): Promise<{ file: DiskFile; segment: LocalSegment } | null> {
+  /** No segment can be begun: what is not written is answered with the reason. What is written is safe where it is. */
+  #refuseUnwritten(error: Error): void {
+    if (this.#blocked === null)
+      this.#logger.error({ err: error, object: this.#identity.objectUuid }, 'no new segment can be begun; writes are refused until one can');
+    this.#blocked = error;
+    const refused = this.#records.splice(this.#unwritten);
+    const first = refused[0];
+    if (first === undefined) return;
+    this.#nextSequence = first.sequence;
+    for (const record of refused) {
+      this.#unsyncedBytes -= record.payloadBytes;
+      const done = record.done;
+      record.done = null;
+      if (done !== null) done(error);
+    }
+    this.#wakeIdle();
+  }
+
+  #prepareNext(): Promise<{ file: DiskFile; segment: LocalSegment }> {
     const number = this.#nextSegment;
     this.#nextSegment += 1;
     const prepared = this.#files.prepare(this.#identity.objectUuid, number, this.#identity.term, this.#settings.preallocate);
@@ -453,9 +488,13 @@ export class ObjectLog {
   }
 
   #startSeal(segment: OpenSegment): void {
-    failPoint('log.before-seal');
     segment.sealing = true;
     this.#older.push(segment);
+    const told = toldToFail('log.before-seal');
+    if (told !== null) {
+      this.#fail(told);
+      return;
+    }
     const payload = Buffer.from(segment.index.payload());
     const head = Buffer.allocUnsafe(recordHeadBytes({ kind: RecordKind.SEAL, blockCount: 0 }));
     const seal = new LogRecord(RecordKind.SEAL, 0, segment.index.count, null, [payload], payload.length, null);
@@ -489,7 +528,11 @@ export class ObjectLog {
   }
 
   #finishSeal(segment: OpenSegment): void {
-    failPoint('log.after-seal');
+    const told = toldToFail('log.after-seal');
+    if (told !== null) {
+      this.#fail(told);
+      return;
+    }
     this.#advance();
     // The seal is found with or without the unused tail of the file; cutting it costs a journal commit, so only a large one is cut.
     const cut = this.#files.isWasteful(segment.writeOffset) ? segment.file.truncate(segment.writeOffset) : Promise.resolve();
@@ -583,7 +626,7 @@ export class ObjectLog {
     const attempt = stale ?? this.#prepareNext();
     attempt.then(
       (prepared) => {
-        if (generation !== this.#faultGeneration || prepared === null) return;
+        if (generation !== this.#faultGeneration) return;
         this.#fault = null;
         this.#current = this.#begin(prepared);
         this.#logger.info({ object: this.#identity.objectUuid, segment: prepared.segment.number }, 'the log continues in a new segment');
@@ -598,7 +641,16 @@ export class ObjectLog {
   }
 }
 
-/** Marks a record as answered before it is durable. */
-export function markUnstable(record: LogRecord): void {
-  record.flags |= RecordFlag.UNSTABLE;
+function isFull(error: unknown): boolean {
+  return errorCode(error) === 'ENOSPC';
+}
+
+/** A fail point of the log: being told to fail is a fault of the disk. */
+function toldToFail(name: FailPoint): Error | null {
+  try {
+    failPoint(name);
+    return null;
+  } catch (error) {
+    return error as Error;
+  }
 }

@@ -3,7 +3,7 @@
  * may be evicted, `pool/` preallocated or recycled files that the next segments start in. One flat directory each: a start reads three
  * directories, and one fsync of `log/` covers every segment that was prepared meanwhile.
  */
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 
 import { assert } from '../core/assert.ts';
 import type { Disk, DiskFile } from '../core/disk.ts';
@@ -252,7 +252,7 @@ export class SegmentFiles {
       await this.drop(segment);
       return;
     }
-    const path = segment.path.replace('/log/', '/cache/');
+    const path = join(this.#settings.directory, 'cache', basename(segment.path));
     failPoint('release.before-rename');
     await this.#disk.rename(segment.path, path);
     failPoint('release.after-rename');

@@ -10,6 +10,8 @@ const AT_ONCE = 4;
 /** Local segments by object. */
 export interface LocalObjects {
   objects(): Iterable<ObjectUuid>;
+  /** Those with segments that are not released. */
+  dirtyObjects(): Iterable<ObjectUuid>;
   dropObject(uuid: ObjectUuid): Promise<void>;
 }
 
@@ -25,14 +27,14 @@ export async function recoverObjects(components: {
   logger: Logger;
 }): Promise<void> {
   const { registry, objects, files, logger } = components;
-  const known = new Set<string>();
-  const unclean: FileId[] = [];
+  const known = new Map<string, FileId>();
+  const unclean = new Set<FileId>();
   let after = 0 as FileId;
   for (;;) {
     const page: OwnerRecord[] = await registry.ownership.ownedBy(components.router, after, PAGE);
     for (const owner of page) {
-      known.add(owner.uuid);
-      if (owner.protection.kind !== 'clean') unclean.push(owner.fileid);
+      known.set(owner.uuid, owner.fileid);
+      if (owner.protection.kind !== 'clean') unclean.add(owner.fileid);
       after = owner.fileid;
     }
     if (page.length < PAGE) break;
@@ -42,10 +44,16 @@ export async function recoverObjects(components: {
     logger.info({ object: uuid }, 'local segments of an object that does not exist any more are deleted');
     await files.dropObject(uuid);
   }
+  // Also what is clean but left files in the log: a segment that was made ready and never begun.
+  for (const uuid of files.dirtyObjects()) {
+    const fileid = known.get(uuid);
+    if (fileid !== undefined) unclean.add(fileid);
+  }
+  const waiting = [...unclean];
   let next = 0;
   const worker = async (): Promise<void> => {
     for (;;) {
-      const fileid = unclean[next];
+      const fileid = waiting[next];
       next += 1;
       if (fileid === undefined) return;
       // Reported and kept as a problem by OpenObjects; the operations on it say so too.
@@ -53,5 +61,5 @@ export async function recoverObjects(components: {
     }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, worker));
-  if (unclean.length > 0) logger.info({ objects: unclean.length }, 'the objects of the last run were recovered');
+  if (waiting.length > 0) logger.info({ objects: waiting.length }, 'the objects of the last run were recovered');
 }

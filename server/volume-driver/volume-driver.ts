@@ -150,7 +150,7 @@ export class VolumeDriver implements ObjectDriver {
         },
       },
       { vpoolUuid: registry.vpool.uuid, objectUuid: uuid, term, cut: claimed.root.closedEpochs.at(-1) ?? null },
-      { segmentBytes: this.#settings.segmentBytes, preallocate: inode.class === 'volume' },
+      { segmentBytes: this.#settings.segmentBytes, preallocate: inode.class === 'volume', patienceMs: this.#settings.patienceMs },
       { nextSegment: Math.max(end.lastSegment, claimed.root.uploadedSegment) + 1, nextSequence: end.lastSequence + 1 },
     );
     object.attachLog(log);
