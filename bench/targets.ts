@@ -52,7 +52,9 @@ async function untilReady(name: string, child: ChildProcess, logPath: string, pr
       const isOver = child.exitCode !== null || child.signalCode !== null || performance.now() > endMs;
       if (isOver) {
         await stop(child);
-        throw new Error(`${name} does not answer (${String(error)}); the end of its log:\n${fs.readFileSync(logPath, 'utf8').slice(-2000)}`);
+        throw new Error(`${name} does not answer (${String(error)}); the end of its log:\n${fs.readFileSync(logPath, 'utf8').slice(-2000)}`, {
+          cause: error,
+        });
       }
       await delay(100);
     }

@@ -26,7 +26,7 @@ class NodeDiskFile implements DiskFile {
     if (total <= SYNC_WRITE_BYTES_MAX) {
       let error: Error | null = null;
       try {
-        const written = fs.writevSync(this.#fd, buffers as Uint8Array[], offsetBytes);
+        const written = fs.writevSync(this.#fd, buffers, offsetBytes);
         // A short write is not an error to the system (toolchain.md 7): the next byte would have met ENOSPC.
         if (written !== total) error = shortWrite(this.path, offsetBytes, written, total);
       } catch (thrown) {

@@ -206,7 +206,7 @@ test('squash turns root, or everybody, into the anonymous user', () => {
     const rule = { networks: ['0.0.0.0/0'], readOnly: false, squash, anonymousUid: 99, anonymousGid: 98 };
     const program = programOf({ fileSystem: watching, access: new ExportRules([{ name: 'export', rules: [rule] }]) });
     const credential = { flavor: 'sys', uid, gid: uid, gids: [1, 2], machineName: '', stamp: 0 } as const;
-    program.dispatch(nfsCall(NfsProcedure.GETATTR, (w) => w.opaque(file), { credential }));
+    void program.dispatch(nfsCall(NfsProcedure.GETATTR, (w) => w.opaque(file), { credential }));
     return seen.pop()!;
   };
   assert.deepEqual(as('none', 0), [0, 0, [1, 2]]);
@@ -247,7 +247,7 @@ test('a denied address gets ACCES from every procedure but NULL, and the rules a
     assert.equal(program.dispatch(denied), null);
     assert.equal(statusOf(denied), Status.ACCES);
     const allowed = rawCall(procedure, args, { clientAddress: '10.0.0.2' });
-    program.dispatch(allowed);
+    void program.dispatch(allowed);
     assert.notEqual(statusOf(allowed), Status.ACCES);
   }
   const nothing = nfsCall(NfsProcedure.NULL, () => undefined, { clientAddress: '10.0.0.1' });
@@ -285,7 +285,7 @@ test('the operation id starts with the client address, is the same for a call se
       encodeSetAttributes(w, { ...NO_CHANGES, mode });
       w.bool(false);
     };
-    program.dispatch(nfsCall(NfsProcedure.SETATTR, encode, { xid, credential, clientAddress }));
+    void program.dispatch(nfsCall(NfsProcedure.SETATTR, encode, { xid, credential, clientAddress }));
     return ids.pop()!;
   };
   const first = send(1, 'H1', '127.0.0.1', 0o600);
@@ -352,11 +352,11 @@ test('a READ of more than the server gives at once is short and not the end; pag
     w.uint64(0n);
     w.uint32(0xffff_ffff);
   });
-  program.dispatch(read);
+  void program.dispatch(read);
   const result = decodeReadResult(new XdrReader([read.reply!]));
   assert.ok(result.status === Status.OK && result.data.length === 4096 && !result.eof);
   const list = nfsCall(NfsProcedure.READDIRPLUS, (w) => encodeReaddirplusArgs(w, directory, 0, Buffer.alloc(8), 0xffff_ffff, 0xffff_ffff));
-  program.dispatch(list);
+  void program.dispatch(list);
   assert.ok(list.reply!.length <= 2048 + 4);
   const page = decodeReaddirResult(new XdrReader([list.reply!]), true);
   assert.ok(page.status === Status.OK && page.entries.length > 5 && !page.eof);
@@ -377,7 +377,7 @@ test('WRITE hands on the chunks in which the data arrived, not a copy', () => {
           },
   });
   const call = new FakeCall({ program: NFS_PROGRAM, version: 3, procedure: NfsProcedure.WRITE, args: chunks });
-  programOf({ fileSystem: watching }).dispatch(call);
+  void programOf({ fileSystem: watching }).dispatch(call);
   assert.equal(statusOf(call), Status.OK);
   assert.equal(
     received.reduce((sum, chunk) => sum + chunk.length, 0),

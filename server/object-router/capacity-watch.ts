@@ -54,7 +54,7 @@ export class CapacityWatch implements Capacity {
   #schedule(): void {
     if (this.#stopped) return;
     this.#cancel = this.#components.clock.after(EVERY_MS, () => {
-      this.#look().finally(() => this.#schedule());
+      void this.#look().finally(() => this.#schedule());
     });
   }
 

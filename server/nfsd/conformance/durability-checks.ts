@@ -23,7 +23,7 @@ export function durabilityChecks(suite: SuiteOf): void {
           try {
             verify.set(title, await prepare(suite()));
           } catch (error) {
-            verify.set(title, () => Promise.reject(error as Error));
+            verify.set(title, () => Promise.reject(error));
           }
         }
         await bounce(suite(), how);
