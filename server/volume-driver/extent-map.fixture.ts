@@ -17,6 +17,8 @@ export class MemoryDisk implements Disk {
   delayed = false;
   /** Makes every write fail. */
   writeError: Error | null = null;
+  /** Keeps writes until `letGo`. */
+  held: (() => void)[] | null = null;
   writes = 0;
 
   open(path: string): Promise<DiskFile> {
@@ -27,6 +29,12 @@ export class MemoryDisk implements Disk {
     if (this.files.has(path)) return Promise.reject(Object.assign(new Error(`${path} exists`), { code: 'EEXIST' }));
     this.files.set(path, Buffer.alloc(0));
     return Promise.resolve(this.#file(path));
+  }
+
+  letGo(): void {
+    const held = this.held ?? [];
+    this.held = null;
+    for (const work of held) work();
   }
 
   #file(path: string): DiskFile {
@@ -46,7 +54,8 @@ export class MemoryDisk implements Disk {
           disk.files.set(path, file);
           done(null);
         };
-        if (disk.delayed) setImmediate(work);
+        if (disk.held !== null) disk.held.push(work);
+        else if (disk.delayed) afterTurns(1 + ((offsetBytes >> 12) % 7), work);
         else work();
       },
       sync: (done) => done(null),
@@ -90,6 +99,11 @@ export class MemoryDisk implements Disk {
   space(): Promise<{ freeBytes: number; totalBytes: number }> {
     return Promise.resolve({ freeBytes: 2 ** 40, totalBytes: 2 ** 40 });
   }
+}
+
+/** Writes end out of order, some of them late. */
+function afterTurns(turns: number, work: () => void): void {
+  setImmediate(() => (turns === 1 ? work() : afterTurns(turns - 1, work)));
 }
 
 function notFound(path: string): Error {

@@ -195,10 +195,10 @@ class World {
 for (const delayed of [false, true]) {
   test(`the extent map is one map entry per block, with a disk that answers ${delayed ? 'later' : 'at once'}`, async () => {
     await fc.assert(
-      fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 60 }), async (steps) => {
+      fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 60 }), fc.constantFrom(0, 0.25, 1), async (steps, dirtyShareMax) => {
         const disk = new MemoryDisk();
         disk.delayed = delayed;
-        const world = new World(await openPool(disk, { bytesMax: 16 * FRAME_BYTES, dirtyShareMax: 0.25 }));
+        const world = new World(await openPool(disk, { bytesMax: 16 * FRAME_BYTES, dirtyShareMax }));
         for (const each of steps) await world.run(each);
         await world.check();
         await world.run({ kind: 'abandon' });

@@ -379,3 +379,31 @@ test('a page whose image cannot be read fails its readers, holds nothing back, a
   await map.truncate(0);
   assert.equal(map.mappedBlocks, 0);
 });
+
+test('a page that changed while it was being spilled, and was committed before that ended, comes from the object', async () => {
+  const { map, put, table, store, disk, pool } = await world({ dirtyShareMax: 0 });
+  disk.held = [];
+  await put(0, 2);
+  await put(1024, 2);
+  assert.ok(disk.held.length > 0, 'the first page is being spilled');
+  await put(5, 3);
+  await storeCheckpoint(map.beginCheckpoint(), table, store, 1);
+  disk.letGo();
+  assert.equal(pool.stats.spilledPages, 0);
+  const content = await contentOf(map);
+  for (let page = 10; page < 30; page += 1) await put(page * 1024, 1);
+  await map.truncate(10 * 1024);
+  assert.deepEqual(await contentOf(map), content);
+});
+
+test('a spill that fails after its page was committed leaves the page clean', async () => {
+  const { map, put, table, store, disk, pool } = await world({ dirtyShareMax: 0 });
+  disk.held = [];
+  await put(0, 2);
+  await put(1024, 2);
+  await storeCheckpoint(map.beginCheckpoint(), table, store, 1);
+  disk.writeError = new Error('broken');
+  disk.letGo();
+  assert.equal(pool.stats.framesDirty, 0);
+  assert.equal(pool.stats.spillError, disk.writeError);
+});

@@ -25,6 +25,8 @@ export const MODIFIED = 4;
 const FILLING = 8;
 /** Being written to the spill file. */
 const SPILLING = 16;
+/** What is being written to the spill file will not be wanted: the content changed meanwhile, or has come to exist elsewhere. */
+const STALE = 32;
 
 /** A frame's words: `slabs[frame >> SLAB_SHIFT]` from `(frame & SLAB_MASK) * FRAME_WORDS`. Few big arrays stay in the CPU's caches, a view per frame does not. */
 export const SLAB_SHIFT = 6;
@@ -253,7 +255,7 @@ export class PagePool {
   markModified(frame: number): void {
     const bits = this.state[frame]!;
     if ((bits & MODIFIED) !== 0) return;
-    this.state[frame] = bits | MODIFIED | REFERENCED;
+    this.state[frame] = bits | MODIFIED | REFERENCED | ((bits & SPILLING) === 0 ? 0 : STALE);
     this.#dirty += 1;
     // Two for each one that gets dirty: the share falls back without a long pause anywhere.
     if (this.#dirty > this.#dirtyMax && this.#spilling.size < SPILLS_MAX) {
@@ -267,8 +269,9 @@ export class PagePool {
   /** The content exists elsewhere now. */
   markClean(frame: number): void {
     const bits = this.state[frame]!;
+    if ((bits & SPILLING) !== 0) this.state[frame] = bits | STALE;
     if ((bits & MODIFIED) === 0) return;
-    this.state[frame] = bits & ~MODIFIED;
+    this.state[frame] = this.state[frame]! & ~MODIFIED;
     this.#dirty -= 1;
     this.#changed();
   }
@@ -322,7 +325,8 @@ export class PagePool {
 
   #spilled(frame: number, error: Error | null, spillSlot: number): void {
     const owner = this.#owner[frame];
-    const bits = this.state[frame]! & ~SPILLING;
+    const stale = (this.state[frame]! & STALE) !== 0;
+    const bits = this.state[frame]! & ~(SPILLING | STALE);
     this.state[frame] = bits;
     this.#spillError = error;
     if (owner === null || owner === undefined) {
@@ -330,13 +334,12 @@ export class PagePool {
       this.state[frame] = 0;
       this.#free.push(frame);
       if (error === null) this.spill.free(spillSlot);
+    } else if (stale) {
+      // Whether the frame is modified says its bit; the slot may hold a mixture of two contents.
+      if (error === null) this.spill.free(spillSlot);
     } else if (error !== null) {
-      if ((bits & MODIFIED) === 0) {
-        this.state[frame] = bits | MODIFIED;
-        this.#dirty += 1;
-      }
-    } else if ((bits & MODIFIED) !== 0) {
-      this.spill.free(spillSlot); // changed while it was being written: the slot holds a mixture
+      this.state[frame] = bits | MODIFIED;
+      this.#dirty += 1;
     } else {
       this.#spills += 1;
       owner.frameSpilled(this.#slot[frame]!, spillSlot);
