@@ -207,6 +207,21 @@ export function dataChecks(suite: SuiteOf): void {
     assert.ok(usedBytes >= 1024 * 1024 && usedBytes <= empty.usedBytes + 2 * 1024 * 1024, `${usedBytes} bytes used for 1 MiB`);
   });
 
+  test('READ, LOOKUP, ACCESS and COMMIT change no attribute', async () => {
+    const { client } = suite();
+    const directory = await suite().directory();
+    for (const name of ['descriptor.vmdk', 'disk-flat.vmdk']) {
+      const { handle } = await newFile(suite(), directory, name);
+      succeeded(await client.write(handle, 0, pattern(100, 1), Stability.FILE_SYNC));
+      const before = succeeded(await client.getattr(handle)).attributes;
+      succeeded(await client.read(handle, 0, 100));
+      succeeded(await client.lookup(directory, name));
+      succeeded(await client.access(handle, 0x3f));
+      succeeded(await client.commit(handle));
+      assert.deepEqual(succeeded(await client.getattr(handle)).attributes, before);
+    }
+  });
+
   test('a file written in pieces, truncated by CREATE and written again has only the new contents', async () => {
     const { client } = suite();
     const directory = await suite().directory();

@@ -42,8 +42,10 @@ const RESTART_CHECKS: readonly [string, Prepare][] = [
       succeeded(await suite.client.write(file.handle, 0, Buffer.from('before the restart'), Stability.FILE_SYNC));
       const before = succeeded(await suite.client.getattr(file.handle)).attributes;
       const directoryBefore = succeeded(await suite.client.getattr(directory)).attributes;
+      const { verifier } = succeeded(await suite.client.commit(file.handle));
       return async () => {
         assert.deepEqual(succeeded(await suite.client.getattr(file.handle)).attributes, before);
+        assert.deepEqual(succeeded(await suite.client.commit(file.handle)).verifier, verifier);
         assert.deepEqual(succeeded(await suite.client.getattr(directory)).attributes, directoryBefore);
         assert.equal(succeeded(await suite.client.read(file.handle, 0, 100)).data.toString(), 'before the restart');
         assert.deepEqual(succeeded(await suite.client.mount(suite.server.exportName)).handle, suite.root);
@@ -147,18 +149,19 @@ const KILL_CHECKS: readonly [string, Prepare][] = [
   ],
   ...['descriptor.vmdk', 'disk-flat.vmdk'].flatMap((name): [string, Prepare][] => [
     [
-      `esxi 28 (${name}): FILE_SYNC data and sizes are there (4.3/11)`,
+      `esxi 28 (${name}): FILE_SYNC data and sizes are there, under the same verifier (4.3/5, 4.3/11)`,
       async (suite) => {
         const directory = await suite.directory();
         const { handle } = await newFile(suite, directory, name);
         const data = pattern(300_000, 9);
-        succeeded(await suite.client.write(handle, 12_345, data, Stability.FILE_SYNC));
+        const { verifier } = succeeded(await suite.client.write(handle, 12_345, data, Stability.FILE_SYNC));
         succeeded(await suite.client.setattr(handle, { sizeBytes: 400_000 }));
         return async () => {
           const found = succeeded(await suite.client.lookup(directory, name));
           assert.deepEqual(found.handle, handle);
           assert.equal(found.attributes?.sizeBytes, 400_000);
           assert.ok((await readAll(suite.client, handle, 12_345, data.length)).equals(data));
+          assert.deepEqual(succeeded(await suite.client.commit(handle)).verifier, verifier, 'nothing was lost: the same verifier');
         };
       },
     ],

@@ -212,6 +212,7 @@ export function namespaceChecks(suite: SuiteOf): void {
     assert.equal(shrunk.wcc.after?.sizeBytes, 5001);
     failed(await client.setattr(handle, { sizeBytes: 1 }, before.ctime), Status.NOT_SYNC);
     failed(await client.setattr(handle, { mode: 0 }, { seconds: 1, nanoseconds: 1 }), Status.NOT_SYNC);
+    assert.deepEqual(await attributesOf(handle), shrunk.wcc.after, 'a wrong guard changes nothing');
     succeeded(await client.setattr(handle, { sizeBytes: 9000 }));
     const { data, eof } = succeeded(await client.read(handle, 0, 10_000));
     assert.ok(eof && data.equals(Buffer.concat([Buffer.alloc(5001, 1), Buffer.alloc(3999)])));
