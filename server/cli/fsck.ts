@@ -1,4 +1,5 @@
 /** `vferry fsck`: runs the offline check and shows how far it is and what it found. */
+import { unreachable } from '../core/assert.ts';
 import { isEnvironmentError } from '../core/errors.ts';
 import type { Logger } from '../core/logger.ts';
 import type { FsckDataDirectory, FsckEvent } from '../fsck-port.ts';
@@ -34,6 +35,8 @@ export async function runFsck(
       case 'finding':
         print.out(`${event.severity === 'damage' ? 'DAMAGE' : 'warning'} ${event.where}: ${event.message}\n`);
         return;
+      default:
+        unreachable(event);
     }
   };
   try {

@@ -235,8 +235,5 @@ function encodeOptionalUint32(writer: XdrWriter, value: number | null): void {
   if (value !== null) writer.uint32(value);
 }
 
-/** Longest encoded sattr3. */
-export const SATTR3_BYTES_MAX = 3 * 8 + 12 + 2 * 12;
-
 /** Nothing set. */
 export const NO_CHANGES: SetAttributes = { mode: null, uid: null, gid: null, sizeBytes: null, atime: null, mtime: null };
