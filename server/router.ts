@@ -19,6 +19,7 @@ import { nodeDisk } from './core/node-disk.ts';
 import { systemClock, systemRandom } from './core/node-time.ts';
 import { timestampOf } from './core/time.ts';
 import { openDataDirectory, readVpoolFile, writeVpoolFile } from './data-directory.ts';
+import { PieceWriteBack } from './file-driver/piece-write-back.ts';
 import { ExportRules } from './nfsd/export-rules.ts';
 import { MountProgram } from './nfsd/mount-program.ts';
 import { DEFAULT_NFS_SETTINGS, NfsProgram } from './nfsd/nfs-program.ts';
@@ -128,6 +129,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       admission,
       syncLatency,
       names,
+      writeBack: { volume: null, file: (object) => new PieceWriteBack(object) },
     },
     {
       segmentBytes: settings.log.segmentBytes,

@@ -56,8 +56,8 @@ export interface Changed {
 export interface BlockObjectHooks {
   /** Confirms in the registry that the object has data that only this router holds; before the first answer after it was clean. */
   confirmUnprotected(): MaybePromise<void>;
-  /** Something was applied: there is work for the keeper. */
-  touched(): void;
+  /** These blocks were written or dropped. */
+  touched(startBlock: number, blockCount: number): void;
 }
 
 interface RangeLock {
@@ -594,7 +594,7 @@ export class BlockObject {
       this.map.unpin(record.startBlock, record.blockCount);
     }
     this.#appliedSequence = record.sequence;
-    this.#hooks.touched();
+    if (record.blockCount > 0) this.#hooks.touched(record.startBlock, record.blockCount);
   }
 
   /** Before a fault's records are applied again, their pages must be there again. */

@@ -101,7 +101,7 @@ export class BlockReader {
       let problem: unknown = null;
       try {
         const bytesRead = await this.#files.read(local, first.offsetBytes, bytes);
-        if (bytesRead === lengthBytes && this.#deliver(segmentId, blocks, bytes, target)) return;
+        if (bytesRead === lengthBytes && this.#deliver(segmentId, blocks, bytes, direct ? null : target)) return;
       } catch (error) {
         problem = error;
       }
@@ -123,15 +123,15 @@ export class BlockReader {
     );
   }
 
-  /** False when a block does not match. Copies what is wanted and caches the blocks. */
-  #deliver(segmentId: number, blocks: readonly MissingBlock[], bytes: Buffer, target: Buffer): boolean {
+  /** False when a block does not match. Copies what is wanted and caches the blocks; `target` null: they were read in place. */
+  #deliver(segmentId: number, blocks: readonly MissingBlock[], bytes: Buffer, target: Buffer | null): boolean {
     const base = (blocks[0] as MissingBlock).offsetBytes;
     for (const block of blocks) {
       const at = block.offsetBytes - base;
       if (crc32(bytes.subarray(at, at + BLOCK_BYTES)) !== block.crc) return false;
     }
     // Read in place: sequential, so the page cache is cache enough and the RAM cache is left to blocks that come back.
-    if (bytes.buffer === target.buffer) return true;
+    if (target === null) return true;
     for (const block of blocks) {
       const at = block.offsetBytes - base;
       if (block.length > 0) bytes.copy(target, block.targetOffset, at + block.from, at + block.from + block.length);

@@ -23,6 +23,7 @@ import type { ObjectRecords } from './object-records.ts';
 import { encodeObjectState } from './object-state.ts';
 import type { StorageNames } from './storage-names.ts';
 import type { StoredWriter } from './stored-writer.ts';
+import type { WriteBack } from './write-back.ts';
 
 /** Segments whose upload is told to the registry in one step. */
 const ROOT_BATCH = 8;
@@ -49,6 +50,8 @@ interface Sealed {
   readonly segment: LocalSegment;
   readonly totalBytes: number;
   readonly lastSequence: number;
+  /** Was not uploaded: nothing refers to it. */
+  readonly dead?: boolean;
 }
 
 export class ObjectKeeper {
@@ -61,6 +64,7 @@ export class ObjectKeeper {
   readonly #logger: Logger;
   readonly #object: BlockObject;
   readonly #log: ObjectLog;
+  readonly #writeBack: WriteBack | null;
   readonly #settings: KeeperSettings;
 
   #root: Root;
@@ -96,6 +100,7 @@ export class ObjectKeeper {
       logger: Logger;
       object: BlockObject;
       log: ObjectLog;
+      writeBack: WriteBack | null;
     },
     settings: KeeperSettings,
     start: KeeperStart,
@@ -109,6 +114,7 @@ export class ObjectKeeper {
     this.#logger = components.logger;
     this.#object = components.object;
     this.#log = components.log;
+    this.#writeBack = components.writeBack;
     this.#settings = settings;
     this.#root = start.owner.root;
     this.#protection = start.owner.protection.kind === 'clean' ? 'clean' : 'unprotected';
@@ -202,8 +208,9 @@ export class ObjectKeeper {
   async #run(): Promise<void> {
     try {
       while (!this.#stopped) {
-        if (this.#uploadable) await this.#upload();
-        else if (this.#uploaded.length > 0) await this.#moveRoot(null);
+        // With a write-back, segments go up only if they are still needed once their blocks were stored elsewhere.
+        if (this.#writeBack === null && this.#uploadable) await this.#upload(null);
+        else if (this.#writeBack === null && this.#uploaded.length > 0) await this.#moveRoot(null);
         else if (this.#wantsCheckpoint()) await this.#checkpoint();
         else break;
       }
@@ -228,7 +235,7 @@ export class ObjectKeeper {
     if (this.#object.busy || this.#log.problem !== null) return false;
     const behind = this.#object.appliedSequence > this.#checkpointSequence;
     if (!behind) return false;
-    if (this.#bytesSinceCheckpoint >= this.#settings.checkpointAfterBytes) return true;
+    if (this.#bytesSinceCheckpoint >= Math.min(this.#settings.checkpointAfterBytes, this.#writeBack?.relocateAfterBytes ?? Infinity)) return true;
     // Quiet: everything is sealed and uploaded, nothing is being written.
     return this.#log.idle && this.#log.openSegmentBytes === 0;
   }
@@ -236,26 +243,36 @@ export class ObjectKeeper {
   /** Segments go up in order of number, without gaps: one whose seal still has to be repaired holds up the rest. */
   get #uploadable(): boolean {
     const next = this.#sealed[0];
-    return next !== undefined && next.segment.number === (this.#uploaded.at(-1)?.segment.number ?? this.#root.uploadedSegment) + 1;
+    return next !== undefined && next.segment.number === this.#highWater + 1;
   }
 
-  async #upload(): Promise<void> {
+  /** Last segment that is on the backend, or need not be once the next root is there. */
+  get #highWater(): number {
+    return this.#uploaded.at(-1)?.segment.number ?? this.#root.uploadedSegment;
+  }
+
+  /** `dead`: segments that the checkpoint being made does not refer to and covers; they need not go up. */
+  async #upload(dead: ReadonlySet<number> | null): Promise<void> {
     const next = this.#sealed[0] as Sealed;
-    await this.#claim();
-    failPoint('upload.before-put');
-    const name = formatObjectName({ kind: 'segment', number: next.segment.number, term: next.segment.term });
-    await this.#writer.put(this.#bucket(), this.#objectName(name), {
-      kind: 'file',
-      path: next.segment.path,
-      offsetBytes: 0,
-      lengthBytes: next.totalBytes,
-    });
-    failPoint('upload.after-put');
-    const row = this.#object.rowOfSegment(next.segment.number);
-    if (row !== null && this.#object.table.isUsed(row)) this.#object.table.setSizeBytes(row, next.totalBytes);
+    const needed = dead === null || !dead.has(next.segment.number);
+    if (needed) {
+      await this.#claim();
+      failPoint('upload.before-put');
+      const name = formatObjectName({ kind: 'segment', number: next.segment.number, term: next.segment.term });
+      await this.#writer.put(this.#bucket(), this.#objectName(name), {
+        kind: 'file',
+        path: next.segment.path,
+        offsetBytes: 0,
+        lengthBytes: next.totalBytes,
+      });
+      failPoint('upload.after-put');
+      const row = this.#object.rowOfSegment(next.segment.number);
+      if (row !== null && this.#object.table.isUsed(row)) this.#object.table.setSizeBytes(row, next.totalBytes);
+    }
     this.#sealed.shift();
-    this.#uploaded.push(next);
-    if (this.#uploaded.length >= ROOT_BATCH || !this.#uploadable) await this.#moveRoot(null);
+    this.#uploaded.push(needed ? next : { ...next, dead: true });
+    // A root may pass over a dead segment only together with the checkpoint that covers it.
+    if (this.#writeBack === null && (this.#uploaded.length >= ROOT_BATCH || !this.#uploadable)) await this.#moveRoot(null);
   }
 
   /** Before anything else of a term: proof on the backend that the term was won (design section 5). */
@@ -291,11 +308,15 @@ export class ObjectKeeper {
     this.#root = root;
     const released = this.#uploaded;
     this.#uploaded = [];
-    for (const sealed of released) await this.#files.release(sealed.segment);
+    for (const sealed of released) await (sealed.dead === true ? this.#files.drop(sealed.segment) : this.#files.release(sealed.segment));
   }
 
   async #checkpoint(): Promise<void> {
     const { map, table } = this.#object;
+    if (this.#writeBack !== null) {
+      await this.#claim();
+      await this.#writeBack.relocate();
+    }
     await map.prepareCheckpoint();
     if (this.#object.busy) return;
     // From here to beginCheckpoint nothing waits: garbage, sequence and map are of one instant.
@@ -306,6 +327,7 @@ export class ObjectKeeper {
       const sequence = this.#object.appliedSequence;
       const nextSegment = this.#log.nextAppliedSegment;
       const needsSegment = this.#log.lastBegunSegment;
+      const dead = this.#writeBack === null ? null : this.#deadSegments(nextSegment);
       const attributes = encodeObjectState({ ...this.#object.attributes, unstableOpen: this.#object.appliedUnstableOpen });
       const number = this.#checkpointNumber + 1;
       const term = this.#object.term;
@@ -326,12 +348,10 @@ export class ObjectKeeper {
         }),
       );
       await using stored = await body;
-      if (this.#root.uploadedSegment < needsSegment) await this.#log.seal();
-      while (this.#uploadable) await this.#upload();
-      if (this.#root.uploadedSegment < needsSegment && this.#log.lastBegunSegment >= needsSegment) {
-        if (this.#uploaded.length > 0) await this.#moveRoot(null);
-        if (this.#root.uploadedSegment < needsSegment)
-          throw new ApplianceError('log-fault', `segment ${needsSegment} of ${this.#object.uuid} is not sealed`, { retryable: true });
+      if (this.#highWater < needsSegment) await this.#log.seal();
+      while (this.#uploadable && this.#highWater < needsSegment) await this.#upload(dead);
+      if (this.#highWater < needsSegment) {
+        throw new ApplianceError('log-fault', `segment ${needsSegment} of ${this.#object.uuid} is not sealed yet`, { retryable: true });
       }
       await this.#claim();
       failPoint('checkpoint.before-put');
@@ -354,6 +374,17 @@ export class ObjectKeeper {
     }
   }
 
+  /** Sealed segments below `nextSegment` to which the map of this instant does not refer. */
+  #deadSegments(nextSegment: number): Set<number> {
+    const dead = new Set<number>();
+    const referenced = new Set<number>();
+    const { table } = this.#object;
+    for (const row of table.rows())
+      if (table.kind(row) === 'segment' && table.objectUuid(row) === '' && table.live(row) > 0) referenced.add(table.number(row));
+    for (const { segment } of this.#sealed) if (segment.number < nextSegment && !referenced.has(segment.number)) dead.add(segment.number);
+    return dead;
+  }
+
   /** Rows that nothing references become garbage, to be listed by the next checkpoint and deleted after the grace time. */
   #collectGarbage(): void {
     const { table } = this.#object;
@@ -368,6 +399,11 @@ export class ObjectKeeper {
       if (table.kind(row) === 'segment') {
         const number = table.number(row);
         if (number > this.#root.uploadedSegment || number >= this.#log.nextAppliedSegment) continue;
+        if (this.#writeBack !== null && table.sizeBytes(row) === 0) {
+          // It never went up.
+          table.free(row);
+          continue;
+        }
         const local = this.#files.segment(this.#object.uuid, number);
         if (local !== null)
           this.#files.drop(local).catch((error: unknown) => this.#logger.warn({ err: error, file: local.path }, 'dropping a dead segment failed'));

@@ -29,7 +29,14 @@ export async function applyRecovered(
   for (const segment of segments) {
     let row = rows.get(segment.number);
     if (row === undefined) {
-      row = table.add({ kind: 'segment', bucket: '', objectUuid: '', term: segment.term, number: segment.number, sizeBytes: segment.scan.endOffset });
+      row = table.add({
+        kind: 'segment',
+        bucket: '',
+        objectUuid: '',
+        term: segment.term,
+        number: segment.number,
+        sizeBytes: segment.local === null ? segment.scan.endOffset : 0,
+      });
       rows.set(segment.number, row);
     }
     for (const record of segment.records) {

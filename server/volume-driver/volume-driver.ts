@@ -34,6 +34,7 @@ import type { RowIds } from './segment-table.ts';
 import type { StorageNames } from './storage-names.ts';
 import type { StoredWriter } from './stored-writer.ts';
 import type { WriteAdmission } from './write-admission.ts';
+import type { MakeWriteBack, WriteBack } from './write-back.ts';
 
 export interface VolumeDriverSettings {
   readonly segmentBytes: number;
@@ -59,6 +60,7 @@ export interface VolumeDriverComponents {
   readonly admission: WriteAdmission;
   readonly syncLatency: Histogram;
   /** By class. */
+  readonly writeBack: { readonly volume: MakeWriteBack | null; readonly file: MakeWriteBack | null };
   readonly names: { readonly volume: StorageNames; readonly file: StorageNames };
 }
 
@@ -119,6 +121,7 @@ export class VolumeDriver implements ObjectDriver {
 
     let opened: OpenObject | null = null;
     let keeper: ObjectKeeper | null = null;
+    let writeBack: WriteBack | null = null;
     const reader = new BlockReader({ files, store: this.#components.store, cache: this.#components.cache, names, logger });
     const object = new BlockObject(
       {
@@ -127,7 +130,10 @@ export class VolumeDriver implements ObjectDriver {
         reader,
         cache: this.#components.cache,
         admission: this.#components.admission,
-        hooks: { confirmUnprotected: () => keeper?.confirmUnprotected(), touched: () => undefined },
+        hooks: {
+          confirmUnprotected: () => keeper?.confirmUnprotected(),
+          touched: (startBlock, blockCount) => writeBack?.touched(startBlock, blockCount),
+        },
       },
       { uuid, term },
       { ...state, unstableOpen: end.unstableOpen },
@@ -154,8 +160,16 @@ export class VolumeDriver implements ObjectDriver {
       { nextSegment: Math.max(end.lastSegment, claimed.root.uploadedSegment) + 1, nextSequence: end.lastSequence + 1 },
     );
     object.attachLog(log);
+    const make = this.#components.writeBack[inode.class === 'volume' ? 'volume' : 'file'];
+    if (make !== null) {
+      const store = (name: string, chunks: readonly Uint8Array[]): Promise<void> =>
+        this.#components.writer.put(names.bucket(uuid, ''), names.object(uuid, '', name), { kind: 'bytes', chunks });
+      writeBack = make({ uuid, term, map: loaded.map, table: loaded.table, reader, store });
+      for (const segment of end.segments)
+        for (const record of segment.records) if (record.blockCount > 0) writeBack.touched(record.startBlock, record.blockCount);
+    }
     keeper = new ObjectKeeper(
-      { store: this.#components.store, writer: this.#components.writer, files, names, records, clock, logger, object, log },
+      { store: this.#components.store, writer: this.#components.writer, files, names, records, clock, logger, object, log, writeBack },
       {
         vpoolUuid: registry.vpool.uuid,
         sealAfterMs: this.#settings.sealAfterMs,
