@@ -74,6 +74,6 @@ export class StampedVolume {
   async verify(client: StoreClient): Promise<string[]> {
     const { content, statuses } = await this.read(client);
     if (statuses.length > 0) return statuses.map((status) => `${this.name}: READ was answered with status ${status}`);
-    return [...this.model.verifyAndAdopt(content).violations];
+    return [...this.model.judge(content).violations];
   }
 }

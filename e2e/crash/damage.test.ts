@@ -21,7 +21,7 @@ const BLOCKS = 120;
 
 /** A router that uploads nothing by itself while the test runs, and a volume whose `BLOCKS` first blocks are durable. */
 async function prepare(t: TestContext): Promise<{ router: RouterProcess; client: StoreClient; volume: StampedVolume }> {
-  const router = await RouterProcess.forTest(t, { environment: { VFERRY_LOG_SEAL_AFTER_MS: '1h' } });
+  const router = await RouterProcess.forTest(t, { environment: { VFERRY_LOG_SEGMENT_BYTES: '4MiB', VFERRY_LOG_SEAL_AFTER_MS: '1h' } });
   const client = stackOf(t).use(await connectStore(router));
   const volume = await StampedVolume.create(client, 1, 8 * MIB);
   for (let block = 0; block < BLOCKS; block += 1) assert.equal(await volume.write(client, block * 4096, 4096, Stability.FILE_SYNC), Status.OK);
@@ -139,7 +139,7 @@ for (const { name, place } of MIDDLES) {
 test('recycled segment files full of records of deleted volumes never show these after a kill', async (t) => {
   const router = await RouterProcess.forTest(t, {
     // An SSD cache of nothing: what was uploaded is evicted at once, and its file becomes the next segment.
-    environment: { VFERRY_LOG_SEAL_AFTER_MS: '1h', VFERRY_CACHE_SSD_BYTES: '0B', VFERRY_VPOOL_GRACE_TIME_MS: '0s' },
+    environment: { VFERRY_LOG_SEGMENT_BYTES: '4MiB', VFERRY_LOG_SEAL_AFTER_MS: '1h', VFERRY_CACHE_SSD_BYTES: '0B', VFERRY_VPOOL_GRACE_TIME_MS: '0s' },
   });
   let client = stackOf(t).use(await connectStore(router));
   let recycled = 0;

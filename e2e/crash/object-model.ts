@@ -156,6 +156,13 @@ export class ObjectModel {
    * state: what a recovered router once showed may not vanish later.
    */
   verifyAndAdopt(actual: Buffer): VerificationResult {
+    const result = this.judge(actual);
+    this.#adopt(actual);
+    return result;
+  }
+
+  /** Judges only: for a router that lives, and may still do what it never answered. */
+  judge(actual: Buffer): VerificationResult {
     const violations: string[] = [];
     let lostUnstable = false;
     const sizes = this.#possibleSizes();
@@ -185,7 +192,6 @@ export class ObjectModel {
         if (fitting.every((cut) => cut <= lastUnstable)) lostUnstable = true;
       }
     }
-    this.#adopt(actual);
     return { violations: violations.slice(0, 20), lostUnstable };
   }
 

@@ -13,14 +13,16 @@ import { SteadyLoad } from './steady-load.ts';
 
 const MIB = 1024 * 1024;
 
-test('a read-only data directory is refused at start with a message that names it', async (t) => {
+test('a read-only data directory, or a read-only place to make one, is refused at start with a message that names it', async (t) => {
   const disk = await smallDisk(t, 64);
-  await disk.namespace.shell(`mount -o remount,ro ${disk.path}`);
-  const router = await RouterProcess.createForTest(t, { dataDirectory: join(disk.path, 'data'), prefix: disk.namespace.prefix });
-  router.launch();
-  const exit = await router.exited();
-  assert.equal(exit.code, 1, router.log);
-  assert.match(router.log, new RegExp(`${disk.path}.*(read-only|EROFS|not writable)`, 'i'));
+  await disk.namespace.shell(`mkdir ${disk.path}/there; mount -o remount,ro ${disk.path}`);
+  for (const name of ['there', 'not-there']) {
+    const router = await RouterProcess.createForTest(t, { dataDirectory: join(disk.path, name), prefix: disk.namespace.prefix });
+    router.launch();
+    const exit = await router.exited();
+    assert.equal(exit.code, 1, router.log);
+    assert.match(router.log, new RegExp(`${disk.path}/${name}.*(read-?only|EROFS)`, 'i'), name);
+  }
 });
 
 test('a file system that turns read-only under the router is told within two seconds; what was acknowledged is there after the repair', async (t) => {

@@ -54,6 +54,7 @@ test('a full backend lets writes go on until the bound of un-uploaded data, is t
     prefix: disk.namespace.prefix,
     environment: {
       VFERRY_VPOOL_BACKEND_PATH: join(disk.path, 'backend'),
+      VFERRY_LOG_SEGMENT_BYTES: '4MiB',
       VFERRY_LOG_DIRTY_BYTES_MAX: '32MiB',
       VFERRY_LOG_SEAL_AFTER_MS: '200ms',
       VFERRY_CACHE_SSD_BYTES: '16MiB',
