@@ -261,6 +261,24 @@ test('a reply begun twice is sent once, as begun last, and a program that fails 
   });
 });
 
+test('a call whose promise is still pending keeps its object, though its reply is sent and other calls follow', async () => {
+  const xids: [number, number][] = [];
+  const program = new OneProcedure(async (call) => {
+    const { xid } = call;
+    call.finish(call.beginReply(0));
+    for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve));
+    xids.push([xid, call.xid]);
+    throw new Error('after the reply');
+  });
+  await withProgram(program, async (port) => {
+    const client = await RpcClient.connect({ host: HOST, port });
+    for (let i = 0; i < 20; i++) await client.call(77, 1, 1, null);
+    await until(() => xids.length === 20);
+    assert.ok(xids.every(([own, later]) => own === later));
+    await client.close();
+  });
+});
+
 test('a program that writes more than the room it asked for is a bug: SYSTEM_ERR, and nothing of it is sent', async () => {
   const program = new OneProcedure((call) => {
     const writer = call.beginReply(4);

@@ -22,7 +22,7 @@ import { TcpConnection } from './tcp-connection.ts';
 import type { ConnectionHost } from './tcp-connection.ts';
 import { plainAddress, UdpEndpoint } from './udp-endpoint.ts';
 
-/** First probe of an idle connection; a dead peer is found some minutes later. */
+/** First probe of an idle connection; libuv sends ten, a second apart. A live client that loses its connection to that just makes another. */
 const KEEPALIVE_DELAY_MS = 60_000;
 const SWEEPS_PER_STALL = 4;
 
