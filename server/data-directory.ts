@@ -1,6 +1,6 @@
 /** A router's data directory: its identity, and a lock so that two processes never share it. */
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { accessSync, constants, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 
 import { z } from 'zod';
@@ -38,7 +38,7 @@ export function openDataDirectory(path: string, random: Random): DataDirectory {
     lock = lockDirectory(path);
   } catch (error) {
     if (error instanceof ApplianceError) throw error;
-    throw new ApplianceError('data-unusable', `the data directory ${path} cannot be used: ${(error as Error).message}`, { cause: error });
+    throw new ApplianceError('data-unusable', `the data directory ${path} cannot be used: ${whyUnusable(path, error as Error)}`, { cause: error });
   }
   try {
     const file = join(path, 'router.json');
@@ -58,6 +58,18 @@ export function openDataDirectory(path: string, random: Random): DataDirectory {
     lock.close();
     throw error;
   }
+}
+
+/** On a read-only file system a recursive mkdir says ENOENT and SQLite that it cannot open its file: neither says what to repair. */
+function whyUnusable(path: string, error: Error): string {
+  let existing = path;
+  while (!existsSync(existing) && dirname(existing) !== existing) existing = dirname(existing);
+  try {
+    accessSync(existing, constants.W_OK);
+  } catch (cause) {
+    return `${existing} is not writable: ${(cause as Error).message}`;
+  }
+  return error.message;
 }
 
 /** Locks a directory that exists, without making anything but the lock file. @throws ApplianceError `data-locked`. */
