@@ -13,6 +13,7 @@ import { hottest, profileWhile } from './cpu-profile.ts';
 import { measureDiskLimit } from './disk-limit.ts';
 import { LoadProcess } from './load-process.ts';
 import type { LoadResult, Workload } from './nfs-load.ts';
+import { BLOCK_BYTES } from './nfs-load.ts';
 import type { BenchOptions } from './options.ts';
 import { parseOptions, USAGE } from './options.ts';
 import { isInside, namespaceObstacle, runInside } from './private-namespace.ts';
@@ -29,19 +30,28 @@ function workOf(bench: BenchCase, options: BenchOptions, seconds: number, seed: 
   return { ...bench.work, regionBytes, seconds, seed };
 }
 
-function sequentialPass(kind: 'read-sequential' | 'write-sequential', regionBytes: number, seconds: number): Workload {
-  return { kind, outstanding: 8, ioBytes: 2 ** 20, stability: 'UNSTABLE', regionBytes, seconds, seed: 99 };
-}
-
 /** Writes the file twice: the first touch of page cache and of fresh disk blocks is several times slower (toolchain.md 7). */
 async function fill(load: LoadProcess, fileBytes: number): Promise<void> {
-  for (let pass = 0; pass < 2; pass++) await load.run(sequentialPass('write-sequential', fileBytes, 60));
+  const work: Workload = {
+    kind: 'write-sequential',
+    outstanding: 8,
+    ioBytes: 2 ** 20,
+    stability: 'UNSTABLE',
+    regionBytes: fileBytes,
+    seconds: 60,
+    seed: 99,
+  };
+  for (let pass = 0; pass < 2; pass++) await load.run(work);
 }
 
 async function warmUp(load: LoadProcess, bench: BenchCase, options: BenchOptions): Promise<void> {
   if (bench.work.kind === 'write-sequential') return;
-  // One pass over the region; a second is plenty for 64 MiB on anything.
-  if (bench.region === 'cached') await load.run(sequentialPass('read-sequential', Math.min(CACHED_REGION_BYTES, options.fileBytes), 0.5));
+  if (bench.region === 'cached') {
+    // Every block once, in the size that will be asked for: whatever a server keeps in RAM is there then.
+    const regionBytes = Math.min(CACHED_REGION_BYTES, options.fileBytes);
+    const pass = { kind: 'read-sequential', outstanding: 32, ioBytes: BLOCK_BYTES, stability: 'UNSTABLE', isOnePass: true } as const;
+    await load.run({ ...pass, regionBytes, seconds: 60, seed: 99 });
+  }
   await load.run(workOf(bench, options, WARM_UP_SECONDS, options.seed + 1000));
 }
 

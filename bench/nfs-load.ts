@@ -41,8 +41,10 @@ export interface Workload {
   readonly stability: 'UNSTABLE' | 'FILE_SYNC';
   /** The part of the file that is read or written, from its start; a multiple of `ioBytes`. */
   readonly regionBytes: number;
-  /** New calls are issued for so long; a sequential write ends earlier, at the end of the region. */
+  /** New calls are issued for so long; one pass over the region takes as long as it takes. */
   readonly seconds: number;
+  /** Sequential only: stop at the end of the region. Default true for writes, false for reads. */
+  readonly isOnePass?: boolean;
   /** Seed of offsets and of the mix; not 0. */
   readonly seed: number;
 }
@@ -202,7 +204,7 @@ export class NfsLoad implements AsyncDisposable {
     const ioBlocks = work.ioBytes / BLOCK_BYTES;
     const regionIos = work.ioBytes === 0 ? 0 : Math.floor(work.regionBytes / work.ioBytes);
     const isSequential = work.kind === 'read-sequential' || work.kind === 'write-sequential';
-    const isOnePass = work.kind === 'write-sequential';
+    const isOnePass = work.isOnePass ?? work.kind === 'write-sequential';
     let random = work.seed >>> 0;
     let next = 0;
     let cell = 0;
