@@ -260,8 +260,11 @@ test('AUTH_NONE is too weak for all but NULL, unless it is allowed: then the cal
   const { fileSystem, file } = populated();
   const credential = { flavor: 'none', uid: 65_534, gid: 65_534, gids: [], machineName: '', stamp: 0 } as const;
   const getattr = (): FakeCall => nfsCall(NfsProcedure.GETATTR, (w) => w.opaque(file), { credential });
-  const strict = programOf({ fileSystem });
+  const refused: number[] = [];
+  const observer: NfsObserver = { started: () => undefined, finished: (_procedure, status) => void refused.push(status) };
+  const strict = programOf({ fileSystem, observer });
   assert.equal(strict.dispatch(getattr()), 'auth-too-weak');
+  assert.deepEqual(refused, [-1]);
   assert.equal(strict.dispatch(nfsCall(NfsProcedure.NULL, () => undefined, { credential })), null);
   const call = getattr();
   assert.equal(programOf({ fileSystem, settings: { allowAuthNone: true } }).dispatch(call), null);

@@ -138,7 +138,11 @@ export class NfsProgram implements RpcProgram {
     if (serve === undefined) return 'procedure-unavailable';
     const isNull = rpc.procedure === 0;
     // RFC 1813 §2.1, RFC 5531 §10: NULL needs no authentication.
-    if (rpc.credential.flavor === 'none' && !isNull && !this.#settings.allowAuthNone) return 'auth-too-weak';
+    if (rpc.credential.flavor === 'none' && !isNull && !this.#settings.allowAuthNone) {
+      this.#observer?.started(rpc.procedure);
+      this.#observer?.finished(rpc.procedure, -1, 0, 0, 0);
+      return 'auth-too-weak';
+    }
     const decision = isNull ? NOBODY : this.#decide(rpc.clientAddress);
     const observer = this.#observer;
     const call = new NfsCall(rpc, decision === 'denied' ? NOBODY : decision, observer === null ? 0 : this.#clock.monotonicMs());
