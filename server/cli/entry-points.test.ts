@@ -41,6 +41,29 @@ test('the test runner fails when a glob matches nothing, when a test fails, and 
   }
 });
 
+test('test services: nothing is done when all is there; what is missing is named to those who may not install it', () => {
+  const script = join(ROOT, 'scripts/install-test-services.sh');
+  const directory = mkdtempSync(join(tmpdir(), 'vferry-services-'));
+  try {
+    const tool = (name: string, body: string): void => writeFileSync(join(directory, name), `#!/bin/sh\n${body}\n`, { mode: 0o755 });
+    const install = () => spawnSync('sh', [script], { env: { PATH: `${directory}:${process.env['PATH']}` }, encoding: 'utf8' });
+    tool('apt-get', 'echo apt-get was called; exit 1');
+    tool('id', 'echo 1000');
+    tool('dpkg-query', 'printf installed');
+    assert.deepEqual([install().status, install().stdout], [0, '']);
+    tool('dpkg-query', 'for last; do :; done; case $last in cpio|kmod) exit 1;; seabios) printf config-files;; *) printf installed;; esac');
+    const refused = install();
+    assert.equal(refused.status, 1);
+    assert.equal(refused.stdout, '');
+    assert.match(
+      refused.stderr,
+      /need the Debian packages: seabios cpio kmod\n.*needs root: sudo apt-get install --no-install-recommends seabios cpio kmod/,
+    );
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+});
+
 test('package.json: exact versions only, and the scripts that continuous integration and people call', () => {
   for (const dependencies of [manifest.dependencies, manifest.devDependencies, manifest.optionalDependencies]) {
     for (const [name, version] of Object.entries(dependencies)) assert.match(version, /^\d+\.\d+\.\d+$/, name);
