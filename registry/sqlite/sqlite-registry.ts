@@ -9,6 +9,7 @@ import type { FileId, ObjectUuid } from '../../server/core/ids.ts';
 import type { Logger } from '../../server/core/logger.ts';
 import type { Clock, Random, Timestamp } from '../../server/core/time.ts';
 import { EXCLUSIVE_VERIFIER_BYTES, INLINE_BYTES_CEILING, NAME_BYTES_MAX, SYMLINK_BYTES_MAX } from '../inode-record.ts';
+import { inlineVerifier } from '../inode.ts';
 import { OBJECT_VERIFIER_BYTES } from '../owner-record.ts';
 import type { Membership, Mutation, Namespace, NewInode, Outbox, OutboxEntry, Ownership, Registry } from '../ports.ts';
 import { HEX_32 } from '../record-check.ts';
@@ -142,7 +143,9 @@ export async function openSqliteRegistry(options: SqliteRegistryOptions): Promis
     owner: (fileid) => reader.owner(fileid),
     ownedBy: async (router, after, limit) => reader.ownedBy(router, after, limit),
     claim: async (mutation, fileid, router, expected, closing, nonce) => {
-      const verifier = ownBytes(random.bytes(OBJECT_VERIFIER_BYTES));
+      // A file shows the same verifier before and after it stopped being inline; with its first record, so that no crash comes between.
+      const inode = reader.inode(fileid, null);
+      const verifier = ownBytes(inode?.class === 'file' ? inlineVerifier(inode) : random.bytes(OBJECT_VERIFIER_BYTES));
       return writer.call('claim', checkedMutation(mutation), [fileid, router, expected, closing, nonce, verifier]);
     },
     update: async (mutation, fileid, term, fields) => {

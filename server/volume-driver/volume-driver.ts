@@ -4,7 +4,6 @@
  */
 import type { ObjectStore } from '../../backends/object-store.ts';
 import type { BlockCache } from '../../cache/block-cache.ts';
-import { inlineVerifier } from '../../registry/inode.ts';
 import type { Inode } from '../../registry/inode.ts';
 import type { ClosedEpoch, Mutation, OwnerRecord, Registry } from '../../registry/ports.ts';
 import { assert } from '../core/assert.ts';
@@ -115,8 +114,8 @@ export class VolumeDriver implements ObjectDriver {
 
     const term = claimed.term;
     const records = new ObjectRecords({ namespace: registry.namespace, ownership: registry.ownership, clock }, this.#self.incarnation, inode, term);
-    const verifier = end.unstableOpen ? random.bytes(8) : owner === null && inode.inlineBytes !== null ? inlineVerifier(inode) : claimed.verifier;
-    if (verifier !== claimed.verifier) await records.update({ verifier });
+    const verifier = end.unstableOpen ? random.bytes(8) : claimed.verifier;
+    if (end.unstableOpen) await records.update({ verifier });
     if (owner?.state.kind === 'recovering') await records.update({ state: { kind: 'running' } });
 
     let opened: OpenObject | null = null;
