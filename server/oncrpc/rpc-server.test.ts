@@ -53,11 +53,11 @@ class OneProcedure implements RpcProgram {
   }
 }
 
-async function withProgram(program: RpcProgram, body: (port: number, bugs: AssertionError[]) => Promise<void>): Promise<void> {
+async function withProgram(program: RpcProgram, body: (port: number, bugs: AssertionError[], server: RpcServer) => Promise<void>): Promise<void> {
   const bugs: AssertionError[] = [];
   const server = new RpcServer({ clock: systemClock, logger: silentLogger, onBug: (bug) => bugs.push(bug) });
   try {
-    await body((await server.listenTcp({ host: HOST, port: 0, programs: [program] })).port, bugs);
+    await body((await server.listenTcp({ host: HOST, port: 0, programs: [program] })).port, bugs, server);
   } finally {
     await server.close(0);
   }
@@ -245,7 +245,7 @@ test('a reply begun twice is sent once, as begun last, and a program that fails 
     call.finish(second);
     return null;
   });
-  await withProgram(program, async (port, bugs) => {
+  await withProgram(program, async (port, bugs, server) => {
     const client = await RpcClient.connect({ host: HOST, port });
     const reply = await client.call(77, 1, 1, null);
     assert.equal(reply.uint32(), 2);
@@ -257,6 +257,7 @@ test('a reply begun twice is sent once, as begun last, and a program that fails 
       );
     }
     assert.equal(bugs.length, 1, 'a bug is reported, an unexpected error only logged');
+    await until(() => server.usage.inFlightBytes === 0);
     await client.close();
   });
 });

@@ -22,8 +22,13 @@ import { TcpConnection } from './tcp-connection.ts';
 import type { ConnectionHost } from './tcp-connection.ts';
 import { plainAddress, UdpEndpoint } from './udp-endpoint.ts';
 
-/** First probe of an idle connection; libuv sends ten, a second apart. A live client that loses its connection to that just makes another. */
+/**
+ * Probes of an idle connection: the first after a minute, then eight within two minutes. Long enough to outlive a network outage that
+ * clients outlive, too; the system's ten probes a second apart would not.
+ */
 const KEEPALIVE_DELAY_MS = 60_000;
+const KEEPALIVE_INTERVAL_MS = 15_000;
+const KEEPALIVE_PROBES = 8;
 const SWEEPS_PER_STALL = 4;
 
 export interface RpcServerOptions {
@@ -141,8 +146,6 @@ export class RpcServer {
       pauseOnConnect: true,
       allowHalfOpen: true,
       noDelay: true,
-      keepAlive: true,
-      keepAliveInitialDelay: KEEPALIVE_DELAY_MS,
     });
     listener.on('connection', (socket) => this.#accept(socket, listen.programs));
     return new Promise((resolve, reject) => {
@@ -335,7 +338,9 @@ function exchangeSocket(accepted: net.Socket, slab: ReceiveSlab, receive: (chunk
       callback: (countBytes) => receive(slab.taken(countBytes)),
     },
   };
-  return new net.Socket(options);
+  const socket = new net.Socket(options);
+  socket.setKeepAlive(true, KEEPALIVE_DELAY_MS, KEEPALIVE_INTERVAL_MS, KEEPALIVE_PROBES);
+  return socket;
 }
 
 function listenError(transport: string, listen: RpcListen, error: Error): ApplianceError {

@@ -10,9 +10,6 @@ import { SendBuffer } from './send-buffer.ts';
 import { RECORD_MARK_BYTES } from './server-call.ts';
 import type { ReplyPath, ServerCall } from './server-call.ts';
 
-/** Longest payload of a datagram over IPv4. */
-const DATAGRAM_BYTES_MAX = 65_507;
-
 /** What an endpoint asks of the server that it belongs to. */
 export interface DatagramHost {
   readonly service: CallService;
@@ -66,10 +63,11 @@ export class UdpEndpoint {
     this.#outstanding -= 1;
     // A turn later the program that finished it has let go of the call.
     setImmediate(() => this.#host.service.recycle(call));
-    if (this.#isClosed || reply.length > DATAGRAM_BYTES_MAX) return;
-    // A datagram that cannot be sent is a datagram lost: the client asks again.
-    this.#socket.send(reply, to.port, to.address, () => {});
-    this.#host.observer.sent(reply.length);
+    if (this.#isClosed) return;
+    this.#socket.send(reply, to.port, to.address, (error) => {
+      // A datagram that cannot be sent (EMSGSIZE: the reply fits none) is a datagram lost, as datagrams may be.
+      if (error === null) this.#host.observer.sent(reply.length);
+    });
   }
 }
 
