@@ -9,6 +9,7 @@ import { directoryChecks } from './conformance/directory-checks.ts';
 import { durabilityChecks } from './conformance/durability-checks.ts';
 import { lockChecks } from './conformance/lock-checks.ts';
 import { namespaceChecks } from './conformance/namespace-checks.ts';
+import { renameChecks } from './conformance/rename-checks.ts';
 import { openSuite } from './conformance/server-under-test.ts';
 import type { ConformanceOptions, ServerUnderTest } from './conformance/server-under-test.ts';
 import { transportChecks } from './conformance/transport-checks.ts';
@@ -29,6 +30,7 @@ export function fileSystemConformance(name: string, open: () => Promise<ServerUn
     };
     transportChecks(suite);
     namespaceChecks(suite);
+    renameChecks(suite);
     dataChecks(suite);
     directoryChecks(suite);
     lockChecks(suite);

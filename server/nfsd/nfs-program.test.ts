@@ -365,6 +365,17 @@ test('a READ of more than the server gives at once is short and not the end; pag
   assert.ok(page.status === Status.OK && page.entries.length > 5 && !page.eof);
 });
 
+test('ACCESS never tells of more than was asked, whatever the file system says', () => {
+  const { fileSystem, file } = populated();
+  const generous = decorated(fileSystem, (method, run) => (method === 'access' ? { ...(run() as object), granted: 0x3f } : run()));
+  const call = nfsCall(NfsProcedure.ACCESS, (w) => {
+    w.opaque(file);
+    w.uint32(0x05);
+  });
+  void programOf({ fileSystem: generous }).dispatch(call);
+  assert.equal(call.reply!.readUInt32BE(call.reply!.length - 4), 0x05);
+});
+
 test('WRITE hands on the chunks in which the data arrived, not a copy', () => {
   const { fileSystem, file } = populated();
   const args = encodeArgs((w) => encodeWriteArgs(w, file, 0, Buffer.alloc(9000, 7), Stability.FILE_SYNC));

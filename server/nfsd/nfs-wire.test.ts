@@ -26,7 +26,7 @@ import { decodeSetattrArgs, encodeSetattrArgs } from './procedures/setattr.ts';
 
 /** Plain objects: strict equality looks at prototypes. */
 function record<T>(model: { [K in keyof T]: fc.Arbitrary<T[K]> }): fc.Arbitrary<T> {
-  return fc.record(model, { noNullPrototype: true }) as fc.Arbitrary<T>;
+  return fc.record(model, { noNullPrototype: true });
 }
 
 const uint32 = fc.nat({ max: 0xffff_ffff });

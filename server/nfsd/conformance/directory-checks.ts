@@ -113,7 +113,9 @@ export function directoryChecks(suite: SuiteOf): void {
     }
     const one = succeeded(await client.readdirplus(directory, 0, Buffer.alloc(8), 0, 4096));
     assert.equal(one.entries.length, 1, 'dircount is no reason for a page without entries');
-    for (const bytes of [0, 1, 16, 100]) {
+    const last = (await listAll(client, directory, 4096)).at(-1)!.cookie;
+    failed(await client.readdir(directory, last, Buffer.alloc(8), 50), Status.TOOSMALL);
+    for (const bytes of [0, 1, 16, 100, 104, 120, 131]) {
       failed(await client.readdir(directory, 0, Buffer.alloc(8), bytes), Status.TOOSMALL);
       failed(await client.readdirplus(directory, 0, Buffer.alloc(8), bytes, bytes), Status.TOOSMALL);
     }

@@ -1,7 +1,8 @@
 /** What the conformance suite needs of a server, and the small words its checks are written in. */
 import assert from 'node:assert/strict';
 
-import type { CreateHow, Handle, SetAttributes } from '../file-system.ts';
+import { compareTimestamp } from '../../core/time.ts';
+import type { CreateHow, Handle, SetAttributes, Wcc } from '../file-system.ts';
 import { Status } from '../file-system.ts';
 import { NfsClient } from '../nfs-client.ts';
 import type { NfsClientOptions } from '../nfs-client.ts';
@@ -109,6 +110,15 @@ export async function listAll(client: NfsClient, directory: Handle, maxCountByte
 /** Names of entries, without `.` and `..`, as latin1 text. */
 export function namesOf(entries: readonly ClientDirectoryEntry[]): string[] {
   return entries.map((entry) => entry.name.toString('latin1')).filter((name) => name !== '.' && name !== '..');
+}
+
+/** wcc_data of a change: what it was before, what it is now, and that the change shows. */
+export function assertChanged(wcc: Wcc, before: Wcc['after']): void {
+  assert.ok(wcc.after !== null, 'attributes after the operation');
+  if (wcc.before === null) return;
+  assert.ok(before !== null);
+  assert.deepEqual(wcc.before, { sizeBytes: before.sizeBytes, mtime: before.mtime, ctime: before.ctime });
+  assert.ok(compareTimestamp(wcc.after.ctime, wcc.before.ctime) > 0, 'ctime moves with every change');
 }
 
 /** Restarts or kills the server, and connects the suite's client again. */
