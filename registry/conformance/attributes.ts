@@ -270,6 +270,24 @@ export function attributesConformance(name: string, open: OpenRegistry): void {
     await world.assertSound();
   });
 
+  test(`${name}: a verb that fails half-way leaves nothing of its first half, and other verbs of the moment are not touched`, async () => {
+    await using world = await World.open(open);
+    const one = await world.file('one', VOLUME);
+    const two = await world.file('two', VOLUME);
+    const copy = { usedBytes: 8_192, atime: T1, mtime: T2, ctime: T2 };
+    const batch = [
+      { fileid: one.fileid, term: await claimed(world, one), sizeBytes: 70_000, ...copy },
+      { fileid: two.fileid, term: await claimed(world, two), sizeBytes: -1, ...copy },
+    ];
+    const usage = await world.namespace.usage();
+    const [failed, created] = await Promise.allSettled([world.namespace.putOwnedAttributes(world.mutation(), batch), world.file('three')]);
+    assert.ok(failed.status === 'rejected' && failed.reason instanceof Error && failed.reason.name === 'AssertionError');
+    assert.equal(created.status, 'fulfilled');
+    assert.deepEqual(await world.live(one.fileid), one);
+    assert.deepEqual(await world.namespace.usage(), { ...usage, inodes: usage.inodes + 1 });
+    await world.assertSound();
+  });
+
   test(`${name}: usage follows every change without a scan`, async () => {
     await using world = await World.open(open);
     const inode = await world.file('f');

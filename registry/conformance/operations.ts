@@ -90,6 +90,11 @@ export function operationsConformance(name: string, open: OpenRegistry): void {
     assert.equal(flipped.kind, 'changed');
     assert.deepEqual(await world.namespace.createFile(mutation, world.root, bytesOf('x'), INLINE), created);
     assert.deepEqual(await world.namespace.flipToFile(mutation, created.inode.fileid), flipped);
+    const both = world.mutation({ operationId: '10.0.0.1|h|2' });
+    assert.equal((await world.namespace.remove(both, world.root, bytesOf('x'))).kind, 'removed');
+    assert.equal((await world.namespace.createFile(both, world.root, bytesOf('x'), INLINE)).kind, 'created');
+    assert.equal((await world.namespace.remove(both, world.root, bytesOf('x'))).kind, 'removed');
+    assert.notEqual(await world.find('x'), null);
   });
 
   test(`${name}: a remembered answer is given even past the not-after time`, async () => {

@@ -131,6 +131,7 @@ export class World implements AsyncDisposable {
     for (let after = 0; ;) {
       const outcome = await this.namespace.entries(directory, after, limit);
       assert.ok(outcome.kind === 'entries');
+      assert.ok(outcome.entries.length <= limit, 'no more entries than asked for');
       all.push(...outcome.entries);
       if (outcome.eof) return all;
       const last = outcome.entries.at(-1);
