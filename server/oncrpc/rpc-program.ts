@@ -35,10 +35,14 @@ export interface RpcCall {
   messageHash(): string;
   /**
    * Starts the accepted/SUCCESS reply: a writer positioned behind the RPC header, with room for `resultBytesMax` bytes of results.
-   * The room is part of the connection's send slab: no copy follows. To answer later, keep the writer and call `finish` later.
+   * The room is part of the connection's send slab: no copy follows. To answer later, keep the writer and call `finish` later, or better
+   * begin when the results are there: room that is reserved holds its slab. Begun again, what was begun before is dropped.
    */
   beginReply(resultBytesMax: number): XdrWriter;
-  /** Queues the reply begun; it is sent with the other replies of this loop turn in one write. */
+  /**
+   * Queues the reply begun; it is sent with the other replies of this loop turn in one write. The call is over: its object serves another
+   * one after this turn, unless a promise that `dispatch` returned is still pending.
+   */
   finish(writer: XdrWriter): void;
 }
 
