@@ -376,6 +376,15 @@ test('ACCESS never tells of more than was asked, whatever the file system says',
   assert.equal(call.reply!.readUInt32BE(call.reply!.length - 4), 0x05);
 });
 
+test('a WRITE of nothing reaches the file system wherever it is, at an offset it can represent', () => {
+  const { fileSystem, file } = populated();
+  for (const offset of [0n, 2n ** 53n, 2n ** 63n, 2n ** 64n - 1n]) {
+    const call = nfsCall(NfsProcedure.WRITE, (w) => encodeWriteArgs(w, file, offset, Buffer.alloc(0), Stability.FILE_SYNC));
+    programOf({ fileSystem }).dispatch(call);
+    assert.equal(statusOf(call), Status.OK);
+  }
+});
+
 test('WRITE hands on the chunks in which the data arrived, not a copy', () => {
   const { fileSystem, file } = populated();
   const args = encodeArgs((w) => encodeWriteArgs(w, file, 0, Buffer.alloc(9000, 7), Stability.FILE_SYNC));
