@@ -97,6 +97,13 @@ test('an attempt without an answer is aborted and repeated', async () => {
   assert.deepEqual(await clock.run(store.head('bucket', 'object')), { kind: 'absent' });
   assert.ok(clock.monotonicMs() >= 2000);
   assert.equal(clock.pending, 0);
+
+  const hanging = new FaultyStore({ inner: new MemoryStore(), clock, random: seededRandom(1) }, { hang: 1 });
+  const impatient = new RetryingStore(
+    { inner: hanging, clock, random: seededRandom(1) },
+    { ...RETRY_DEFAULTS, attemptTimeoutMs: 1000, deadlineMs: 1500 },
+  );
+  assert.match((await rejectsWith(clock.run(impatient.head('bucket', 'object')), 'retry')).message, /no answer within 1000 ms; gave up after/);
 });
 
 test('the signal ends a pause and a running attempt at once, and no further attempt is made', async () => {

@@ -127,7 +127,7 @@ test('a block that comes back soon after it left is kept over a scan', () => {
   for (let index = 0; index < 50; index += 1) if (!cache.has(1, index * 4096)) left += 1;
   assert.equal(left, 50);
   for (let index = 0; index < 50; index += 1) cache.put(1, index * 4096, source, 0);
-  scan(3, blocks / 2);
+  scan(3, 2 * blocks);
   let kept = 0;
   for (let index = 0; index < 50; index += 1) if (cache.has(1, index * 4096)) kept += 1;
   assert.ok(kept >= 45, `${kept} of 50`); // a trace may have been overwritten by another

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import * as fs from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -78,6 +79,17 @@ test('the backend of another vPool, mounted in its place even while the store ru
     assert.throws(() => initializeBackendDirectory(config(join(path, 'ours'))), /another vPool/);
   }));
 
+test('a marker that is rewritten in place while the store runs is noticed', () =>
+  withDirectory(async (path) => {
+    const store = new DirectoryStore(config(path, true));
+    await store.createBucket('bucket');
+    const marker = join(path, 'vferry-backend.json');
+    const { ctimeMs } = fs.statSync(marker);
+    // Until the clock of the file system has ticked.
+    while (fs.statSync(marker).ctimeMs === ctimeMs) fs.writeFileSync(marker, fs.readFileSync(marker, 'utf8').replace(vpoolUuid, 'b'.repeat(32)));
+    await rejectsWith(store.createBucket('another'), 'denied');
+  }));
+
 test('a marker that is damaged or from a newer version is refused with its path', () =>
   withDirectory(async (path) => {
     initializeBackendDirectory(config(path));
@@ -145,9 +157,13 @@ test('what a stranger put into a bucket is neither listed, nor followed, nor wai
     fs.symlinkSync(join(path, 'secret'), join(bucket, 'link'));
     fs.mkdirSync(join(bucket, 'directory'));
     fs.writeFileSync(join(bucket, 'not a name'), 'x');
+    execFileSync('mkfifo', [join(bucket, 'fifo')]);
     await rejectsWith(store.get('bucket', 'link'), 'denied');
-    await rejectsWith(store.get('bucket', 'directory'), 'denied');
-    assert.deepEqual((await store.list('bucket', '', '', 10)).names, ['directory', 'link']);
+    for (const name of ['directory', 'fifo']) {
+      await rejectsWith(store.get('bucket', name), 'denied');
+      await rejectsWith(store.head('bucket', name), 'denied');
+    }
+    assert.deepEqual((await store.list('bucket', '', '', 10)).names, ['directory', 'fifo', 'link']);
     assert.equal(await store.put('bucket', 'link', bytes(Buffer.from('overwritten?'))), 'exists');
     assert.equal(fs.readFileSync(join(path, 'secret'), 'utf8'), 'secret');
   }));
