@@ -5,6 +5,8 @@
  * - Objects are write-once. `put` never replaces: a name that exists answers `exists` (where the store can tell) and the caller
  *   settles a lost answer by reading back.
  * - A `put` that resolved is durable. It is readable for sure only after a read-back: the store may be eventually consistent.
+ * - In a bucket that is not there, get and head answer `absent`, delete is success, put and list reject with class `absent`.
+ * - An aborted call rejects with class `retry`, the signal's reason as cause.
  * - `absent` means "not visible now", which is not "never written": who holds a name from a root waits and retries.
  * - Calls may run concurrently and in any number; wrappers bound them. Nothing is retried here (see `retrying-store.ts`).
  * - `signal` aborts the call; whether it had an effect is then unknown.
