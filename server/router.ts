@@ -2,6 +2,7 @@
  * Composition root of a router: the only place (with the tests) that sees concrete classes. Starts from the bottom, stops from the top.
  */
 import { createHmac } from 'node:crypto';
+import { statSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { DirectoryStore } from '../backends/directory/directory-store.ts';
@@ -99,7 +100,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       poolFilesMax: POOL_FILES_MAX,
       cacheBytesMax: settings.cache.ssdBytes,
       reserveBytes: Math.min(256 * MIB, Math.floor(space.totalBytes / 20)),
-      recycle: true,
+      recycle: storeConfig.linkFiles !== true,
     },
   );
   stack.defer(() => files.close());
@@ -344,5 +345,6 @@ async function prepareBackend(settings: Settings, directory: string, vpoolUuid: 
     await new DirectoryStore({ ...config, initialize: true }).listBuckets('', 1);
     writeVpoolFile(directory, { version: 1, uuid: vpoolUuid, backend: { kind: 'directory', path: backend.path } });
   }
-  return config;
+  // On one file system a segment becomes an object by a hard link; the local name goes when the cache lets go of it.
+  return { ...config, linkFiles: backend.hardLinks && statSync(backend.path).dev === statSync(directory).dev };
 }

@@ -39,6 +39,11 @@ export interface DirectoryStoreConfig {
    * for a vPool that exists, nor in a thread (which may start again at any time), or a bare mount point would silently be filled.
    */
   readonly initialize: boolean;
+  /**
+   * A whole local file becomes the object by a hard link where the file system allows it: no byte is copied or stored twice. Then nobody may ever
+   * change or recycle a file that was put, only unlink it. Default false.
+   */
+  readonly linkFiles?: boolean;
 }
 
 /** A file body is copied in steps of this size, with a check of the signal between two steps. */
@@ -200,6 +205,10 @@ export class DirectoryStore implements ObjectStore {
   }
 
   #putNew(directory: string, target: string, body: ObjectBody, what: string, signal: AbortSignal | undefined): 'written' | 'exists' {
+    if (this.#config.linkFiles === true && body.kind === 'file') {
+      const linked = this.#linkFile(directory, target, body, what);
+      if (linked !== null) return linked;
+    }
     const temporary = join(this.#temporaryPath, `${TEMPORARY_PREFIX}put-${process.pid}-${randomBytes(8).toString('hex')}`);
     const fd = fs.openSync(temporary, O_WRONLY | O_CREAT | O_EXCL, 0o600);
     try {
@@ -224,6 +233,39 @@ export class DirectoryStore implements ObjectStore {
     } finally {
       removeTemporary(temporary);
     }
+  }
+
+  /** Null: this file cannot be linked (another file system, only a part of it), copy it. */
+  #linkFile(directory: string, target: string, body: ObjectBody & { kind: 'file' }, what: string): 'written' | 'exists' | null {
+    if (body.offsetBytes !== 0) return null;
+    const fd = fromLocalFile(body.path, () => fs.openSync(body.path, O_RDONLY));
+    try {
+      if (fs.fstatSync(fd).size !== body.lengthBytes) return null;
+      // Its data was synced by whoever wrote it; its size perhaps not.
+      fromLocalFile(body.path, () => fs.fsyncSync(fd));
+    } finally {
+      fs.closeSync(fd);
+    }
+    try {
+      fs.linkSync(body.path, target);
+    } catch (error) {
+      switch (errorCode(error)) {
+        case 'EEXIST':
+          return this.#exists(directory);
+        case 'EXDEV':
+        case 'EPERM':
+        case 'EMLINK':
+        case 'EOPNOTSUPP':
+          return null;
+        case 'ENOENT':
+          if (!this.#isThere(directory)) throw new StoreError('absent', `${what}: the bucket was deleted`, error);
+          throw error;
+        default:
+          throw error;
+      }
+    }
+    syncDirectory(directory);
+    return 'written';
   }
 
   /** Who made the object may have died between link and sync, or its answer was lost there: only after this sync is it durable. */

@@ -1,5 +1,6 @@
 import type { EncodableRecord, RecordKind } from './segment-codec.ts';
 
+const NO_CHUNKS: readonly Uint8Array[] = [];
 const NO_CRCS = new Uint32Array(0);
 
 /**
@@ -18,7 +19,7 @@ export class LogRecord implements EncodableRecord {
   readonly crcs: Uint32Array;
   readonly payloadBytes: number;
   /** Owned by the log until the record is durable; nobody modifies them. */
-  readonly chunks: readonly Uint8Array[];
+  chunks: readonly Uint8Array[];
   /** ATTRIBUTES: the encoded times. */
   readonly times: Uint8Array | null;
   /** Answered only when durable. */
@@ -47,5 +48,10 @@ export class LogRecord implements EncodableRecord {
     this.chunks = chunks;
     this.payloadBytes = payloadBytes;
     this.times = times;
+  }
+
+  /** Lets go of the payload: it is durable and applied. The record itself may stay in a list for a while, and 512 of 1 MiB would be a lot. */
+  release(): void {
+    this.chunks = NO_CHUNKS;
   }
 }

@@ -384,6 +384,7 @@ export class ObjectLog {
       const record = this.#records[this.#head] as LogRecord;
       if (record.sequence > durable) break;
       this.#unsyncedBytes -= record.payloadBytes;
+      record.release();
       this.#head += 1;
     }
     if (this.#head === this.#records.length) {

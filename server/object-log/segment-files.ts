@@ -142,8 +142,8 @@ export class SegmentFiles {
   async #learnPool(): Promise<void> {
     for (const name of await this.#disk.list(join(this.#settings.directory, 'pool'))) {
       const path = join(this.#settings.directory, 'pool', name);
-      // Without recycling only files that this process filled itself are known to be shared with nobody.
-      if (this.#settings.recycle && /^free-\d+\.seg$/.test(name)) this.#pool.push(path);
+      // `free`: filled with zeros, never used. `used`: an evicted segment, which without recycling may be the backend's object, too.
+      if (/^free-\d+\.seg$/.test(name) || (this.#settings.recycle && /^used-\d+\.seg$/.test(name))) this.#pool.push(path);
       else await this.#disk.unlink(path);
       this.#poolCounter = Math.max(this.#poolCounter, Number(/\d+/.exec(name)?.[0] ?? 0));
     }
@@ -232,9 +232,9 @@ export class SegmentFiles {
     return { file, segment };
   }
 
-  /** Whether so much of a sealed segment's file is unused that it should be cut off. */
+  /** Whether the unused end of a sealed segment's file should be cut off: it is large, or the file is to become an object as it is. */
   isWasteful(sealedBytes: number): boolean {
-    return sealedBytes < this.#settings.segmentFileBytes * 0.8;
+    return !this.#settings.recycle || sealedBytes < this.#settings.segmentFileBytes * 0.8;
   }
 
   /** Appended bytes of a segment in `log/`. */
@@ -286,7 +286,7 @@ export class SegmentFiles {
     else this.#cacheBytes -= segment.bytes;
     this.#forgetOpen(segment.path);
     if (this.#isRecyclable(segment) && this.#pool.length < this.#settings.poolFilesMax) {
-      const path = join(this.#settings.directory, 'pool', `free-${++this.#poolCounter}.seg`);
+      const path = join(this.#settings.directory, 'pool', `used-${++this.#poolCounter}.seg`);
       await this.#disk.rename(segment.path, path);
       this.#pool.push(path);
     } else {
@@ -327,7 +327,7 @@ export class SegmentFiles {
   }
 
   #isRecyclable(segment: LocalSegment): boolean {
-    return this.#settings.recycle && !this.isWasteful(segment.bytes);
+    return this.#settings.recycle && segment.bytes >= this.#settings.segmentFileBytes * 0.8;
   }
 
   #add(segment: LocalSegment): void {

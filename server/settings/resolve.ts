@@ -32,6 +32,7 @@ export function resolveSettings(
       backend: {
         kind: backend.kind,
         path: backend.path === undefined ? resolve(data, 'backend') : resolve(baseOf('vpool.backend.path'), backend.path),
+        hardLinks: backend.hardLinks,
       },
     },
     nfs: { ...parsed.nfs, mountPort: parsed.nfs.mountPort !== 0 && parsed.nfs.mountPort === parsed.nfs.port ? null : parsed.nfs.mountPort },

@@ -55,6 +55,7 @@ const VOLUME_PATTERNS = ['*-flat.vmdk', '*-delta.vmdk', '*-sesparse.vmdk', '*.ra
 const backend = {
   kind: setting(kinds.choice('directory'), 'directory', 'Kind of Storage Backend.'),
   path: computed(kinds.path, '`<data>/backend`', 'Directory of the `directory` backend: another disk, or a mounted file system.'),
+  hardLinks: setting(kinds.boolean, true, 'Share files between the local log and a backend on the same file system instead of copying them.'),
 };
 
 const vpool = {

@@ -63,7 +63,7 @@ test('without anything there are complete defaults', () => {
     data: '/work/data',
     vpool: {
       name: 'vpool1',
-      backend: { kind: 'directory', path: '/work/data/backend' },
+      backend: { kind: 'directory', path: '/work/data/backend', hardLinks: true },
       inlineBytesMax: 4096,
       volumePatterns: ['*-flat.vmdk', '*-delta.vmdk', '*-sesparse.vmdk', '*.raw', '*.vswp'],
       allWritesStable: false,

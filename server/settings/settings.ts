@@ -35,6 +35,7 @@ export interface VpoolSettings {
 export interface BackendSettings {
   readonly kind: 'directory';
   readonly path: string;
+  readonly hardLinks: boolean;
 }
 
 export interface NfsSettings {
