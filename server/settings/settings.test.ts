@@ -136,7 +136,7 @@ test('unknown keys are errors with line, column and the likely meaning', () => {
     'v.yaml:3:1: unknown key export (did you mean exports?); allowed here: data, vpool, nfs, exports, cache, log, admin, logging',
   ]);
   assert.deepEqual(problemsOf({ yaml: 'vpool: { backend: { bucket: x } }' }), [
-    'v.yaml:1:21: unknown key vpool.backend.bucket; allowed here: kind, path',
+    'v.yaml:1:21: unknown key vpool.backend.bucket; allowed here: kind, path, hardLinks',
   ]);
   assert.match(problemsOf({ yaml: '__proto__: { port: 1 }' })[0] ?? '', /^v\.yaml:1:1: unknown key __proto__/);
   assert.match(problemsOf({ yaml: 'nfs: { constructor: 1 }' })[0] ?? '', /^v\.yaml:1:8: unknown key nfs\.constructor/);
