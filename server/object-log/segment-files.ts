@@ -130,7 +130,9 @@ export class SegmentFiles {
           number: Number(number),
           term: { generation: Number(generation), counter: Number(counter), nonce },
           path,
-          bytes: size,
+          // A file of full size was open: how much of it counts is known when its log is recovered. Counted whole, the open logs of a few
+          // hundred volumes would pass the bound of dirty bytes, and every write would wait for the recovery of all objects.
+          bytes: place === 'log' && size >= this.#settings.segmentFileBytes ? 0 : size,
           place,
           lastUse: 0,
         });
