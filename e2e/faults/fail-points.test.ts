@@ -36,6 +36,7 @@ test('an error at any fail point loses nothing that was acknowledged and is over
     await router.start();
     await router.waitForReadyz(allWell, 10_000);
     assert.deepEqual(await load.verify(), [], name);
+    await router.stop();
   }
   t.diagnostic(ends.join(', '));
 });
