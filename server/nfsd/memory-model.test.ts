@@ -43,6 +43,14 @@ test('sparse contents read as one array of bytes would, and hold memory for noth
   );
 });
 
+test('a block overwritten with zeros gives its memory back', () => {
+  const content = new SparseContent();
+  content.write(100, Buffer.alloc(8192, 1));
+  assert.equal(content.usedBytes, 3 * 4096);
+  content.write(0, Buffer.alloc(3 * 4096));
+  assert.equal(content.usedBytes, 0);
+});
+
 test('a directory lists what an array of names would, from any cookie on, through adds and removes', () => {
   const action = fc.record({ add: fc.boolean(), name: fc.nat({ max: 150 }) });
   fc.assert(

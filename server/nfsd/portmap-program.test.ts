@@ -135,6 +135,19 @@ test('versions 3 and 4: GETADDR gives universal addresses in the family of the n
   assert.equal(text(ask(4, RpcbindProcedure.GETADDR, binding(100_003, 3, 'tcp'))), '');
 });
 
+test('an unknown version is answered with the port of the newest one', () => {
+  const { ask, table } = subject();
+  for (const [version, port] of [
+    [1, 11],
+    [3, 33],
+    [2, 22],
+  ] as const) {
+    table.set({ program: 100_005, version, netid: 'tcp', port });
+  }
+  assert.equal(number(ask(2, PortmapProcedure.GETPORT, mapping(100_005, 2, 6, 0))), 22);
+  assert.equal(number(ask(2, PortmapProcedure.GETPORT, mapping(100_005, 9, 6, 0))), 33);
+});
+
 test('indirect calls are not made for anybody', () => {
   const { ask } = subject();
   assert.equal(ask(2, PortmapProcedure.CALLIT, nothing), 'procedure-unavailable');
