@@ -5,12 +5,12 @@ import { ApplianceError, errorCode } from './core/errors.ts';
 import type { Logger } from './core/logger.ts';
 import type { Clock } from './core/time.ts';
 import type { MountProgram } from './nfsd/mount-program.ts';
-import { MOUNT_PROGRAM } from './nfsd/mount-program.ts';
 import type { NfsProgram } from './nfsd/nfs-program.ts';
 import { NFS_PROGRAM } from './nfsd/nfs-wire.ts';
 import type { PortMapping, PortRegistry } from './nfsd/port-registry.ts';
 import { PortTable } from './nfsd/port-table.ts';
 import { PORTMAP_PORT, PORTMAP_PROGRAM, PortmapProgram } from './nfsd/portmap-program.ts';
+import { nfsMappings, registerAll, unregisterAll } from './nfsd/register-portmap.ts';
 import type { RpcServer } from './oncrpc/rpc-server.ts';
 import type { RouterAddresses } from './router-port.ts';
 import type { NfsSettings } from './settings/settings.ts';
@@ -21,11 +21,6 @@ export interface ListeningPorts {
   close(): Promise<void>;
 }
 
-/** A running port mapper that is not ours. */
-export interface ForeignPortMapper extends PortRegistry {
-  close(): Promise<void>;
-}
-
 export async function listen(
   components: {
     server: RpcServer;
@@ -33,7 +28,8 @@ export async function listen(
     mount: MountProgram;
     clock: Clock;
     logger: Logger;
-    connectForeign: (host: string) => Promise<ForeignPortMapper>;
+    /** The host's own port mapper, for when port 111 is not ours. */
+    foreign: PortRegistry;
   },
   settings: NfsSettings,
 ): Promise<ListeningPorts> {
@@ -48,7 +44,7 @@ export async function listen(
 
   const refused = await listenOwn(components, host, mappings);
   if (refused === null) return { addresses: { ...addresses, portmap: 'own' }, close: async () => undefined };
-  const registered = await register(components.connectForeign, mappings);
+  const registered = await register(components.foreign, mappings);
   if (typeof registered !== 'string') return { addresses: { ...addresses, portmap: 'registered' }, close: registered };
   const message = `no port mapper: port ${PORTMAP_PORT} of ${host} cannot be had (${refused}), and no rpcbind takes a registration (${registered}); clients must name the ports (mount -o port=${addresses.nfsPort},mountport=${addresses.mountPort}); ESXi and qemu's nfs:// need the port mapper`;
   if (settings.portmap === 'required') throw new ApplianceError('portmap-unavailable', message);
@@ -78,13 +74,9 @@ async function listenTcp(
 }
 
 function mappingsFor(host: string, nfsPort: number, mountPort: number): PortMapping[] {
-  const netids = isIPv6(host) ? (['tcp6', 'udp6'] as const) : (['tcp', 'udp'] as const);
-  const mappings: PortMapping[] = [];
-  for (const netid of netids) {
-    if (netid.startsWith('tcp') || nfsPort === mountPort) mappings.push({ program: NFS_PROGRAM, version: 3, netid, port: nfsPort });
-    for (const version of [1, 3]) mappings.push({ program: MOUNT_PROGRAM, version, netid, port: mountPort });
-  }
-  return mappings;
+  const mappings = nfsMappings({ nfsPort, mountPort }, isIPv6(host) ? ['tcp6', 'udp6'] : ['tcp', 'udp']);
+  // With a MOUNT port of its own, NFS is on TCP only.
+  return nfsPort === mountPort ? mappings : mappings.filter(({ program, netid }) => program !== NFS_PROGRAM || netid.startsWith('tcp'));
 }
 
 /** Null when our own port mapper listens, else why not. */
@@ -115,28 +107,19 @@ async function listenOwn(
   return null;
 }
 
-/** The function that takes the registration back, or why it could not be made. */
-async function register(
-  connect: (host: string) => Promise<ForeignPortMapper>,
-  mappings: readonly PortMapping[],
-): Promise<(() => Promise<void>) | string> {
+/** The function that takes the registration back, or why it could not be made. What somebody else has registered is left alone. */
+async function register(foreign: PortRegistry, mappings: readonly PortMapping[]): Promise<(() => Promise<void>) | string> {
   try {
-    const mapper = await connect('127.0.0.1');
-    for (const mapping of mappings) {
-      await mapper.unset(mapping.program, mapping.version, mapping.netid);
-      if (!(await mapper.set(mapping))) {
-        await mapper.close();
-        return `it refuses program ${mapping.program} version ${mapping.version}`;
-      }
+    const refused = await registerAll(foreign, mappings);
+    const ours = mappings.filter((mapping) => !refused.includes(mapping));
+    const first = refused[0];
+    if (first !== undefined) {
+      await unregisterAll(foreign, ours);
+      return `program ${first.program} version ${first.version} on ${first.netid} is registered by somebody else`;
     }
-    return async () => {
-      try {
-        for (const mapping of mappings) await mapper.unset(mapping.program, mapping.version, mapping.netid);
-      } finally {
-        await mapper.close();
-      }
-    };
+    return () => unregisterAll(foreign, ours);
   } catch (error) {
-    return errorCode(error) ?? (error as Error).message;
+    if (errorCode(error) === undefined) throw error;
+    return (error as Error).message;
   }
 }

@@ -24,6 +24,8 @@ import { PieceWriteBack } from './file-driver/piece-write-back.ts';
 import { ExportRules } from './nfsd/export-rules.ts';
 import { MountProgram } from './nfsd/mount-program.ts';
 import { DEFAULT_NFS_SETTINGS, NfsProgram } from './nfsd/nfs-program.ts';
+import { PORTMAP_PORT } from './nfsd/portmap-program.ts';
+import { SystemPortmapper } from './nfsd/register-portmap.ts';
 import { SegmentFiles } from './object-log/segment-files.ts';
 import { CapacityWatch } from './object-router/capacity-watch.ts';
 import { Handles } from './object-router/handles.ts';
@@ -223,7 +225,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       mount: new MountProgram({ fileSystem, access, logger: logger.child({ part: 'mount' }) }),
       clock,
       logger,
-      connectForeign: async () => Promise.reject(new ApplianceError('ECONNREFUSED', 'no rpcbind')),
+      foreign: new SystemPortmapper({ host: '127.0.0.1', port: PORTMAP_PORT, timeoutMs: 2000 }),
     },
     settings.nfs,
   );
@@ -299,7 +301,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
         inodes: usage.inodes,
         usedBytes: usage.usedBytes,
         freeBytes: capacity.freeBytes,
-        clients: [],
+        clients: server.clients(),
         problems: [...blocking, ...other],
       };
     },

@@ -139,6 +139,13 @@ export class RpcServer {
     };
   }
 
+  /** Connections by client address. */
+  clients(): { readonly address: string; readonly connections: number }[] {
+    const counts = new Map<string, number>();
+    for (const { clientAddress } of this.#connections) counts.set(clientAddress, (counts.get(clientAddress) ?? 0) + 1);
+    return [...counts].map(([address, connections]) => ({ address, connections }));
+  }
+
   /** Serves programs on a TCP port. @throws ApplianceError with the system's code (EADDRINUSE, EACCES ...). */
   listenTcp(listen: RpcListen): Promise<RpcAddress> {
     const listener = net.createServer({
