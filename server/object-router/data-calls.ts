@@ -94,10 +94,10 @@ export class DataCalls {
   ): MaybePromise<WriteResult> {
     if (served.unlinked) return { status: Status.STALE, wcc: NO_WCC };
     if (!mayDoIo(served.inode, caller, Permission.WRITE)) return { status: Status.ACCES, wcc: unchanged(served) };
-    if (offsetBytes + countBytes > this.#settings.fileSizeMaxBytes) return { status: Status.FBIG, wcc: unchanged(served) };
     if (countBytes === 0) {
       return { status: Status.OK, wcc: unchanged(served), countBytes: 0, committed: How.FILE_SYNC, verifier: served.driven.verifier };
     }
+    if (offsetBytes + countBytes > this.#settings.fileSizeMaxBytes) return { status: Status.FBIG, wcc: unchanged(served) };
     served.users += 1;
     const stable = stability !== How.UNSTABLE || this.#settings.allWritesStable;
     return served.driven.write(offsetBytes, countBytes, chunks, stable, this.#core.now()).then((change): WriteResult => {
@@ -122,10 +122,10 @@ export class DataCalls {
       if (found.inode.type !== 'file') return { status: Status.INVAL, wcc: this.#core.unchanged(found) };
       if (found.served !== null) return this.#writeServed(caller, found.served, offsetBytes, countBytes, chunks, stability);
       if (!mayDoIo(found.inode, caller, Permission.WRITE)) return { status: Status.ACCES, wcc: this.#core.unchanged(found) };
-      if (offsetBytes + countBytes > this.#settings.fileSizeMaxBytes) return { status: Status.FBIG, wcc: this.#core.unchanged(found) };
       if (countBytes === 0) {
         return { status: Status.OK, wcc: this.#core.unchanged(found), countBytes, committed: How.FILE_SYNC, verifier: inlineVerifier(found.inode) };
       }
+      if (offsetBytes + countBytes > this.#settings.fileSizeMaxBytes) return { status: Status.FBIG, wcc: this.#core.unchanged(found) };
       const written = await this.#writeInline(caller, found, offsetBytes, countBytes, chunks);
       if (written !== null) return written;
     }

@@ -154,7 +154,7 @@ export class NamespaceCalls {
     return this.#created(found, outcome);
   }
 
-  /** RFC 1813 §3.3.8: UNCHECKED takes what is there and applies the attributes given; GUARDED refuses; EXCLUSIVE compares the verifier. */
+  /** RFC 1813 §3.3.8: UNCHECKED takes what is there and sets the size if one is given; GUARDED refuses; EXCLUSIVE compares the verifier. */
   async #createOnExisting(caller: Caller, how: CreateHow, inode: Inode, directory: Inode): Promise<WccResult<Created>> {
     const wcc = this.#core.unchangedInode(directory);
     if (inode.type !== 'file' || how.mode === 'guarded') return { status: Status.EXIST, wcc };
@@ -162,8 +162,9 @@ export class NamespaceCalls {
       return { status: Status.EXIST, wcc };
     }
     const handle = this.#core.handleOf(inode);
-    if (how.mode === 'unchecked' && Object.values(how.attributes).some((value) => value !== null)) {
-      const changed = await this.#attributes.setattr(caller, handle, how.attributes, null);
+    // creat(2) truncates what is there and changes nothing else of it.
+    if (how.mode === 'unchecked' && how.attributes.sizeBytes !== null) {
+      const changed = await this.#attributes.setattr(caller, handle, { ...NOTHING, sizeBytes: how.attributes.sizeBytes }, null);
       if (changed.status !== Status.OK) return { status: changed.status, wcc };
     }
     const now = await this.#core.find(handle);
