@@ -3,10 +3,13 @@
  * `vferry version` or `config check` do not wait for a server.
  */
 import { runCommand } from './cli/command.ts';
+import { stuckThreads } from './stuck-threads.ts';
 
 const exitCode = await runCommand(process.argv.slice(2), {
   startRouter: async (settings, dependencies) => (await import('./router.ts')).startRouter(settings, dependencies),
   fsck: async (settings, logger, event) => (await import('./fsck.ts')).fsckDataDirectory(settings, logger, event),
 });
 // Nothing may keep a finished command alive: a socket or timer that somebody forgot must not turn a clean stop into a hang.
+// A thread that hangs in a system call cannot be ended by process.exit; the process image can still be replaced by one that exits.
+if (stuckThreads.count > 0) process.execve?.('/bin/sh', ['sh', '-c', `exit ${exitCode}`], {});
 process.exit(exitCode);

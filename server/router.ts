@@ -39,6 +39,7 @@ import { RpcServer } from './oncrpc/rpc-server.ts';
 import type { Problem, Router, RouterDependencies } from './router-port.ts';
 import { listen } from './router-ports.ts';
 import type { Settings } from './settings/settings.ts';
+import { stuckThreads } from './stuck-threads.ts';
 import { BLOCK_BYTES, BLOCKS_MAX } from './volume-driver/extent-map.ts';
 import { PagePool } from './volume-driver/page-pool.ts';
 import { countingRowIds } from './volume-driver/segment-table.ts';
@@ -83,7 +84,10 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
   await registry.membership.join(data.routerId, incarnation, [settings.nfs.listen], VERSION);
 
   const storeConfig = await prepareBackend(settings, directory, registry.vpool.uuid);
-  const threaded = stack.use(new ThreadedStore({ clock, logger: logger.child({ part: 'backend' }) }, { store: storeConfig }));
+  const threaded = new ThreadedStore({ clock, logger: logger.child({ part: 'backend' }) }, { store: storeConfig });
+  stack.defer(async () => {
+    stuckThreads.count += (await threaded.close()).stuckThreads;
+  });
   const { storeObserver } = dependencies;
   const retrying = new RetryingStore({
     inner: new MeteredStore({ inner: threaded, observer: storeObserver, clock }),
