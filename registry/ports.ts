@@ -249,7 +249,8 @@ export interface Ownership {
   ownedBy(router: RouterId, after: FileId, limit: number): Promise<OwnerRecord[]>;
   /**
    * Claims an object of class file or volume for the caller: a new term above every earlier one. `router` is the caller. `expected` is the term the
-   * caller saw (null: no record yet; creates it with `uuid` from the inode, an empty root, protection `clean` and a random verifier). `closing` closes
+   * caller saw (null: no record yet; creates it with `uuid` from the inode, an empty root, protection `clean` and a verifier:
+   * `inlineVerifier` for class file, random for class volume). `closing` closes
    * the old term in the root in the same step (it must be the term `expected`); null only when there is no old term or it wrote nothing, and then
    * nothing of that term exists. State becomes `running`, `moving` null; the caller may set `recovering` instead.
    */

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 
 import type { FileId, Incarnation, RouterId, Term } from '../../server/core/ids.ts';
 import { compareEpoch } from '../../server/core/ids.ts';
+import { inlineVerifier } from '../inode.ts';
 import type { OwnerRecord, Root } from '../ports.ts';
 import { bytesOf, INCARNATION, type OpenRegistry, OTHER_INCARNATION, OTHER_ROUTER, rejectsWith, ROUTER, VOLUME, World } from './world.ts';
 
@@ -40,6 +41,13 @@ export function ownershipConformance(name: string, open: OpenRegistry): void {
     await world.reopen();
     assert.deepEqual(await world.ownership.owner(inode.fileid), owner);
     await world.assertSound();
+  });
+
+  test(`${name}: a file that was inline shows the verifier that it showed then`, async () => {
+    await using world = await World.open(open);
+    const inode = await world.file('f');
+    await world.namespace.flipToFile(world.mutation(), inode.fileid);
+    assert.deepEqual((await claim(world, inode.fileid)).verifier, new Uint8Array(inlineVerifier(inode)));
   });
 
   test(`${name}: a claim raises the term above every earlier one and keeps root, protection and verifier`, async () => {

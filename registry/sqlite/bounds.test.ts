@@ -27,6 +27,7 @@ test('no verb and no read scans a table: all are O(log n)', async (t) => {
   new OperationMemory(db, SQLITE_REGISTRY_DEFAULTS.operations);
   const prepare = t.mock.method(DatabaseSync.prototype, 'prepare');
   const reader = new RegistryReader(place.path, () => {});
+  reader.usage();
   const reads = prepare.mock.calls.map((call) => call.arguments[0]);
   prepare.mock.restore();
   const statements = [...db.prepared, ...reads].filter((sql) => /^(SELECT|UPDATE|DELETE|INSERT)/.test(sql));

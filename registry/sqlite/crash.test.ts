@@ -101,6 +101,14 @@ test('a failed commit is answered as unavailable and has no effect; a lost answe
   assert.deepEqual(await namesIn(place), new Set(['two', 'three']));
 });
 
+test('a change whose answer was lost is seen by every read once its caller heard of the loss', async () => {
+  await using place = await emptyDirectory();
+  await using running = await RegistryProcess.start(place.path, { failPoints: 'registry.after-commit=error@2' });
+  assert.equal((await running.ask({ do: 'mode' })).mode, 0o755);
+  assert.equal((await running.ask({ do: 'chmod', text: '511' })).error, 'registry-unavailable');
+  assert.equal((await running.ask({ do: 'mode' })).mode, 0o777);
+});
+
 test('a slow commit does not hold up the thread that serves: reads are answered meanwhile', async () => {
   await using place = await emptyDirectory();
   await using running = await RegistryProcess.start(place.path, { failPoints: 'registry.before-commit=delay:300@2+' });

@@ -131,6 +131,8 @@ test('every kind of damaged row is refused, never handed out', async () => {
     await world.ownership.claim(world.mutation(), inode.fileid, ROUTER, null, null, 'c'.repeat(16));
     read(place, inode.fileid);
     tamper(place, sql(inode.fileid));
+    // Any change makes reads look at the file again.
+    await world.registry.membership.renew(ROUTER, INCARNATION);
     let found: unknown;
     assert.throws(() => (found = read(place, inode.fileid)), { code: 'registry-corrupt' }, `${sql(inode.fileid)} gave ${JSON.stringify(found)}`);
   }
@@ -236,9 +238,8 @@ test('the worker dies: what was under way is unavailable, a new one is started, 
   await place.stop();
   const clock = new TestClock();
   const writer = new RegistryWriter(
+    { clock, logger: silentLogger, onChange: () => {} },
     { ...SQLITE_REGISTRY_DEFAULTS, path: place.path, vpoolName: 'vpool1', create: null },
-    clock,
-    silentLogger,
     new URL('./testing/dying-worker.ts', import.meta.url),
   );
   await writer.open();
@@ -279,6 +280,7 @@ test('a closed registry refuses verbs; closing twice is harmless; the files are 
   await registry[Symbol.asyncDispose]();
   assert.equal((await pending).incarnation, INCARNATION, 'what was under way is finished');
   await registry[Symbol.asyncDispose]();
+  assert.throws(() => registry.namespace.inode(registry.namespace.root, null), { code: 'registry-unavailable' });
   await rejectsWith(registry.membership.renew(ROUTER, INCARNATION), 'registry-unavailable');
   assert.deepEqual(fs.readdirSync(place.directory), ['registry.db']);
 });

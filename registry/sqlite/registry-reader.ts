@@ -41,29 +41,52 @@ interface Statements {
   readonly pending: StatementSync;
 }
 
+/** At the bound all are forgotten: reading one again costs microseconds. */
+const CACHED_INODES_MAX = 1_024;
+
 export class RegistryReader {
   readonly #path: string;
   readonly #onCorruption: (message: string) => void;
-  #statements: Statements | null;
+  #statements: Statements | null = null;
+  #closed = false;
+  /** Live inodes as they were read since the last change: GETATTR and ACCESS of the same few directories make most calls. */
+  readonly #inodes = new Map<FileId, Inode>();
 
-  /** `onCorruption` hears of every damaged record that a read met. */
+  /** Opens the database with the first read. `onCorruption` hears of every damaged record that a read met. */
   constructor(path: string, onCorruption: (message: string) => void) {
     this.#path = path;
     this.#onCorruption = onCorruption;
-    this.#statements = prepare(path);
   }
 
   close(): void {
+    this.#closed = true;
+    this.#disconnect();
+  }
+
+  #disconnect(): void {
     this.#statements?.db.close();
     this.#statements = null;
   }
 
+  /** Something was or may have been committed: what was read before may be old. */
+  changed(): void {
+    this.#inodes.clear();
+  }
+
   inode(fileid: FileId, inodeGeneration: number | null): Inode | null {
+    const inode = this.#inodes.get(fileid) ?? this.#readInode(fileid);
+    return inode !== null && (inodeGeneration === null || inode.inodeGeneration === inodeGeneration) ? inode : null;
+  }
+
+  #readInode(fileid: FileId): Inode | null {
     try {
       const row = firstRow(this.#open().inode, fileid);
       if (row === undefined) return null;
       const { inode } = inodeRecordFromRow(row, 0);
-      return inode.state === 'live' && (inodeGeneration === null || inode.inodeGeneration === inodeGeneration) ? inode : null;
+      if (inode.state !== 'live') return null;
+      if (this.#inodes.size >= CACHED_INODES_MAX) this.#inodes.clear();
+      this.#inodes.set(fileid, inode);
+      return inode;
     } catch (error) {
       throw this.#failed(error);
     }
@@ -118,16 +141,17 @@ export class RegistryReader {
   }
 
   usage(): PoolUsage {
-    const { inodes, usedBytes } = this.#meta();
+    const { inodes, usedBytes } = this.meta();
     return { inodes, usedBytes };
   }
 
   position(): { generation: number; sequence: number } {
-    const { generation, sequence } = this.#meta();
+    const { generation, sequence } = this.meta();
     return { generation, sequence };
   }
 
-  #meta(): Meta {
+  /** Identity and counters. */
+  meta(): Meta {
     try {
       return metaFromRow(firstRow(this.#open().meta));
     } catch (error) {
@@ -184,13 +208,14 @@ export class RegistryReader {
   }
 
   #open(): Statements {
+    if (this.#closed) throw new ApplianceError('registry-unavailable', 'the registry is closed');
     return (this.#statements ??= prepare(this.#path));
   }
 
   /** Translates what a read threw; a connection that SQLite failed on is opened anew by the next read. */
   #failed(error: unknown): unknown {
     const known = registryError(error, this.#path);
-    if (known !== error) this.close();
+    if (known !== error) this.#disconnect();
     if (known instanceof ApplianceError && known.code === 'registry-corrupt') this.#onCorruption(known.message);
     return known;
   }

@@ -30,6 +30,7 @@ export class RegistryWriter {
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #script: URL;
+  readonly #onChange: () => void;
   readonly #pending = new Map<number, Pending>();
   #worker: Worker | null = null;
   #ready = false;
@@ -43,12 +44,17 @@ export class RegistryWriter {
   #trouble: Failure | null = null;
   #corruption: string | null = null;
 
-  /** `script`: the worker's module; tests give one that dies. */
-  constructor(settings: WorkerSettings, clock: Clock, logger: Logger, script = new URL('./registry-worker.ts', import.meta.url)) {
+  /** `onChange` is called before anybody hears of a commit, or that one may have been. `script`: the worker's module; tests give one that dies. */
+  constructor(
+    components: { clock: Clock; logger: Logger; onChange: () => void },
+    settings: WorkerSettings,
+    script = new URL('./registry-worker.ts', import.meta.url),
+  ) {
     this.#script = script;
     this.#settings = settings;
-    this.#clock = clock;
-    this.#logger = logger;
+    this.#clock = components.clock;
+    this.#logger = components.logger;
+    this.#onChange = components.onChange;
   }
 
   /** Starts the worker, which opens the database (and makes it when there is none). @throws ApplianceError when it refuses. */
@@ -155,6 +161,7 @@ export class RegistryWriter {
     this.#ready = false;
     this.#worker = null;
     this.#queue = [];
+    this.#onChange();
     this.#rejectAll(errorFrom(failure));
     if (this.#closed || !wasReady) return;
     this.#logger.error({ problem: failure.message }, 'the registry worker died and is started again');
@@ -184,6 +191,7 @@ export class RegistryWriter {
   }
 
   #settle(answers: readonly Answer[], trouble: Failure | null): void {
+    this.#onChange();
     if (trouble !== null) this.#setTrouble(trouble);
     else if (this.#trouble !== null && answers.some((answer) => 'outcome' in answer)) {
       this.#logger.info({}, 'the registry works again');

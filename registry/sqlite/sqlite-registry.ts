@@ -16,7 +16,7 @@ import { HEX_32 } from '../record-check.ts';
 import type { OperationSettings } from './operation-memory.ts';
 import { RegistryReader } from './registry-reader.ts';
 import { RegistryWriter } from './registry-writer.ts';
-import { openReader, readMeta, ROOT_FILEID } from './schema.ts';
+import { ROOT_FILEID } from './schema.ts';
 import { verifyRegistry } from './verify.ts';
 import type { DrawnInode, SharedAttributes } from './worker-protocol.ts';
 
@@ -67,25 +67,22 @@ export async function openSqliteRegistry(options: SqliteRegistryOptions): Promis
   assert(settings.inlineBytesMax <= INLINE_BYTES_CEILING, 'inline files have an upper bound');
   const drawn = (): DrawnInode => ({ inodeGeneration: random.bytes(6).readUIntBE(0, 6), uuid: random.bytes(16).toString('hex') as ObjectUuid });
   const fresh = drawn();
-  const writer = new RegistryWriter(
+  const reader = new RegistryReader(path, (message) => writer.noteCorruption(message));
+  const writer: RegistryWriter = new RegistryWriter(
+    { clock, logger, onChange: () => reader.changed() },
     {
       ...settings,
       path,
       vpoolName,
       create: { vpoolName, vpoolUuid: fresh.uuid, rootGeneration: fresh.inodeGeneration, nowMs: clock.wallMs() },
     },
-    clock,
-    logger,
   );
   await writer.open();
-  let reader: RegistryReader;
   let vpoolUuid: string;
   try {
-    const db = openReader(path);
-    vpoolUuid = readMeta(db).vpoolUuid;
-    db.close();
-    reader = new RegistryReader(path, (message) => writer.noteCorruption(message));
+    vpoolUuid = reader.meta().vpoolUuid;
   } catch (error) {
+    reader.close();
     await writer.close();
     throw error;
   }

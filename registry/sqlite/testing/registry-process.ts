@@ -15,7 +15,7 @@ import type { Mutation } from '../../ports.ts';
 import { openSqliteRegistry } from '../sqlite-registry.ts';
 
 export interface Command {
-  readonly do: 'create' | 'reads-during-create' | 'names' | 'health' | 'shell' | 'close';
+  readonly do: 'create' | 'reads-during-create' | 'chmod' | 'mode' | 'names' | 'health' | 'shell' | 'close';
   /** Of the file, or the script. */
   readonly text?: string;
   readonly operationId?: string;
@@ -26,6 +26,7 @@ export interface Reply {
   readonly names?: readonly string[];
   readonly health?: string | null;
   readonly reads?: number;
+  readonly mode?: number;
   readonly text?: string | undefined;
 }
 
@@ -120,6 +121,12 @@ async function serve(path: string): Promise<void> {
         }
         return { kind: (await created).kind, reads };
       }
+      case 'chmod': {
+        const changes = { mode: Number(command.text), uid: null, gid: null, sizeBytes: null, atime: null, mtime: null };
+        return { kind: (await namespace.setAttributes(mutation(command.operationId), namespace.root, changes, null, null)).kind };
+      }
+      case 'mode':
+        return { mode: namespace.inode(namespace.root, null)?.mode ?? 0 };
       case 'names': {
         const listed = namespace.entries(namespace.root, 0, 1_000_000);
         return { names: listed.kind === 'entries' ? listed.entries.map((entry) => Buffer.from(entry.name).toString()) : [] };
