@@ -139,7 +139,13 @@ for (const { name, place } of MIDDLES) {
 test('recycled segment files full of records of deleted volumes never show these after a kill', async (t) => {
   const router = await RouterProcess.forTest(t, {
     // An SSD cache of nothing: what was uploaded is evicted at once, and its file becomes the next segment.
-    environment: { VFERRY_LOG_SEGMENT_BYTES: '4MiB', VFERRY_LOG_SEAL_AFTER_MS: '1h', VFERRY_CACHE_SSD_BYTES: '0B', VFERRY_VPOOL_GRACE_TIME_MS: '0s', VFERRY_VPOOL_BACKEND_HARD_LINKS: 'false' },
+    environment: {
+      VFERRY_LOG_SEGMENT_BYTES: '4MiB',
+      VFERRY_LOG_SEAL_AFTER_MS: '1h',
+      VFERRY_CACHE_SSD_BYTES: '0B',
+      VFERRY_VPOOL_GRACE_TIME_MS: '0s',
+      VFERRY_VPOOL_BACKEND_HARD_LINKS: 'false',
+    },
   });
   let client = stackOf(t).use(await connectStore(router));
   let recycled = 0;
