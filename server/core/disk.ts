@@ -35,7 +35,7 @@ export interface DiskFile {
   write(offsetBytes: number, buffers: readonly Uint8Array[], done: (error: Error | null) => void): void;
   /** fdatasync. On error nothing is known about any write since the last good sync: never call it again on this file. */
   sync(done: (error: Error | null) => void): void;
-  /** Reads into `target` from `offsetBytes`; `bytesRead` is short only at the end of the file. */
+  /** Reads into `target` from `offsetBytes`; `bytesRead` is short only at the end of the file. May be done at once, as a write. */
   read(offsetBytes: number, target: Uint8Array, done: (error: Error | null, bytesRead: number) => void): void;
   truncate(sizeBytes: number): Promise<void>;
   close(): Promise<void>;
