@@ -273,6 +273,33 @@ test('the worker dies: what was under way is unavailable, a new one is started, 
   await world.assertSound();
 });
 
+test('a worker that cannot start again: verbs and health say why, and closing does not wait for it', async () => {
+  await using place = await TestRegistry.open();
+  await place.stop();
+  for (const closeAtOnce of [true, false]) {
+    const writer = new RegistryWriter(
+      { clock: new TestClock(), logger: silentLogger, onChange: () => {} },
+      { ...SQLITE_REGISTRY_DEFAULTS, path: place.path, vpoolName: 'vpool1', create: null },
+      new URL('./testing/dying-worker.ts', import.meta.url),
+    );
+    await writer.open();
+    fs.renameSync(place.path, `${place.path}.away`);
+    const renew = (): Promise<unknown> => writer.call('join', null, [ROUTER, INCARNATION, [], 'test']);
+    while (!/worker ended with code 7/.test(String(writer.health()))) await rejectsWith(renew(), 'registry-unavailable');
+    if (!closeAtOnce) {
+      await rejectsWith(renew(), 'registry-unavailable');
+      assert.match(String(writer.health()), /unable to open database file/);
+    }
+    const waiting = renew().then(
+      () => 'done',
+      (error: unknown) => (error as { code: string }).code,
+    );
+    await writer.close();
+    assert.equal(await waiting, 'registry-unavailable');
+    fs.renameSync(`${place.path}.away`, place.path);
+  }
+});
+
 test('a closed registry refuses verbs; closing twice is harmless; the files are whole without a log', async () => {
   await using place = await TestRegistry.open();
   const { registry } = place;

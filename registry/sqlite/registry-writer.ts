@@ -173,8 +173,8 @@ export class RegistryWriter {
     this.#cancelTimer = this.#clock.after(this.#restartMs, () => {
       // The registry is there: never make a new one in its place.
       void this.#start({ ...this.#settings, create: null }).then((refusal) => {
-        if (this.#closed) return;
         if (refusal === null) {
+          if (this.#closed) return;
           this.#restartMs = RESTART_MS_FIRST;
           this.#probe();
           return;
@@ -184,6 +184,7 @@ export class RegistryWriter {
         this.#setTrouble(refusal);
         this.#queue = [];
         this.#rejectAll(errorFrom(refusal));
+        if (this.#closed) return;
         this.#restartMs = Math.min(this.#restartMs * 2, RESTART_MS_MAX);
         this.#restartLater();
       });
