@@ -323,7 +323,8 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
         await objects.close(deadline - Math.min(1500, deadlineMs / 3));
         const incarnationGone = registry.membership.leave(data.routerId, incarnation);
         await Promise.race([incarnationGone, clock.sleep(500)]);
-        await resources.disposeAsync();
+        // A backend that hangs must not keep the router from stopping: everything acknowledged is durable here by now.
+        await Promise.race([resources.disposeAsync(), clock.sleep(Math.max(200, deadline - 200 - clock.monotonicMs()))]);
       })();
       return closing;
     },

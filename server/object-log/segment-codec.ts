@@ -292,7 +292,7 @@ export function verifyPayload(bytes: Buffer, record: DecodedRecord): boolean {
 
 /** Collects the index of a segment while records are appended; encodes it as the payload of the SEAL record. */
 export class SegmentIndex {
-  #bytes = Buffer.allocUnsafe(8192);
+  #bytes: Buffer = Buffer.allocUnsafeSlow(512);
   #length = 0;
   count = 0;
 
@@ -300,7 +300,7 @@ export class SegmentIndex {
   add(record: EncodableRecord, payloadOffset: number, times: Uint8Array | null): void {
     const tableBytes = record.kind === RecordKind.DATA ? record.blockCount * 4 : 0;
     const entryBytes = TRAILER_ENTRY_BYTES + tableBytes + (times?.length ?? 0);
-    while (this.#length + entryBytes > this.#bytes.length) this.#bytes = Buffer.concat([this.#bytes, Buffer.allocUnsafe(this.#bytes.length)]);
+    while (this.#length + entryBytes > this.#bytes.length) this.#bytes = Buffer.concat([this.#bytes, Buffer.allocUnsafeSlow(this.#bytes.length)]);
     const bytes = this.#bytes;
     let at = this.#length;
     bytes.writeUInt32LE(record.kind | (record.flags << 8), at);

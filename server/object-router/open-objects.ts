@@ -15,6 +15,10 @@ import { attributesOf } from './inode-attributes.ts';
 /** Objects kept open although they are idle. */
 const OPEN_MAX = 4096;
 const TICK_MS = 1000;
+/** Objects flushed at a time when the router stops. */
+const FLUSH_AT_ONCE = 16;
+/** How long objects may take to close once flushing is over; all that is left to do then is to sync logs. */
+const CLOSE_MS_MAX = 1000;
 /** How soon an object that could not be opened may be tried again: a client's retries must not make it worse. */
 const RETRY_OPEN_MS = 500;
 
@@ -212,17 +216,25 @@ export class OpenObjects {
     served.lastUse = ++this.#useCounter;
   }
 
-  /** Flushes and closes everything, as far as `deadlineMs` (monotonic) allows; the rest stays in the local logs. */
+  /**
+   * Flushes and closes everything, as far as `deadlineMs` (monotonic) allows. What is acknowledged is durable in the local logs already; what does not
+   * reach the backend in time is uploaded after the next start.
+   */
   async close(deadlineMs: number): Promise<void> {
     this.#closed = true;
     this.#stopTicks?.();
-    await Promise.allSettled(this.#opening.values());
-    const flushing: Promise<void>[] = [];
-    for (const served of this.#served.values()) flushing.push(served.driven.flush(deadlineMs));
-    await Promise.race([Promise.allSettled(flushing), this.#clock.sleep(Math.max(0, deadlineMs - this.#clock.monotonicMs()))]);
-    const closing: Promise<void>[] = [];
-    for (const served of [...this.#served.values()]) closing.push(served.driven.close());
+    const untilDeadline = (): Promise<void> => this.#clock.sleep(Math.max(0, deadlineMs - this.#clock.monotonicMs()));
+    await Promise.race([Promise.allSettled(this.#opening.values()), untilDeadline()]);
+    const all = [...this.#served.values()];
+    const dirty = all.filter((served) => !served.driven.isClean);
+    const flushSome = async (): Promise<void> => {
+      for (let served = dirty.pop(); served !== undefined && this.#clock.monotonicMs() < deadlineMs; served = dirty.pop()) {
+        await served.driven.flush(deadlineMs);
+      }
+    };
+    await Promise.race([Promise.allSettled(Array.from({ length: FLUSH_AT_ONCE }, flushSome)), untilDeadline()]);
     this.#served.clear();
-    await Promise.race([Promise.allSettled(closing), this.#clock.sleep(1000)]);
+    const closing = Promise.allSettled(all.map((served) => served.driven.close()));
+    await Promise.race([closing, this.#clock.sleep(CLOSE_MS_MAX)]);
   }
 }

@@ -25,6 +25,10 @@ import { copyChunks, planBlocks, sliceChunks, ZERO_BLOCK } from './write-plan.ts
 /** Records up to this many blocks leave their blocks in the RAM cache: larger ones are sequential and come back from the page cache. */
 const CACHE_WRITES_BLOCKS_MAX = 64;
 const SCRATCH_BLOCKS = 1088;
+/** Where map.read puts its answer; used before anything waits, so one set serves all objects. */
+const scratchRows = new Uint32Array(SCRATCH_BLOCKS);
+const scratchOffsets = new Uint32Array(SCRATCH_BLOCKS);
+const scratchCrcs = new Uint32Array(SCRATCH_BLOCKS);
 
 /** What the owner knows of an object; the registry has a lazy copy. Immutable snapshots. */
 export interface ObjectAttributes {
@@ -91,9 +95,6 @@ export class BlockObject {
   #locks: RangeLock[] = [];
   #exclusive: Promise<void> | null = null;
   readonly #rows = new Map<number, number>();
-  readonly #scratchRows = new Uint32Array(SCRATCH_BLOCKS);
-  readonly #scratchOffsets = new Uint32Array(SCRATCH_BLOCKS);
-  readonly #scratchCrcs = new Uint32Array(SCRATCH_BLOCKS);
 
   constructor(
     components: { map: ExtentMap; table: SegmentTable; reader: BlockReader; cache: BlockCache; admission: WriteAdmission; hooks: BlockObjectHooks },
@@ -166,7 +167,7 @@ export class BlockObject {
     const first = Math.floor(offsetBytes / BLOCK_BYTES);
     const count = Math.floor((offsetBytes + length - 1) / BLOCK_BYTES) - first + 1;
     if (count > SCRATCH_BLOCKS) return this.#readInParts(offsetBytes, target.subarray(0, length));
-    if (!this.map.read(first, count, this.#scratchRows, this.#scratchOffsets, this.#scratchCrcs)) {
+    if (!this.map.read(first, count, scratchRows, scratchOffsets, scratchCrcs)) {
       return this.map.load(first, count).then(() => this.read(offsetBytes, target));
     }
     const missing = this.#fromCache(offsetBytes, length, first, count, target);
@@ -183,15 +184,15 @@ export class BlockObject {
       const from = offsetBytes > blockStart ? offsetBytes - blockStart : 0;
       const to = end < blockStart + BLOCK_BYTES ? end - blockStart : BLOCK_BYTES;
       const targetOffset = blockStart + from - offsetBytes;
-      const row = this.#scratchRows[index] as number;
+      const row = scratchRows[index] as number;
       if (row === 0) {
         target.fill(0, targetOffset, targetOffset + to - from);
         continue;
       }
-      const offset = this.#scratchOffsets[index] as number;
+      const offset = scratchOffsets[index] as number;
       if (this.#cache.get(this.table.globalId(row), offset, target, targetOffset, from, to - from)) continue;
       missing ??= [];
-      missing.push({ row, offsetBytes: offset, crc: this.#scratchCrcs[index] as number, targetOffset, from, length: to - from });
+      missing.push({ row, offsetBytes: offset, crc: scratchCrcs[index] as number, targetOffset, from, length: to - from });
     }
     return missing;
   }
@@ -310,11 +311,11 @@ export class BlockObject {
   #blockInRam(block: number): Buffer | null {
     const pending = this.#pendingBlock(block);
     if (pending !== null) return pending;
-    if (!this.map.read(block, 1, this.#scratchRows, this.#scratchOffsets, this.#scratchCrcs)) return null;
-    const row = this.#scratchRows[0] as number;
+    if (!this.map.read(block, 1, scratchRows, scratchOffsets, scratchCrcs)) return null;
+    const row = scratchRows[0] as number;
     if (row === 0) return Buffer.from(ZERO_BLOCK);
     const target = Buffer.allocUnsafe(BLOCK_BYTES);
-    return this.#cache.get(this.table.globalId(row), this.#scratchOffsets[0] as number, target, 0, 0, BLOCK_BYTES) ? target : null;
+    return this.#cache.get(this.table.globalId(row), scratchOffsets[0] as number, target, 0, 0, BLOCK_BYTES) ? target : null;
   }
 
   #pendingBlock(block: number): Buffer | null {
@@ -337,14 +338,14 @@ export class BlockObject {
       const inRam = this.#blockInRam(block);
       if (inRam !== null) return inRam;
       await this.map.load(block, 1);
-      if (!this.map.read(block, 1, this.#scratchRows, this.#scratchOffsets, this.#scratchCrcs)) continue;
-      const row = this.#scratchRows[0] as number;
+      if (!this.map.read(block, 1, scratchRows, scratchOffsets, scratchCrcs)) continue;
+      const row = scratchRows[0] as number;
       if (row === 0) return Buffer.from(ZERO_BLOCK);
       const target = Buffer.allocUnsafe(BLOCK_BYTES);
       const wanted = {
         row,
-        offsetBytes: this.#scratchOffsets[0] as number,
-        crc: this.#scratchCrcs[0] as number,
+        offsetBytes: scratchOffsets[0] as number,
+        crc: scratchCrcs[0] as number,
         targetOffset: 0,
         from: 0,
         length: BLOCK_BYTES,

@@ -225,6 +225,8 @@ export class ObjectKeeper {
   }
 
   #report(error: unknown, message: string): void {
+    // What was cut off by the end of the router is done after the next start.
+    if (this.#stopped) return;
     this.#failures += 1;
     this.#problem = error as Error;
     this.#retryAtMs = this.#clock.monotonicMs() + Math.min(RETRY_MS_MAX, 250 * 2 ** Math.min(this.#failures, 8));
