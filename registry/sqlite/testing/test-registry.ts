@@ -45,7 +45,12 @@ export class TestRegistry implements RegistryUnderTest {
 
   static async open(settings?: SqliteRegistrySettings): Promise<TestRegistry> {
     const registry = new TestRegistry(fs.mkdtempSync(join(tmpdir(), 'vferry-registry-')), settings);
-    await registry.start();
+    try {
+      await registry.start();
+    } catch (error) {
+      fs.rmSync(registry.directory, { recursive: true });
+      throw error;
+    }
     return registry;
   }
 
