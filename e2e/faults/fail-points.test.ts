@@ -14,6 +14,8 @@ import { allWell } from './problem.ts';
 import { SteadyLoad } from './steady-load.ts';
 
 const MIB = 1024 * 1024;
+/** Starts that the points are spread over; neighbours, which follow each other in the code, come into different ones. */
+const ROUNDS = 5;
 
 test('an error at any fail point loses nothing that was acknowledged and is over when the next start is', async (t) => {
   const router = await RouterProcess.createForTest(t, { environment: crashSettings });
@@ -21,24 +23,25 @@ test('an error at any fail point loses nothing that was acknowledged and is over
   const load = await SteadyLoad.create(router, 1, 24 * MIB);
   await load.run(({ written }) => written > 200);
   await router.stop();
-  const ends: string[] = [];
-  for (const name of FAIL_POINTS) {
-    router.launch({ VFERRY_FAIL_POINTS: `${name}=error@2` });
-    const outcome = await router.waitReady(10_000);
-    if (outcome === 'ready') await churn(router, load, name);
-    if (router.running) ends.push(`${name}: went on`);
-    else {
-      const exit = await router.exited();
-      assert.equal(exit.code, 1, `${name}: ${JSON.stringify(exit)}\n${router.logTail()}`);
-      ends.push(`${name}: stopped`);
-    }
-    await router.kill();
+  const silent: string[] = [];
+  for (let round = 0; round < ROUNDS; round += 1) {
+    const names = FAIL_POINTS.filter((_name, index) => index % ROUNDS === round);
+    const logged = router.log.length;
+    router.launch({ VFERRY_FAIL_POINTS: names.map((name) => `${name}=error@2`).join(',') });
+    const outcome = await router.waitReady();
+    if (outcome === 'ready') await churn(router, load, `round-${round}`);
+    if (router.running) await router.kill();
+    else assert.equal((await router.exited()).code, 1, `${names.join(', ')}\n${router.logTail()}`);
+    const log = router.log.slice(logged);
+    silent.push(...names.filter((name) => !log.includes(`fail point ${name} `)));
     await router.start();
     await router.waitForReadyz(allWell, 10_000);
-    assert.deepEqual(await load.verify(), [], name);
+    assert.deepEqual(await load.verify(), [], names.join(', '));
     await router.stop();
   }
-  t.diagnostic(ends.join(', '));
+  t.diagnostic(`of these nothing was logged: ${silent.join(', ') || 'none'}`);
+  // An error at a registry commit or a claim is an answer to somebody, not a line of the log; most must be told to the operator.
+  assert.ok(silent.length < FAIL_POINTS.length / 2, 'most errors left no trace: either they were not hit or they were swallowed');
 });
 
 /** A second of everything: writes, a file that grows, a volume that comes and goes. Errors are expected; only a hang is not. */
