@@ -1,0 +1,347 @@
+import { FaultyStore } from '../../../backends/faulty-store.ts';
+/** One object and everything under it, on a simulated disk, store, registry and clock: what the crash simulation kills and starts again. */
+import { MemoryStore } from '../../../backends/memory/memory-store.ts';
+import type { ObjectBody, ObjectStore } from '../../../backends/object-store.ts';
+import { BlockCache } from '../../../cache/block-cache.ts';
+import type { Inode } from '../../../registry/inode.ts';
+import type { OwnerRecord, Registry } from '../../../registry/ports.ts';
+import { ApplianceError } from '../../core/errors.ts';
+import { Histogram } from '../../core/histogram.ts';
+import type { FileId, Incarnation, ObjectUuid, RouterId } from '../../core/ids.ts';
+import type { Logger } from '../../core/logger.ts';
+import type { Clock, Random } from '../../core/time.ts';
+import { PieceWriteBack } from '../../file-driver/piece-write-back.ts';
+import { SegmentFiles } from '../../object-log/segment-files.ts';
+import type { FaultyDisk } from '../../object-log/testing/faulty-disk.ts';
+import { PagePool } from '../page-pool.ts';
+import { countingRowIds } from '../segment-table.ts';
+import { fileNames, volumeNames } from '../storage-names.ts';
+import { StoredWriter } from '../stored-writer.ts';
+import { VolumeDriver } from '../volume-driver.ts';
+import { WriteAdmission } from '../write-admission.ts';
+
+export const DIRECTORY = '/vpool';
+const UUID = '00112233445566778899aabbccddeeff' as ObjectUuid;
+const VPOOL = 'ffeeddccbbaa99887766554433221100';
+const ROUTER = 'a'.repeat(32) as RouterId;
+
+/** Time that stands still while anything is under way, and jumps to the next timer when nothing is. */
+export class SimulatedClock implements Clock {
+  #nowMs = 1;
+  readonly #timers = new Set<{ atMs: number; callback: () => void }>();
+  readonly #isBusy: () => boolean;
+  #soon = 0;
+
+  constructor(isBusy: () => boolean) {
+    this.#isBusy = isBusy;
+  }
+
+  wallMs(): number {
+    return 1_700_000_000_000 + this.#nowMs;
+  }
+
+  monotonicMs(): number {
+    return this.#nowMs;
+  }
+
+  after(delayMs: number, callback: () => void): () => void {
+    const timer = { atMs: this.#nowMs + delayMs, callback };
+    this.#timers.add(timer);
+    return () => this.#timers.delete(timer);
+  }
+
+  sleep(delayMs: number): Promise<void> {
+    return new Promise((resolve) => this.after(delayMs, resolve));
+  }
+
+  soon(callback: () => void): void {
+    this.#soon += 1;
+    setImmediate(() => {
+      this.#soon -= 1;
+      callback();
+    });
+  }
+
+  /** One turn of the event loop; then the next timer, if nothing else is left to do. */
+  async turn(): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve));
+    if (this.#isBusy() || this.#soon > 0) return;
+    let next: { atMs: number; callback: () => void } | null = null;
+    for (const timer of this.#timers) if (next === null || timer.atMs < next.atMs) next = timer;
+    if (next === null) return;
+    this.#timers.delete(next);
+    this.#nowMs = Math.max(this.#nowMs, next.atMs);
+    next.callback();
+  }
+
+  /** Turns until the promise is settled. @throws when it takes more than `turnsMax`. */
+  async run<T>(promise: Promise<T>, turnsMax = 200_000): Promise<T> {
+    let settled = false;
+    const done = (): void => {
+      settled = true;
+    };
+    promise.then(done, done);
+    for (let turn = 0; !settled; turn += 1) {
+      if (turn > turnsMax) throw new Error(`nothing came of it in ${turnsMax} turns, ${this.#nowMs} ms`);
+      await this.turn();
+    }
+    return promise;
+  }
+}
+
+/** What survives the router: disk, backend, registry. */
+export class SimulatedWorld {
+  readonly disk: FaultyDisk;
+  readonly random: Random;
+  readonly objectClass: 'volume' | 'file';
+  readonly store: MemoryStore;
+  owner: OwnerRecord | null = null;
+  inode: Inode;
+  /** Probability that a registry call fails, before or after its effect. */
+  registryFaults = 0;
+
+  constructor(disk: FaultyDisk, random: Random, objectClass: 'volume' | 'file') {
+    this.disk = disk;
+    this.random = random;
+    this.objectClass = objectClass;
+    this.store = new MemoryStore((body: ObjectBody) =>
+      Promise.resolve(body.kind === 'bytes' ? Buffer.concat(body.chunks) : disk.readNow(body.path, body.offsetBytes, body.lengthBytes)),
+    );
+    const time = { seconds: 1_600_000_000, nanoseconds: 0 };
+    this.inode = {
+      fileid: 100 as FileId,
+      inodeGeneration: 1,
+      type: 'file',
+      class: objectClass,
+      state: 'live',
+      mode: 0o644,
+      uid: 0,
+      gid: 0,
+      nlink: 1,
+      sizeBytes: 0,
+      usedBytes: 0,
+      atime: time,
+      mtime: time,
+      ctime: time,
+      parent: null,
+      exclusiveVerifier: null,
+      symlinkTarget: null,
+      inlineBytes: null,
+      uuid: UUID,
+    };
+  }
+
+  registry(isAlive: () => boolean): Registry {
+    const never = new Promise<never>(() => undefined);
+    const verb = async <T>(work: () => T): Promise<T> => {
+      if (!isAlive()) return never;
+      await new Promise((resolve) => setImmediate(resolve));
+      if (!isAlive()) return never;
+      const lost = this.random.fraction() < this.registryFaults;
+      if (lost && this.random.fraction() < 0.5) throw new ApplianceError('registry-unavailable', 'no answer', { retryable: true });
+      const result = work();
+      if (lost) throw new ApplianceError('registry-unavailable', 'no answer', { retryable: true });
+      return result;
+    };
+    const same = (owner: OwnerRecord, term: OwnerRecord['term']): boolean =>
+      owner.term.generation === term.generation && owner.term.counter === term.counter && owner.term.nonce === term.nonce;
+    const registry: Pick<Registry, 'vpool'> & {
+      ownership: Pick<Registry['ownership'], 'owner' | 'claim' | 'update'>;
+      namespace: Pick<Registry['namespace'], 'putOwnedAttributes' | 'dropInlineBase'>;
+    } = {
+      vpool: { name: 'vpool1', uuid: VPOOL },
+      ownership: {
+        owner: () => this.owner,
+        claim: (mutation, fileid, router, expected, closing, nonce) =>
+          verb(() => {
+            const old = this.owner;
+            if (old !== null && (expected === null || !same(old, expected))) return { kind: 'conflict', owner: old } as const;
+            const root = old?.root ?? { checkpoint: null, uploadedSegment: 0, uploadedSequence: 0, closedEpochs: [] };
+            this.owner = {
+              fileid,
+              uuid: UUID,
+              router,
+              incarnation: mutation.incarnation,
+              term: { generation: 0, counter: (old?.term.counter ?? 0) + 1, nonce },
+              state: { kind: 'running' },
+              moving: null,
+              root: closing === null ? root : { ...root, closedEpochs: [...root.closedEpochs, closing] },
+              protection: old?.protection ?? { kind: 'clean' },
+              verifier: old?.verifier ?? this.random.bytes(8),
+            };
+            return { kind: 'done', owner: this.owner } as const;
+          }),
+        update: (_mutation, _fileid, term, fields) =>
+          verb(() => {
+            const owner = this.owner;
+            if (owner === null) throw new Error('update of no owner');
+            if (!same(owner, term)) return { kind: 'conflict', owner } as const;
+            if (fields.root !== undefined && fields.root.uploadedSegment < owner.root.uploadedSegment) throw new Error('the root went backwards');
+            this.owner = { ...owner, ...fields };
+            return { kind: 'done', owner: this.owner } as const;
+          }),
+      },
+      namespace: {
+        putOwnedAttributes: (_mutation, batch) =>
+          verb(() => {
+            for (const { sizeBytes, usedBytes, atime, mtime, ctime } of batch)
+              this.inode = { ...this.inode, sizeBytes, usedBytes, atime, mtime, ctime };
+          }),
+        dropInlineBase: () =>
+          verb(() => {
+            this.inode = { ...this.inode, inlineBytes: null };
+          }),
+      },
+    };
+    return registry as unknown as Registry;
+  }
+}
+
+/** Writes file bodies from the simulated disk: reading them back must not look for them on the real one. */
+class SimulatedWriter extends StoredWriter {
+  readonly #disk: FaultyDisk;
+
+  constructor(components: ConstructorParameters<typeof StoredWriter>[0], directory: string, disk: FaultyDisk) {
+    super(components, directory);
+    this.#disk = disk;
+  }
+
+  override async put(bucket: string, name: string, body: ObjectBody): Promise<void> {
+    const bytes =
+      body.kind === 'bytes' ? body : { kind: 'bytes' as const, chunks: [this.#disk.readNow(body.path, body.offsetBytes, body.lengthBytes)] };
+    return super.put(bucket, name, bytes);
+  }
+}
+
+export interface SimulationSettings {
+  readonly segmentBytes: number;
+  readonly segmentFileBytes: number;
+  readonly checkpointAfterBytes: number;
+  readonly dirtyBytesMax: number;
+  readonly cacheBytes: number;
+  readonly graceTimeMs: number;
+  readonly recycle: boolean;
+}
+
+/** One life of the router process. */
+export class SimulatedRouter {
+  readonly clock: SimulatedClock;
+  readonly driver: VolumeDriver;
+  readonly files: SegmentFiles;
+  readonly pool: PagePool;
+  readonly store: FaultyStore;
+  readonly admission: WriteAdmission;
+  readonly #die: () => void;
+
+  private constructor(parts: {
+    clock: SimulatedClock;
+    driver: VolumeDriver;
+    files: SegmentFiles;
+    pool: PagePool;
+    store: FaultyStore;
+    admission: WriteAdmission;
+    die: () => void;
+  }) {
+    this.clock = parts.clock;
+    this.driver = parts.driver;
+    this.files = parts.files;
+    this.pool = parts.pool;
+    this.store = parts.store;
+    this.admission = parts.admission;
+    this.#die = parts.die;
+  }
+
+  static async start(world: SimulatedWorld, settings: SimulationSettings, logger: Logger): Promise<SimulatedRouter> {
+    let alive = true;
+    let storeCalls = 0;
+    const disk = world.disk.process();
+    const clock = new SimulatedClock(() => world.disk.pending > 0 || storeCalls > 0);
+    const { random } = world;
+    const faulty = new FaultyStore({ inner: world.store, clock, random });
+    const never = new Promise<never>(() => undefined);
+    // A dead process's calls have no effect and no answer.
+    const store = new Proxy(faulty as ObjectStore, {
+      get(target, property) {
+        const value: unknown = Reflect.get(target, property, target);
+        if (typeof value !== 'function') return value;
+        return async (...args: unknown[]): Promise<unknown> => {
+          if (!alive) return never;
+          storeCalls += 1;
+          try {
+            await new Promise((resolve) => setImmediate(resolve));
+            if (!alive) return await never;
+            return await (value.apply(target, args) as Promise<unknown>);
+          } finally {
+            storeCalls -= 1;
+          }
+        };
+      },
+    });
+    const opening = (async (): Promise<SimulatedRouter> => {
+      for (const name of ['', '/tmp']) await disk.makeDirectory(`${DIRECTORY}${name}`);
+      for (const name of await disk.list(`${DIRECTORY}/tmp`)) await disk.unlink(`${DIRECTORY}/tmp/${name}`);
+      const files = await SegmentFiles.open(
+        { disk, clock, logger },
+        {
+          directory: DIRECTORY,
+          segmentFileBytes: settings.segmentFileBytes,
+          poolFilesMax: 4,
+          cacheBytesMax: settings.cacheBytes,
+          reserveBytes: 4096,
+          recycle: settings.recycle,
+        },
+      );
+      const pool = await PagePool.open(
+        { disk, spillPath: `${DIRECTORY}/spill.tmp`, yieldToLoop: () => new Promise((resolve) => setImmediate(resolve)) },
+        { bytesMax: 16 * 12_288, spillBytesMax: 2 ** 24 },
+      );
+      const admission = new WriteAdmission(clock, () => files.dirtyBytes, settings.dirtyBytesMax);
+      const names = { volume: volumeNames('vpool1'), file: fileNames('vf-vpool1-files') };
+      const driver = new VolumeDriver(
+        {
+          disk,
+          files,
+          store,
+          writer: new SimulatedWriter({ store, clock, random, disk }, `${DIRECTORY}/tmp`, world.disk),
+          cache: new BlockCache({ limitBytes: 16 * 4096, slabBytes: 4096 * 16 }),
+          pool,
+          rowIds: countingRowIds(),
+          registry: world.registry(() => alive),
+          clock,
+          random,
+          logger,
+          admission,
+          syncLatency: new Histogram(),
+          writeBack: { volume: null, file: (object) => new PieceWriteBack(object) },
+          names,
+        },
+        {
+          segmentBytes: settings.segmentBytes,
+          sealAfterMs: 500,
+          checkpointAfterBytes: settings.checkpointAfterBytes,
+          graceTimeMs: settings.graceTimeMs,
+          patienceMs: 15_000,
+        },
+        { router: ROUTER, incarnation: random.bytes(16).toString('hex') as Incarnation },
+      );
+      return new SimulatedRouter({
+        clock,
+        driver,
+        files,
+        pool,
+        store: faulty,
+        admission,
+        die: () => {
+          alive = false;
+          disk.die();
+        },
+      });
+    })();
+    return clock.run(opening);
+  }
+
+  /** kill -9: nothing of it happens any more. */
+  kill(): void {
+    this.#die();
+  }
+}
