@@ -192,7 +192,7 @@ export class ObjectLog {
 
   /** Appends a record; its `done` is called when it is answered. Throws the fault while the log is out of order. */
   append(record: LogRecord): void {
-    const problem = this.problem;
+    const problem = this.problem ?? this.#files.gone;
     if (problem !== null) throw problem;
     assert(!this.#closed, 'append to a closed log');
     record.sequence = this.#nextSequence;

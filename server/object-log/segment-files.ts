@@ -79,6 +79,7 @@ export class SegmentFiles {
   #appendedSinceTick = 0;
   #closed = false;
   #spaceProblem: string | null = null;
+  #gone: ApplianceError | null = null;
 
   private constructor(components: { disk: Disk; clock: Clock; logger: Logger }, settings: SegmentFilesSettings) {
     this.#disk = components.disk;
@@ -168,6 +169,11 @@ export class SegmentFiles {
   /** What is wrong with the local disk, or null. */
   get problem(): string | null {
     return this.#spaceProblem;
+  }
+
+  /** Why nothing may be written now although open files would take it: the directory is not there any more. Null when it is. */
+  get gone(): Error | null {
+    return this.#gone;
   }
 
   /** Uuids that have unreleased segments. */
@@ -406,6 +412,9 @@ export class SegmentFiles {
 
   async #look(): Promise<void> {
     try {
+      // Files that are open can be written for ever after their directory went; what is acknowledged then would be lost with this process.
+      await this.#disk.size(join(this.#settings.directory, 'log'));
+      this.#gone = null;
       this.#freeBytes = (await this.#disk.space(this.#settings.directory)).freeBytes;
       this.#spaceProblem =
         this.#freeBytes < this.#settings.reserveBytes
@@ -413,6 +422,11 @@ export class SegmentFiles {
           : null;
     } catch (error) {
       this.#spaceProblem = `${this.#settings.directory} cannot be examined: ${(error as Error).message}`;
+      if (errorCode(error) === 'ENOENT' || errorCode(error) === 'ENOTDIR') {
+        this.#gone = new ApplianceError('EIO', `${this.#settings.directory} has vanished: bring the data directory back, or stop this router`, {
+          retryable: true,
+        });
+      }
     }
   }
 
