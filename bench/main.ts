@@ -24,6 +24,8 @@ import { cpuTicks, machineTicks, settle, startGanesha, startRecordLoop, startVfe
 const INSPECTOR_PORT = 9339;
 /** One short run before the measured ones, so that both servers and the generator are compiled and their caches filled. */
 const WARM_UP_SECONDS = 0.4;
+/** Uploads, checkpoints and preallocation begin up to a second after the last write. */
+const QUIET_AFTER_WRITES_MS = 1300;
 
 function workOf(bench: BenchCase, options: BenchOptions, seconds: number, seed: number): Workload {
   const regionBytes = bench.region === 'cached' ? Math.min(CACHED_REGION_BYTES, options.fileBytes) : options.fileBytes;
@@ -60,11 +62,13 @@ async function measure(bench: BenchCase, loads: readonly LoadProcess[], loop: Lo
   let unsettledRounds = 0;
   const foreignPercents: number[] = [];
   const targets = loads.map((load) => load.target);
+  const isWriting = bench.work.kind === 'mix' || bench.work.kind.startsWith('write');
   for (const load of loads) await warmUp(load, bench, options);
   for (let round = 0; round < options.rounds; round++) {
     // Whoever begins changes, so that neither always finds the disk as the other left it.
     for (const load of round % 2 === 0 ? loads : loads.toReversed()) {
-      if (!(await settle(targets))) unsettledRounds += 1;
+      const quietMs = isWriting || round === 0 ? QUIET_AFTER_WRITES_MS : 0;
+      if (!(await settle(targets, quietMs))) unsettledRounds += 1;
       const ticksBefore = machineTicks() - targets.reduce((sum, target) => sum + cpuTicks(target.pid), 0);
       const run = await load.run(workOf(bench, options, options.seconds, options.seed + round));
       const ticks = machineTicks() - targets.reduce((sum, target) => sum + cpuTicks(target.pid), 0) - ticksBefore;
@@ -126,7 +130,7 @@ async function profile(scratch: string, name: string, options: BenchOptions): Pr
   await using load = await LoadProcess.start(vferry, options.fileName);
   await fill(load, options.fileBytes);
   await warmUp(load, bench, options);
-  await settle([vferry]);
+  await settle([vferry], QUIET_AFTER_WRITES_MS);
   const results: LoadResult[] = [];
   const taken = await profileWhile(INSPECTOR_PORT, async () => {
     const endMs = performance.now() + options.seconds * 1000;

@@ -187,19 +187,21 @@ export function cpuTicks(pid: number): number {
 }
 
 const SETTLE_STEP_MS = 150;
-const SETTLE_MS_MAX = 4_000;
+const SETTLE_MS_MAX = 10_000;
 
 /**
- * Waits until none of the servers does anything any more, so that background work of one is not charged to the other.
+ * Waits until none of the servers has done anything for `quietMs`, so that background work of one is not charged to the other.
  * False: one was still busy after `SETTLE_MS_MAX`.
  */
-export async function settle(targets: readonly Target[]): Promise<boolean> {
+export async function settle(targets: readonly Target[], quietMs: number): Promise<boolean> {
   const endMs = performance.now() + SETTLE_MS_MAX;
   const total = (): number => targets.reduce((sum, target) => sum + cpuTicks(target.pid), 0);
+  let quietSinceMs = performance.now();
   for (let before = total(); performance.now() < endMs;) {
     await delay(SETTLE_STEP_MS);
     const after = total();
-    if (after - before <= 1) return true;
+    if (after - before > 1) quietSinceMs = performance.now();
+    else if (performance.now() - quietSinceMs >= quietMs) return true;
     before = after;
   }
   return false;
