@@ -27,8 +27,12 @@ export class LogRecord implements EncodableRecord {
   /** Number of the segment it was put in, and where its payload is there. */
   segmentNumber = 0;
   payloadOffset = 0;
-  /** After a fault: its pages were pinned for being applied again. */
-  repinned = false;
+  /** Smallest size of the object that this record alone asks for: the end of a WRITE. */
+  endBytes = 0;
+  /** It was applied, and a fault moves it to another segment; `formerSegment` and `formerOffset` are where it was when it was applied. */
+  moved = false;
+  formerSegment = 0;
+  formerOffset = 0;
   /** Called once, after the record was applied (null) or could not be made durable. */
   done: ((error: Error | null) => void) | null = null;
 
@@ -48,6 +52,13 @@ export class LogRecord implements EncodableRecord {
     this.chunks = chunks;
     this.payloadBytes = payloadBytes;
     this.times = times;
+  }
+
+  /** Marks it as moved from where it is now. */
+  move(): void {
+    this.moved = true;
+    this.formerSegment = this.segmentNumber;
+    this.formerOffset = this.payloadOffset;
   }
 
   /** Lets go of the payload: it is durable and applied. The record itself may stay in a list for a while, and 512 of 1 MiB would be a lot. */

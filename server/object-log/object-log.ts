@@ -11,9 +11,8 @@
 import { crc32 } from 'node:zlib';
 
 import type { ClosedEpoch } from '../../registry/ports.ts';
-import { assert } from '../core/assert.ts';
 import type { DiskFile } from '../core/disk.ts';
-import { errorCode } from '../core/errors.ts';
+import { ApplianceError, errorCode } from '../core/errors.ts';
 import { failPoint } from '../core/fail-points.ts';
 import type { FailPoint } from '../core/fail-points.ts';
 import type { Histogram } from '../core/histogram.ts';
@@ -52,17 +51,23 @@ export interface ObjectLogSettings {
 }
 
 export interface LogEvents {
-  /** Makes a record's effect visible. Called in sequence; again, with another place, when a fault moved a record. */
+  /** Makes a record's effect visible. Called once for each, in sequence. */
   apply(record: LogRecord): void;
   /** A segment is complete: index and footer are durable. */
   sealed(segment: LocalSegment, totalBytes: number, lastSequence: number): void;
   /** A new segment begins: the driver gives it a row in its segment table before any record of it is applied. */
   opened(segment: LocalSegment): void;
   /**
-   * A write or sync failed. Data answered UNSTABLE may be gone: the promise resolves when the object has a new write verifier. `damaged` segments
-   * hold records up to `durableSequence` and must be sealed by copy. `kept` are applied (again) when the log goes on.
+   * A write or sync failed. `damaged` segments hold records up to `durableSequence` and must be sealed by copy, once `relocated` was called. `kept`
+   * will be written again in a new segment: those that are `moved` were applied already and keep their effect, the others are applied then.
    */
-  fault(error: Error, damaged: readonly LocalSegment[], durableSequence: number, kept: readonly LogRecord[]): Promise<void>;
+  fault(damaged: readonly LocalSegment[], durableSequence: number, kept: readonly LogRecord[]): void;
+  /** After a fault, data answered UNSTABLE may be gone: resolves when the object has a new write verifier. Called again when it rejects. */
+  renewVerifier(): Promise<void>;
+  /** Records that a fault moved are durable in their new place: what still shows the former one must show that. Called again when it rejects. */
+  relocate(records: readonly LogRecord[]): Promise<void>;
+  /** Nothing refers to the damaged segments of a fault any more but for records up to its `durableSequence`. */
+  relocated(): void;
 }
 
 /** A segment that is written to. */
@@ -78,9 +83,13 @@ class OpenSegment {
   writtenSequence: number;
   syncedSequence: number;
   syncing = false;
-  sealing = false;
   sealWritten = false;
+  /** Its seal is durable: no fault can take it back. */
+  sealed = false;
   openedAtMs: number;
+  /** Calls under way: a file is not closed before they end, since its number may be given to another one. */
+  #calls = 0;
+  #closing: ((value: void) => void) | null = null;
 
   constructor(file: DiskFile, local: LocalSegment, salt: number, header: Buffer, baseSequence: number, openedAtMs: number) {
     this.file = file;
@@ -91,6 +100,33 @@ class OpenSegment {
     this.writtenSequence = baseSequence - 1;
     this.syncedSequence = baseSequence - 1;
     this.openedAtMs = openedAtMs;
+  }
+
+  write(offsetBytes: number, buffers: readonly Uint8Array[], done: (error: Error | null) => void): void {
+    this.#calls += 1;
+    this.file.write(offsetBytes, buffers, (error) => {
+      this.#ended();
+      done(error);
+    });
+  }
+
+  sync(done: (error: Error | null) => void): void {
+    this.#calls += 1;
+    this.file.sync((error) => {
+      this.#ended();
+      done(error);
+    });
+  }
+
+  #ended(): void {
+    this.#calls -= 1;
+    if (this.#calls === 0 && this.#closing !== null) this.#closing();
+  }
+
+  /** Closes the file when nothing uses it any more. */
+  async close(): Promise<void> {
+    if (this.#calls > 0) await new Promise<void>((resolve) => (this.#closing = resolve));
+    await this.file.close();
   }
 }
 
@@ -117,6 +153,13 @@ export class ObjectLog {
   #current: OpenSegment | null = null;
   #older: OpenSegment[] = [];
   #prepared: Promise<{ file: DiskFile; segment: LocalSegment }> | null = null;
+  /** The prepared segment that a rotation waits for. */
+  #taken: Promise<{ file: DiskFile; segment: LocalSegment }> | null = null;
+  /** The segment that `seal` wants sealed although it is not full. */
+  #sealWanted: OpenSegment | null = null;
+  /** Moved records that are durable in their new place. */
+  #toRelocate: LogRecord[] = [];
+  #relocating: Promise<void> | null = null;
   #writing = false;
   #scheduled = false;
   #unsyncedBytes = 0;
@@ -127,6 +170,7 @@ export class ObjectLog {
   #faultGeneration = 0;
   #closed = false;
   #idleWaiters: (() => void)[] = [];
+  #sealWaiters: (() => void)[] = [];
 
   constructor(
     components: { files: SegmentFiles; clock: Clock; random: Random; logger: Logger; syncLatency: Histogram; events: LogEvents },
@@ -161,7 +205,7 @@ export class ObjectLog {
     if (record !== undefined && this.#applied < this.#unwritten) return record.segmentNumber;
     return this.#current?.local.number ?? this.#lastBegun + 1;
   }
-  /** Number of the last segment that was begun; all records appended and written so far are in it or before it. */
+  /** Number of the last segment with records; all records appended and written so far are in it or before it. */
   get lastBegunSegment(): number {
     return this.#lastBegun;
   }
@@ -179,22 +223,38 @@ export class ObjectLog {
     return this.#fault ?? this.#blocked;
   }
   get idle(): boolean {
-    return this.#applied === this.#records.length && this.#older.length === 0 && (!this.#rotating || this.#blocked !== null);
+    return (
+      this.#unwritten === this.#records.length &&
+      this.#applied === this.#unwritten &&
+      this.#older.length === 0 &&
+      (!this.#rotating || this.#blocked !== null)
+    );
+  }
+  /** Faults so far: who waited for a segment compares. */
+  get faults(): number {
+    return this.#faultGeneration;
+  }
+  /** Records that a fault moved have not all got their new place: the map refers to a damaged segment. */
+  get moving(): boolean {
+    return this.#toRelocate.length > 0 || this.#records[this.#head]?.moved === true;
   }
 
   /** Records that are appended but not applied, newest last: for read-modify-write of a block. */
   *pendingNewestFirst(): Iterable<LogRecord> {
-    for (let index = this.#records.length - 1; index >= this.#applied; index -= 1) yield this.#records[index] as LogRecord;
+    const from = this.moving ? this.#head : this.#applied;
+    for (let index = this.#records.length - 1; index >= from; index -= 1) yield this.#records[index] as LogRecord;
+    for (let index = this.#toRelocate.length - 1; index >= 0; index -= 1) yield this.#toRelocate[index] as LogRecord;
   }
-  get pendingCount(): number {
-    return this.#records.length - this.#applied;
+  /** False: `pendingNewestFirst` has nothing. */
+  get hasPending(): boolean {
+    return this.#records.length > this.#applied || this.moving;
   }
 
   /** Appends a record; its `done` is called when it is answered. Throws the fault while the log is out of order. */
   append(record: LogRecord): void {
     const problem = this.problem ?? this.#files.gone;
     if (problem !== null) throw problem;
-    assert(!this.#closed, 'append to a closed log');
+    if (this.#closed) throw new ApplianceError('object-closing', 'the object is being closed', { retryable: true });
     record.sequence = this.#nextSequence;
     this.#nextSequence += 1;
     if (this.#unsyncedBytes > UNSYNCED_BYTES_MAX) record.stable = true;
@@ -203,44 +263,65 @@ export class ObjectLog {
     this.#schedule();
   }
 
-  /** Seals the open segment if it holds anything. Resolves when it is sealed and nothing is pending. */
+  /** Seals the open segment if it holds anything, whatever is being appended. Resolves when it is sealed, or when a fault prevents that. */
   async seal(): Promise<void> {
-    while (!this.#quiet) await this.drained();
     const current = this.#current;
-    if (current === null || this.#fault !== null || current.index.count === 0) return;
-    this.#current = null;
-    this.#startSeal(current);
-    await this.drained();
+    if (current !== null && current.index.count > 0) {
+      this.#sealWanted = current;
+      this.#schedule();
+    }
+    const last = this.#lastBegun;
+    const faults = this.#faultGeneration;
+    const isSealed = (): boolean =>
+      (this.#current?.index.count === 0 || (this.#current?.local.number ?? Infinity) > last) &&
+      !this.#older.some((segment) => segment.local.number <= last);
+    while (faults === this.#faultGeneration && this.#fault === null && !this.#closed && !isSealed()) {
+      await new Promise<void>((resolve) => this.#sealWaiters.push(resolve));
+    }
+  }
+
+  #wakeSealers(): void {
+    const waiters = this.#sealWaiters;
+    this.#sealWaiters = [];
+    for (const wake of waiters) wake();
   }
 
   get #quiet(): boolean {
     return this.idle && !this.#writing;
   }
 
-  /** Resolves when everything appended so far is answered and no segment is being sealed. */
+  /** Resolves when everything appended so far is answered and no segment is being sealed; at once while a fault keeps the log from going on. */
   drained(): Promise<void> {
-    if (this.#quiet) return Promise.resolve();
+    if (this.#quiet || this.#fault !== null) return Promise.resolve();
     return new Promise((resolve) => this.#idleWaiters.push(resolve));
   }
 
-  /** Ends the log: waits for what is under way, closes its file. Appends are a bug from here on. */
+  /**
+   * Ends the log: waits for what is under way, closes its file. Appends are refused from here on. What a fault kept from being durable is given up:
+   * it was answered UNSTABLE, and the disk says so.
+   */
   async close(): Promise<void> {
     await this.drained();
     this.#closed = true;
-    const prepared = await this.#prepared?.catch(() => null);
-    this.#prepared = null;
+    this.#wakeSealers();
+    await this.#relocating;
+    const prepared = await (this.#prepared ?? this.#taken)?.catch(() => null);
+    this.#prepared = this.#taken = null;
     if (prepared !== undefined && prepared !== null) {
       await prepared.file.close();
       await this.#files.drop(prepared.segment);
     }
     const current = this.#current;
     this.#current = null;
-    if (current !== null) {
+    if (current === null) return;
+    try {
       if (current.syncedSequence < current.writtenSequence) {
-        await new Promise<void>((resolve, reject) => current.file.sync((error) => (error === null ? resolve() : reject(error))));
+        await new Promise<void>((resolve, reject) => current.sync((error) => (error === null ? resolve() : reject(error))));
       }
-      await current.file.close();
+    } finally {
+      await current.close();
     }
+    if (current.index.count === 0) await this.#files.drop(current.local);
   }
 
   #schedule(): void {
@@ -253,6 +334,15 @@ export class ObjectLog {
   }
 
   #pump(): void {
+    if (this.#closed) return;
+    const wanted = this.#sealWanted;
+    if (wanted !== null && !this.#writing && !this.#rotating && this.#fault === null) {
+      this.#sealWanted = null;
+      if (wanted === this.#current) {
+        this.#current = null;
+        this.#startSeal(wanted);
+      }
+    }
     while (!this.#writing && !this.#rotating && this.#fault === null && this.#unwritten < this.#records.length) {
       const current = this.#current;
       if (current === null || current.payloadBytes >= this.#settings.segmentBytes) {
@@ -297,6 +387,7 @@ export class ObjectLog {
       segment.lastSequence = record.sequence;
     }
     this.#unwritten = end;
+    this.#lastBegun = segment.local.number;
     segment.writeOffset = offset;
     segment.payloadBytes += payloadBytes;
     const lastSequence = segment.lastSequence;
@@ -307,7 +398,7 @@ export class ObjectLog {
       this.#fail(told);
       return;
     }
-    segment.file.write(startOffset, buffers, (problem) => {
+    segment.write(startOffset, buffers, (problem) => {
       if (generation !== this.#faultGeneration) return;
       this.#writing = false;
       const error = problem ?? toldToFail('log.after-write');
@@ -331,7 +422,7 @@ export class ObjectLog {
     // Someone waits for durability exactly when the oldest unapplied record is written and stable.
     const waiting = this.#records[this.#applied];
     const someoneWaits = waiting !== undefined && waiting.stable && waiting.sequence <= current.writtenSequence;
-    if (!someoneWaits && this.#unsyncedBytes < UNSYNCED_SYNC_BYTES) return;
+    if (!someoneWaits && !this.moving && this.#unsyncedBytes < UNSYNCED_SYNC_BYTES) return;
     this.#sync(current);
   }
 
@@ -341,7 +432,7 @@ export class ObjectLog {
     const sealWritten = segment.sealWritten;
     const generation = this.#faultGeneration;
     const started = this.#clock.monotonicMs();
-    segment.file.sync((problem) => {
+    segment.sync((problem) => {
       if (generation !== this.#faultGeneration) return;
       segment.syncing = false;
       const error = problem ?? toldToFail('log.after-sync');
@@ -384,9 +475,11 @@ export class ObjectLog {
       const record = this.#records[this.#head] as LogRecord;
       if (record.sequence > durable) break;
       this.#unsyncedBytes -= record.payloadBytes;
-      record.release();
+      if (record.moved) this.#toRelocate.push(record);
+      else record.release();
       this.#head += 1;
     }
+    if (this.#toRelocate.length > 0) this.#relocate();
     if (this.#head === this.#records.length) {
       this.#records = [];
       this.#head = this.#applied = this.#unwritten = 0;
@@ -403,8 +496,29 @@ export class ObjectLog {
     return this.#current?.writtenSequence ?? this.#durableSequence;
   }
 
+  /** Gives moved records their new place, as often as it takes. */
+  #relocate(): void {
+    if (this.#relocating !== null || this.#closed) return;
+    const records = this.#toRelocate.slice();
+    this.#relocating = this.#events.relocate(records).then(
+      () => {
+        this.#relocating = null;
+        this.#toRelocate.splice(0, records.length);
+        for (const record of records) record.release();
+        if (this.#closed) return;
+        if (this.#toRelocate.length > 0) this.#relocate();
+        else if (!this.moving) this.#events.relocated();
+      },
+      (error: unknown) => {
+        this.#relocating = null;
+        this.#logger.warn({ err: error, object: this.#identity.objectUuid }, 'data that a fault moved cannot be entered in the extent map yet');
+        this.#clock.after(RETRY_AFTER_FAULT_MS, () => this.#relocate());
+      },
+    );
+  }
+
   #wakeIdle(): void {
-    if (this.#idleWaiters.length === 0 || !this.#quiet) return;
+    if (this.#idleWaiters.length === 0 || (!this.#quiet && this.#fault === null)) return;
     const waiters = this.#idleWaiters;
     this.#idleWaiters = [];
     for (const wake of waiters) wake();
@@ -417,11 +531,14 @@ export class ObjectLog {
     const generation = this.#faultGeneration;
     const started = this.#clock.monotonicMs();
     const take = (): void => {
+      if (generation !== this.#faultGeneration || this.#closed) return;
       const prepared = this.#prepared ?? this.#prepareNext();
       this.#prepared = null;
+      this.#taken = prepared;
       prepared.then(
         (next) => {
           if (generation !== this.#faultGeneration || this.#closed) return;
+          this.#taken = null;
           this.#rotating = false;
           this.#blocked = null;
           this.#current = this.#begin(next);
@@ -430,6 +547,7 @@ export class ObjectLog {
         },
         (error: unknown) => {
           if (generation !== this.#faultGeneration || this.#closed) return;
+          this.#taken = null;
           // A full disk usually gets room when segments are uploaded: records wait. After a while they are refused, and so are new ones.
           if (this.#clock.monotonicMs() - started > this.#settings.patienceMs || !isFull(error)) this.#refuseUnwritten(error as Error);
           this.#clock.after(RETRY_PREPARE_MS, take);
@@ -483,13 +601,11 @@ export class ObjectLog {
       createdWallMs: this.#clock.wallMs(),
       cut: cut === null ? null : { term: cut.term, lastSegment: cut.lastSegment, lastSequence: cut.lastSequence },
     });
-    this.#lastBegun = prepared.segment.number;
     this.#events.opened(prepared.segment);
     return new OpenSegment(prepared.file, prepared.segment, salt, header, baseSequence, this.#clock.monotonicMs());
   }
 
   #startSeal(segment: OpenSegment): void {
-    segment.sealing = true;
     this.#older.push(segment);
     const told = toldToFail('log.before-seal');
     if (told !== null) {
@@ -516,7 +632,7 @@ export class ObjectLog {
       segment.salt,
     );
     const generation = this.#faultGeneration;
-    segment.file.write(segment.writeOffset, [head, payload, footer], (error) => {
+    segment.write(segment.writeOffset, [head, payload, footer], (error) => {
       if (generation !== this.#faultGeneration) return;
       if (error !== null) {
         this.#fail(error);
@@ -534,21 +650,22 @@ export class ObjectLog {
       this.#fail(told);
       return;
     }
+    segment.sealed = true;
     this.#advance();
     // The seal is found with or without the unused tail of the file; cutting it costs a journal commit, so only a large one is cut.
     const cut = this.#files.isWasteful(segment.writeOffset) ? segment.file.truncate(segment.writeOffset) : Promise.resolve();
     cut
-      .then(() => segment.file.close())
-      .then(
-        () => {
-          this.#files.grow(segment.local, segment.writeOffset);
-          this.#older = this.#older.filter((other) => other !== segment);
-          this.#advance();
-          this.#events.sealed(segment.local, segment.writeOffset, segment.lastSequence);
-          this.#wakeIdle();
-        },
-        (error: unknown) => this.#fail(error as Error),
-      );
+      .catch((error: unknown) => this.#logger.warn({ err: error, file: segment.local.path }, 'cutting a sealed segment to its size failed'))
+      .then(() => segment.close())
+      .catch((error: unknown) => this.#logger.warn({ err: error, file: segment.local.path }, 'closing a sealed segment failed'))
+      .then(() => {
+        this.#files.grow(segment.local, segment.writeOffset);
+        this.#older = this.#older.filter((other) => other !== segment);
+        this.#advance();
+        this.#events.sealed(segment.local, segment.writeOffset, segment.lastSequence);
+        this.#wakeSealers();
+        this.#wakeIdle();
+      });
   }
 
   /**
@@ -560,31 +677,38 @@ export class ObjectLog {
     this.#fault = error;
     this.#writing = false;
     this.#rotating = false;
-    const damaged = [...this.#older.filter((segment) => segment.syncedSequence < segment.lastSequence || !segment.sealWritten || segment.sealing)];
+    this.#sealWanted = null;
+    // A segment on its way is the next one: numbers have no gaps.
+    this.#prepared ??= this.#taken;
+    this.#taken = null;
+    const damaged = this.#older.filter((segment) => !segment.sealed);
     if (this.#current !== null) damaged.push(this.#current);
-    this.#older = [];
+    this.#older = this.#older.filter((segment) => segment.sealed);
     this.#current = null;
     this.#logger.error(
       { err: error, object: this.#identity.objectUuid, durableSequence: this.#durableSequence },
       'writing the log failed; it continues in a new segment',
     );
     for (const segment of damaged) {
-      segment.file
-        .close()
-        .catch((closing: unknown) => this.#logger.warn({ err: closing, file: segment.local.path }, 'closing a failed segment failed'));
+      segment.close().catch((closing: unknown) => this.#logger.warn({ err: closing, file: segment.local.path }, 'closing a failed segment failed'));
     }
-    // Whoever waits for durability learns now that it did not come; what was answered UNSTABLE stays and is written again.
+    // Whoever waits for durability learns now that it did not come; what was answered UNSTABLE, or is yet to be, stays and is written again.
     const kept: LogRecord[] = [];
     const refused: LogRecord[] = [];
+    let moved = 0;
     for (let index = this.#head; index < this.#records.length; index += 1) {
       const record = this.#records[index] as LogRecord;
       if (record.sequence <= this.#durableSequence) continue;
-      if (index < this.#applied || !record.stable) kept.push(record);
-      else refused.push(record);
+      if (index < this.#applied) {
+        if (!record.moved) record.move();
+        kept.push(record);
+        moved += 1;
+      } else if (record.stable) refused.push(record);
+      else kept.push(record);
     }
     this.#records = kept;
     this.#head = 0;
-    this.#applied = 0;
+    this.#applied = moved;
     this.#unwritten = 0;
     this.#unsyncedBytes = kept.reduce((sum, record) => sum + record.payloadBytes, 0);
     this.#nextSequence = this.#durableSequence + 1;
@@ -598,43 +722,49 @@ export class ObjectLog {
       record.done = null;
       if (done !== null) done(error);
     }
-    const generation = this.#faultGeneration;
-    this.#events
-      .fault(
-        error,
-        damaged.map((segment) => segment.local),
-        this.#durableSequence,
-        kept,
-      )
-      .then(
-        () => this.#resume(generation),
-        (failure: unknown) => {
-          this.#logger.error(
-            { err: failure, object: this.#identity.objectUuid },
-            'the fault of the log could not be recorded; the object stays read-only until it can',
-          );
-          this.#clock.after(RETRY_AFTER_FAULT_MS, () => this.#resume(generation));
-        },
-      );
+    this.#events.fault(
+      damaged.map((segment) => segment.local),
+      this.#durableSequence,
+      kept,
+    );
+    if (!this.moving) this.#events.relocated();
+    this.#renewVerifier(this.#faultGeneration);
+    this.#wakeSealers();
     this.#wakeIdle();
+  }
+
+  #renewVerifier(generation: number): void {
+    if (generation !== this.#faultGeneration || this.#closed) return;
+    this.#events.renewVerifier().then(
+      () => this.#resume(generation),
+      (failure: unknown) => {
+        this.#logger.error(
+          { err: failure, object: this.#identity.objectUuid },
+          'the fault of the log could not be recorded; the object stays read-only until it can',
+        );
+        this.#clock.after(RETRY_AFTER_FAULT_MS, () => this.#renewVerifier(generation));
+      },
+    );
   }
 
   /** Tries a new segment; goes on when there is one. */
   #resume(generation: number): void {
     if (generation !== this.#faultGeneration || this.#closed) return;
-    const stale = this.#prepared;
-    this.#prepared = null;
-    const attempt = stale ?? this.#prepareNext();
+    const attempt = this.#prepared ?? this.#prepareNext();
+    this.#prepared = attempt;
     attempt.then(
       (prepared) => {
-        if (generation !== this.#faultGeneration) return;
+        // Closed meanwhile: `close` has it.
+        if (generation !== this.#faultGeneration || this.#closed) return;
+        this.#prepared = null;
         this.#fault = null;
         this.#current = this.#begin(prepared);
         this.#logger.info({ object: this.#identity.objectUuid, segment: prepared.segment.number }, 'the log continues in a new segment');
         this.#pump();
       },
       (error: unknown) => {
-        if (generation !== this.#faultGeneration) return;
+        if (generation !== this.#faultGeneration || this.#closed) return;
+        this.#prepared = null;
         this.#fault = error as Error;
         this.#clock.after(RETRY_AFTER_FAULT_MS, () => this.#resume(generation));
       },

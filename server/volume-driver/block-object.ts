@@ -24,6 +24,8 @@ import { copyChunks, planBlocks, sliceChunks, ZERO_BLOCK } from './write-plan.ts
 
 /** Records up to this many blocks leave their blocks in the RAM cache: larger ones are sequential and come back from the page cache. */
 const CACHE_WRITES_BLOCKS_MAX = 64;
+/** Rows of this many segments are remembered by number, and those of all that are not uploaded. */
+const SEGMENT_ROWS_KEPT = 64;
 const SCRATCH_BLOCKS = 1088;
 /** Where map.read puts its answer; used before anything waits, so one set serves all objects. */
 const scratchRows = new Uint32Array(SCRATCH_BLOCKS);
@@ -88,7 +90,15 @@ export class BlockObject {
   /** Size and time after everything that was appended. */
   #pendingSizeBytes: number;
   #lastTime: Timestamp;
+  /** A COMMIT has something to do. */
   #unstableOpen: boolean;
+  /** An UNSTABLE record is in the log, or on its way before all that follow, with no COMMIT behind it: a recovery will see it. */
+  #windowOpen: boolean;
+  /** The COMMIT under way. */
+  #committing: Promise<null | Refusal> | null = null;
+  /** A shrink that is durable but could not drop all blocks behind the end yet: the first of them. */
+  #untruncated: number | null = null;
+  #truncating: Promise<void> | null = null;
   #appliedUnstableOpen: boolean;
   #appliedSequence: number;
   #before: ObjectAttributes;
@@ -118,6 +128,7 @@ export class BlockObject {
     this.#pendingSizeBytes = state.sizeBytes;
     this.#lastTime = state.ctime;
     this.#unstableOpen = state.unstableOpen;
+    this.#windowOpen = state.unstableOpen;
     this.#appliedUnstableOpen = state.unstableOpen;
     this.#appliedSequence = appliedSequence;
   }
@@ -143,7 +154,7 @@ export class BlockObject {
   }
   /** True while a shrink is between its record and the extent map: no checkpoint may begin. */
   get busy(): boolean {
-    return this.#exclusive !== null;
+    return this.#exclusive !== null || this.#untruncated !== null;
   }
 
   /** ctime and such that the registry made for this object: times never run back. */
@@ -215,7 +226,7 @@ export class BlockObject {
   write(offsetBytes: number, countBytes: number, chunks: readonly Uint8Array[], stable: boolean, now: Timestamp): Promise<Changed | Refusal> {
     const first = Math.floor(offsetBytes / BLOCK_BYTES);
     const last = Math.floor((offsetBytes + countBytes - 1) / BLOCK_BYTES);
-    if (this.#exclusive === null && !this.#isLocked(first, last) && this.#admission.admit(countBytes, 0) === true) {
+    if (!this.busy && !this.#isLocked(first, last) && this.#admission.admit(countBytes, 0) === true) {
       const confirmed = this.#hooks.confirmUnprotected();
       if (!isPending(confirmed)) {
         const blocks = this.#wholeBlocks(offsetBytes, countBytes, chunks, first, last);
@@ -241,10 +252,24 @@ export class BlockObject {
     const lock = this.#lock(first, last);
     try {
       await pinned;
+      await this.#confirmed(first, last - first + 1);
       return this.#appendUnlocking(lock, first, last, blocks, endBytes, stable, now);
     } catch (error) {
       lock.release();
       return { kind: 'refused', error: error as Error };
+    }
+  }
+
+  /**
+   * Waits until the registry knows that the object has data which only this router holds, and appends may follow in the same turn: what was confirmed
+   * before a wait may have been taken back. Gives the pins of a range back when it fails.
+   */
+  async #confirmed(pinnedBlock = 0, pinnedCount = 0): Promise<void> {
+    try {
+      for (let pending = this.#hooks.confirmUnprotected(); isPending(pending); pending = this.#hooks.confirmUnprotected()) await pending;
+    } catch (error) {
+      if (pinnedCount > 0) this.map.unpin(pinnedBlock, pinnedCount);
+      throw error;
     }
   }
 
@@ -277,6 +302,7 @@ export class BlockObject {
     try {
       await this.#hooks.confirmUnprotected();
       lock = await this.#lockWhenFree(first, last);
+      await this.#finishTruncate();
       let blocks = this.#wholeBlocks(offsetBytes, countBytes, chunks, first, last);
       if (blocks === null) {
         const headBase = offsetBytes % BLOCK_BYTES === 0 ? null : await this.#blockContent(first);
@@ -285,6 +311,7 @@ export class BlockObject {
         blocks = mergeEdges(offsetBytes, countBytes, chunks, first, last, headBase, tailBase);
       }
       await this.map.pin(first, last - first + 1);
+      await this.#confirmed(first, last - first + 1);
       const held = lock;
       lock = null;
       return await this.#appendUnlocking(held, first, last, blocks, offsetBytes + countBytes, stable, now);
@@ -320,7 +347,7 @@ export class BlockObject {
 
   #pendingBlock(block: number): Buffer | null {
     const log = this.#log;
-    if (log === null || log.pendingCount === 0) return null;
+    if (log === null || !log.hasPending) return null;
     for (const record of log.pendingNewestFirst()) {
       if (block < record.startBlock || block >= record.startBlock + record.blockCount) continue;
       if (record.kind === RecordKind.ZERO) return Buffer.from(ZERO_BLOCK);
@@ -360,9 +387,8 @@ export class BlockObject {
     const count = last - first + 1;
     const records = planBlocks(first, count, blocks);
     // The first UNSTABLE write after a COMMIT is made durable with its mark: from then on a recovery knows that un-synced data may be missing.
-    const opensWindow = !stable && !this.#unstableOpen;
-    const answeredStable = stable || opensWindow;
-    if (!stable) this.#unstableOpen = true;
+    const answeredStable = stable || !this.#windowOpen;
+    if (!stable) this.#unstableOpen = this.#windowOpen = true;
     const time = laterThan(this.#lastTime, now);
     this.#lastTime = time;
     if (endBytes > this.#pendingSizeBytes) this.#pendingSizeBytes = endBytes;
@@ -373,6 +399,7 @@ export class BlockObject {
       const done = (error: Error | null): void => {
         before ??= this.#before;
         failure ??= error;
+        if (error !== null) this.#appendFailed();
         left -= 1;
         if (left > 0) return;
         this.map.unpin(first, count);
@@ -382,12 +409,24 @@ export class BlockObject {
         record.newSizeBytes = this.#pendingSizeBytes;
         record.seconds = time.seconds;
         record.nanoseconds = time.nanoseconds;
+        record.endBytes = endBytes;
         record.stable = answeredStable;
         if (!stable) record.flags |= RecordFlag.UNSTABLE;
         record.done = done;
         this.#appendRecord(record);
       }
     });
+  }
+
+  /** A record is not in the log after all: what was counted on it is not there either. */
+  #appendFailed(): void {
+    this.#windowOpen = false;
+    let sizeBytes = this.#attributes.sizeBytes;
+    for (const newest of this.#log?.pendingNewestFirst() ?? []) {
+      if (!newest.moved) sizeBytes = newest.newSizeBytes;
+      break;
+    }
+    this.#pendingSizeBytes = sizeBytes;
   }
 
   #appendRecord(record: LogRecord): void {
@@ -403,20 +442,33 @@ export class BlockObject {
 
   /** Resolves when everything that was answered UNSTABLE before the call is durable. */
   commit(now: Timestamp): MaybePromise<null | Refusal> {
-    if (!this.#unstableOpen) return null;
-    this.#unstableOpen = false;
+    // A COMMIT that is under way covers what was answered before it was sent, and nothing was answered UNSTABLE since.
+    if (!this.#unstableOpen) return this.#committing;
+    const confirmed = this.#hooks.confirmUnprotected();
+    if (isPending(confirmed)) {
+      return confirmed.then(
+        () => this.commit(now),
+        (error: unknown): Refusal => ({ kind: 'refused', error: error as Error }),
+      );
+    }
+    this.#unstableOpen = this.#windowOpen = false;
     const record = new LogRecord(RecordKind.COMMIT_MARK, 0, 0, null, [], 0, null);
     record.newSizeBytes = this.#pendingSizeBytes;
     record.seconds = this.#lastTime.seconds;
     record.nanoseconds = this.#lastTime.nanoseconds;
-    void now;
-    return new Promise((resolve) => {
+    const committing = new Promise<null | Refusal>((resolve) => {
       record.done = (error) => {
-        if (error !== null) this.#unstableOpen = true;
+        if (this.#committing === committing) this.#committing = null;
+        if (error !== null) {
+          this.#unstableOpen = true;
+          this.#appendFailed();
+        }
         resolve(error === null ? null : { kind: 'refused', error });
       };
-      this.#appendRecord(record);
     });
+    this.#committing = committing;
+    this.#appendRecord(record);
+    return committing;
   }
 
   /**
@@ -430,6 +482,8 @@ export class BlockObject {
     try {
       await this.#hooks.confirmUnprotected();
       while (this.#exclusive !== null) await this.#exclusive;
+      await this.#finishTruncate();
+      await this.#confirmed();
       const sizeBytes = changes.sizeBytes;
       if (sizeBytes === null || sizeBytes >= this.#pendingSizeBytes) return await this.#appendAttributes(changes, now);
       return await this.#exclusively(() => this.#shrink(sizeBytes, changes, now));
@@ -449,12 +503,16 @@ export class BlockObject {
     const mtime = changes.mtime ?? (changes.sizeBytes === null ? this.#attributes.mtime : ctime);
     const times = encodeTimes([atime.seconds, atime.nanoseconds, mtime.seconds, mtime.nanoseconds, ctime.seconds, ctime.nanoseconds]);
     const record = new LogRecord(RecordKind.ATTRIBUTES, 0, 0, null, [times], times.length, times);
-    if (changes.sizeBytes !== null) this.#pendingSizeBytes = changes.sizeBytes;
+    if (changes.sizeBytes !== null) {
+      this.#pendingSizeBytes = changes.sizeBytes;
+      record.endBytes = changes.sizeBytes;
+    }
     record.newSizeBytes = this.#pendingSizeBytes;
     record.seconds = ctime.seconds;
     record.nanoseconds = ctime.nanoseconds;
     return new Promise((resolve) => {
       record.done = (error) => {
+        if (error !== null) this.#appendFailed();
         resolve(error === null ? { kind: 'changed', before: this.#before, after: this.#attributes, stable: true } : { kind: 'refused', error });
       };
       this.#appendRecord(record);
@@ -474,13 +532,30 @@ export class BlockObject {
       if (content.subarray(edge).some((byte) => byte !== 0)) {
         content.fill(0, edge);
         await this.map.pin(block, 1);
+        await this.#confirmed(block, 1);
         const cleared = await this.#append(block, block, [content], 0, true, now);
         if (cleared.kind === 'refused') return cleared;
       }
     }
+    await this.#confirmed();
     const result = await this.#appendAttributes(changes, now);
-    if (result.kind === 'changed') await this.map.truncate(Math.ceil(sizeBytes / BLOCK_BYTES));
+    if (result.kind === 'refused') return result;
+    this.#untruncated = Math.ceil(sizeBytes / BLOCK_BYTES);
+    // The new size is durable and all that readers see; blocks that cannot be dropped now are dropped before anything is written again.
+    await this.#finishTruncate().catch(() => undefined);
     return result;
+  }
+
+  /** Rejects as loading pages of the map does: then nothing may be written or grow yet. */
+  async #finishTruncate(): Promise<void> {
+    while (this.#untruncated !== null) {
+      const from = this.#untruncated;
+      this.#truncating ??= this.map.truncate(from).finally(() => {
+        this.#truncating = null;
+      });
+      await this.#truncating;
+      if (this.#untruncated === from && this.#truncating === null) this.#untruncated = null;
+    }
   }
 
   /** Runs `work` while no write is under way or begins. */
@@ -492,6 +567,9 @@ export class BlockObject {
     try {
       while (this.#locks.length > 0) await this.#locks[0]?.released;
       await this.#log?.drained();
+      // A fault, or a full disk: not the time for it, and nobody else shall wait for it either.
+      const problem = this.#log?.problem ?? null;
+      if (problem !== null) throw problem;
       return await work();
     } finally {
       this.#exclusive = null;
@@ -538,13 +616,15 @@ export class BlockObject {
   segmentOpened(segment: LocalSegment): void {
     const row = this.table.add({ kind: 'segment', bucket: '', objectUuid: '', term: segment.term, number: segment.number, sizeBytes: 0 });
     this.#rows.set(segment.number, row);
-    for (const number of this.#rows.keys()) {
-      if (number >= segment.number - 64) break;
+    for (const [number, row] of this.#rows) {
+      if (number >= segment.number - SEGMENT_ROWS_KEPT) break;
+      // Not uploaded yet: its size is still to be entered.
+      if (this.table.isUsed(row) && this.table.sizeBytes(row) === 0) continue;
       this.#rows.delete(number);
     }
   }
 
-  /** Table row of one of the newest segments. */
+  /** Table row of a segment that is not on the backend, or one of the newest. */
   rowOfSegment(number: number): number | null {
     return this.#rows.get(number) ?? null;
   }
@@ -590,21 +670,41 @@ export class BlockObject {
       case RecordKind.SEAL:
         break;
     }
-    if (record.repinned) {
-      record.repinned = false;
-      this.map.unpin(record.startBlock, record.blockCount);
-    }
     this.#appliedSequence = record.sequence;
     if (record.blockCount > 0) this.#hooks.touched(record.startBlock, record.blockCount);
   }
 
-  /** Before a fault's records are applied again, their pages must be there again. */
-  async repin(records: readonly LogRecord[]): Promise<void> {
-    this.#unstableOpen = true;
+  /** LogEvents.fault: what was refused does not count towards the size of what is kept, nor as the record that shows UNSTABLE data to a recovery. */
+  faulted(kept: readonly LogRecord[]): void {
+    this.#windowOpen = false;
+    let sizeBytes = this.#attributes.sizeBytes;
+    for (const record of kept) {
+      if (record.moved) continue;
+      sizeBytes = Math.max(sizeBytes, record.endBytes);
+      record.newSizeBytes = sizeBytes;
+    }
+    this.#pendingSizeBytes = sizeBytes;
+  }
+
+  /**
+   * LogEvents.relocate: blocks that the map still shows where a fault left them are shown where they are now; those written since stay as they are.
+   * Pins one record's pages at a time: whoever holds pins while waiting for more may wait for ever.
+   */
+  async relocate(records: readonly LogRecord[]): Promise<void> {
     for (const record of records) {
-      if (record.done !== null || record.repinned || record.blockCount === 0) continue;
-      await this.map.pin(record.startBlock, record.blockCount);
-      record.repinned = true;
+      if (record.kind !== RecordKind.DATA) continue;
+      const { startBlock, blockCount } = record;
+      const former = this.#rows.get(record.formerSegment);
+      const row = this.#rows.get(record.segmentNumber);
+      assert(former !== undefined && row !== undefined, `segments ${record.formerSegment} and ${record.segmentNumber} have rows`);
+      await this.map.pin(startBlock, blockCount);
+      this.map.read(startBlock, blockCount, scratchRows, scratchOffsets, scratchCrcs);
+      for (let index = 0; index < blockCount; index += 1) {
+        if (scratchRows[index] !== former || scratchOffsets[index] !== record.formerOffset + index * BLOCK_BYTES) continue;
+        this.map.set(startBlock + index, 1, row, record.payloadOffset + index * BLOCK_BYTES, record.crcs, index);
+      }
+      this.map.unpin(startBlock, blockCount);
+      this.#hooks.touched(startBlock, blockCount);
     }
   }
 

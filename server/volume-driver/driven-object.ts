@@ -97,23 +97,34 @@ export class OpenObject implements DrivenObject {
     await this.log.drained();
     await this.keeper.stop();
     await this.#repairing;
-    await this.log.close();
-    this.object.map.close();
+    try {
+      await this.log.close();
+    } finally {
+      this.object.map.close();
+    }
   }
 
-  /** LogEvents.fault: new verifier, pages for what is applied again, and the failed segments sealed by copy. */
-  async fault(damaged: readonly LocalSegment[], durableSequence: number, kept: readonly LogRecord[]): Promise<void> {
+  /** LogEvents.fault. */
+  fault(damaged: readonly LocalSegment[], durableSequence: number, kept: readonly LogRecord[]): void {
+    this.object.faulted(kept);
+    for (const segment of damaged) this.#unsealed.push({ segment, lastSequence: durableSequence });
+  }
+
+  /** LogEvents.renewVerifier. */
+  async renewVerifier(): Promise<void> {
     const verifier = this.#components.random.bytes(8);
     await this.#components.records.update({ verifier });
     this.#verifier = verifier;
-    await this.object.repin(kept);
-    for (const segment of damaged) this.#unsealed.push({ segment, lastSequence: durableSequence });
+  }
+
+  /** LogEvents.relocated: from now on only what is durable in a damaged segment is needed of it. */
+  relocated(): void {
     this.#repair();
   }
 
   /** Seals what has no seal, in the background; a failure is a problem until it works. */
   #repair(): void {
-    if (this.#repairing !== null || this.#unsealed.length === 0) return;
+    if (this.#repairing !== null || this.#unsealed.length === 0 || this.log.moving) return;
     this.#repairing = this.#sealUnsealed()
       .then(
         () => {

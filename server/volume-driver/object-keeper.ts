@@ -234,7 +234,7 @@ export class ObjectKeeper {
   }
 
   #wantsCheckpoint(): boolean {
-    if (this.#object.busy || this.#log.problem !== null) return false;
+    if (this.#object.busy || this.#log.problem !== null || this.#log.moving) return false;
     const behind = this.#object.appliedSequence > this.#checkpointSequence;
     if (!behind) return false;
     if (this.#bytesSinceCheckpoint >= Math.min(this.#settings.checkpointAfterBytes, this.#writeBack?.relocateAfterBytes ?? Infinity)) return true;
@@ -320,11 +320,12 @@ export class ObjectKeeper {
       await this.#writeBack.relocate();
     }
     await map.prepareCheckpoint();
-    if (this.#object.busy) return;
+    if (this.#object.busy || this.#log.moving) return;
     // From here to beginCheckpoint nothing waits: garbage, sequence and map are of one instant.
     this.#collectGarbage();
     const frozen = map.beginCheckpoint();
     let committed = false;
+    const faults = this.#log.faults;
     try {
       const sequence = this.#object.appliedSequence;
       const nextSegment = this.#log.nextAppliedSegment;
@@ -355,6 +356,9 @@ export class ObjectKeeper {
       if (this.#highWater < needsSegment) {
         throw new ApplianceError('log-fault', `segment ${needsSegment} of ${this.#object.uuid} is not sealed yet`, { retryable: true });
       }
+      // What the map showed then may have been lost, and moved, by a fault meanwhile.
+      if (this.#log.faults !== faults)
+        throw new ApplianceError('log-fault', `the log of ${this.#object.uuid} had a fault during its checkpoint`, { retryable: true });
       await this.#claim();
       failPoint('checkpoint.before-put');
       // A number is used once, whatever becomes of it: names are never written twice.
@@ -441,6 +445,7 @@ export class ObjectKeeper {
     const sequence = this.#object.appliedSequence;
     const settled = (): boolean =>
       this.#log.idle &&
+      !this.#log.moving &&
       this.#log.openSegmentBytes === 0 &&
       this.#checkpointSequence === this.#object.appliedSequence &&
       this.#object.appliedSequence === sequence;

@@ -151,7 +151,10 @@ export class VolumeDriver implements ObjectDriver {
           apply: (record) => object.apply(record),
           opened: (segment) => object.segmentOpened(segment),
           sealed: (segment, totalBytes, lastSequence) => keeper?.sealed(segment, totalBytes, lastSequence),
-          fault: async (_error, damaged, durableSequence, kept) => opened?.fault(damaged, durableSequence, kept),
+          fault: (damaged, durableSequence, kept) => opened?.fault(damaged, durableSequence, kept),
+          renewVerifier: async () => opened?.renewVerifier(),
+          relocate: (records) => object.relocate(records),
+          relocated: () => opened?.relocated(),
         },
       },
       { vpoolUuid: registry.vpool.uuid, objectUuid: uuid, term, cut: claimed.root.closedEpochs.at(-1) ?? null },
@@ -201,7 +204,13 @@ export class VolumeDriver implements ObjectDriver {
       { fileid: inode.fileid, object, log, keeper, verifier, unsealed },
     );
     failPoint('recovery.before-open');
-    await this.#firstRecords(inode, opened, end);
+    try {
+      await this.#firstRecords(inode, opened, end);
+    } catch (error) {
+      // Nobody will use this log: it must not go on beside that of the next attempt.
+      await opened.close();
+      throw error;
+    }
     if (end.segments.length > 0) {
       logger.info(
         { fileid: inode.fileid, object: uuid, segments: end.segments.length, lastSequence: end.lastSequence, verifierChanged: end.unstableOpen },

@@ -7,6 +7,7 @@
  */
 import { dirname } from 'node:path';
 
+import { AssertionError } from '../../core/assert.ts';
 import type { Disk, DiskFile } from '../../core/disk.ts';
 import type { Random } from '../../core/time.ts';
 
@@ -203,11 +204,20 @@ export class FaultyDisk {
     };
     const fileOf = (path: string, inode: Inode): DiskFile => {
       let open = true;
+      let calls = 0;
+      const begun = <T extends unknown[]>(done: (...result: T) => void): ((...result: T) => void) => {
+        calls += 1;
+        return (...result) => {
+          calls -= 1;
+          done(...result);
+        };
+      };
       return {
         path,
         size: () => call('fstat', path, () => inode.cached.length),
-        write: (offsetBytes, buffers, done) => {
+        write: (offsetBytes, buffers, answer) => {
           if (!alive) return;
+          const done = begun(answer);
           const bytes = Buffer.concat(buffers);
           const work = (): void => {
             if (!open) return done(systemError('EBADF', 'write', path));
@@ -221,8 +231,9 @@ export class FaultyDisk {
           if (bytes.length <= SYNC_WRITE_BYTES_MAX) work();
           else later(work);
         },
-        sync: (done) => {
+        sync: (answer) => {
           if (!alive) return;
+          const done = begun(answer);
           // What counts is what was written before the call.
           const covered = new Set(inode.dirty);
           const sizeBytes = inode.cached.length;
@@ -237,8 +248,9 @@ export class FaultyDisk {
             done(null);
           });
         },
-        read: (offsetBytes, target, done) => {
+        read: (offsetBytes, target, answer) => {
           if (!alive) return;
+          const done = begun(answer);
           later(() => {
             if (!open) return done(systemError('EBADF', 'read', path), 0);
             if (this.#hits(this.#faults.readError)) return done(systemError('EIO', 'read', path), 0);
@@ -253,7 +265,9 @@ export class FaultyDisk {
             inode.cached = grows > 0 ? Buffer.concat([inode.cached, Buffer.alloc(grows)]) : Buffer.from(inode.cached.subarray(0, sizeBytes));
           }),
         close: () => {
-          if (!open) return Promise.reject(systemError('EBADF', 'close', path));
+          if (!open) throw new AssertionError(`${path} is closed twice`);
+          if (calls > 0 && alive)
+            throw new AssertionError(`${path} is closed while ${calls} calls on it are under way: its descriptor may become another file's`);
           open = false;
           return alive ? Promise.resolve() : never;
         },
@@ -274,7 +288,7 @@ export class FaultyDisk {
         }),
       rename: (from, to) => call('rename', from, () => this.#change({ inode: inodeAt(from, 'rename'), from, to })),
       unlink: (path) => call('unlink', path, () => this.#change({ inode: inodeAt(path, 'unlink'), from: path, to: null })),
-      size: (path) => call('stat', path, () => inodeAt(path, 'stat').cached.length),
+      size: (path) => call('stat', path, () => (this.#directories.has(path) ? 0 : inodeAt(path, 'stat').cached.length)),
       list: (directory) =>
         call('scandir', directory, () => {
           if (!this.#directories.has(directory)) throw systemError('ENOENT', 'scandir', directory);

@@ -104,6 +104,7 @@ export class BlockModel {
     const now = this.#tick();
     // The record is durable, and so is everything that was logged before it.
     for (const write of this.#writes) if (write.visible) write.durable = true;
+    this.#writes = [];
     for (const cell of this.#cells.keys()) {
       if (cell * CELL_BYTES >= sizeBytes) this.#cells.set(cell, [{ ...NOTHING, issued: now, done: now }]);
     }
