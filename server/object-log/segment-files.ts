@@ -437,7 +437,7 @@ export class SegmentFiles {
     if (this.#freeBytes < this.#settings.reserveBytes * 2) this.#evictSoon();
     const appended = this.#appendedSinceTick;
     this.#appendedSinceTick = 0;
-    if (appended < 48 * FILL_BYTES && this.#pool.length < this.#poolTarget && this.#freeBytes > this.#settings.reserveBytes * 4) this.#fillSoon();
+    if (appended < FILL_BYTES && this.#pool.length < this.#poolTarget && this.#freeBytes > this.#settings.reserveBytes * 4) this.#fillSoon();
     if (!this.#closed) {
       this.#clock.after(1000, () => {
         this.#tick().catch((error: unknown) => this.#logger.error({ err: error }, 'looking after the local segments failed'));
@@ -483,7 +483,7 @@ export class SegmentFiles {
   /** Files of real zeros: a hole would have to be allocated at the first sync, which is what preallocation is to avoid. */
   async #fill(): Promise<void> {
     const zeros = Buffer.alloc(FILL_BYTES);
-    for (let made = 0; made < 8 && this.#pool.length < this.#poolTarget && !this.#closed; made += 1) {
+    while (this.#appendedSinceTick < FILL_BYTES && this.#pool.length < this.#poolTarget && !this.#closed) {
       const path = join(this.#settings.directory, 'pool', `free-${++this.#poolCounter}.seg`);
       const file = await this.#disk.create(path);
       let complete = false;

@@ -6,6 +6,7 @@ import { crc32 } from 'node:zlib';
 
 import type { ObjectStore } from '../../backends/object-store.ts';
 import type { BlockCache } from '../../cache/block-cache.ts';
+import { Crc32Join } from '../core/crc32-join.ts';
 import { ApplianceError } from '../core/errors.ts';
 import type { ObjectUuid } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
@@ -29,6 +30,8 @@ export interface MissingBlock {
   readonly from: number;
   readonly length: number;
 }
+
+const CRC_JOIN = new Crc32Join(BLOCK_BYTES);
 
 /** Blocks from which on a run that is contiguous in the segment and in the target is read in place. */
 const DIRECT_BLOCKS_MIN = 16;
@@ -126,12 +129,16 @@ export class BlockReader {
   /** False when a block does not match. Copies what is wanted and caches the blocks; `target` null: they were read in place. */
   #deliver(segmentId: number, blocks: readonly MissingBlock[], bytes: Buffer, target: Buffer | null): boolean {
     const base = (blocks[0] as MissingBlock).offsetBytes;
+    if (target === null) {
+      // Read in place: whole blocks, one behind the other. The RAM cache is left to blocks that come back; the page cache is cache enough.
+      let expected = (blocks[0] as MissingBlock).crc;
+      for (let index = 1; index < blocks.length; index += 1) expected = CRC_JOIN.join(expected, (blocks[index] as MissingBlock).crc);
+      return crc32(bytes) === expected;
+    }
     for (const block of blocks) {
       const at = block.offsetBytes - base;
       if (crc32(bytes.subarray(at, at + BLOCK_BYTES)) !== block.crc) return false;
     }
-    // Read in place: sequential, so the page cache is cache enough and the RAM cache is left to blocks that come back.
-    if (target === null) return true;
     for (const block of blocks) {
       const at = block.offsetBytes - base;
       if (block.length > 0) bytes.copy(target, block.targetOffset, at + block.from, at + block.from + block.length);
