@@ -11,7 +11,7 @@ import type { ObjectUuid, Term } from '../core/ids.ts';
 import { RecordFlag, RecordKind } from './segment-codec.ts';
 import type { DecodedRecord } from './segment-codec.ts';
 import type { LocalSegment, SegmentFiles } from './segment-files.ts';
-import { readSealed, scanLocalSegment } from './segment-scan.ts';
+import { readSealed, scanEveryRecord, scanLocalSegment } from './segment-scan.ts';
 import type { SegmentBytes, SegmentScan } from './segment-scan.ts';
 
 export interface FoundSegment {
@@ -70,14 +70,9 @@ export async function findLogEnd(
   const lastClosed = root.closedEpochs.at(-1);
   const lastNumber = Math.max(root.uploadedSegment, lastClosed?.lastSegment ?? 0, ...locals.keys());
 
-  const segments: FoundSegment[] = [];
-  let expected = from.sequence + 1;
-  let lastSegment = Math.max(from.segment - 1, 0);
-  let missing: string | null = null;
+  const scanned: { number: number; term: Term; local: LocalSegment | null; scan: SegmentScan }[] = [];
   /** Highest sequence that something proves to have been durable. */
   let proven = Math.max(root.uploadedSequence, lastClosed?.lastSequence ?? 0);
-  let unstableOpen = from.unstableOpen;
-
   for (let number = from.segment; number <= lastNumber; number += 1) {
     const term = termOfSegment(root, ownerTerm, number);
     const local = locals.get(number) ?? null;
@@ -85,22 +80,35 @@ export async function findLogEnd(
     if (local !== null) scan = await scanLocalSegment(components.disk, components.files, local);
     else if (number <= root.uploadedSegment) scan = await remoteScan(components.remote, number, term, object.uuid);
     else {
-      missing ??= `segment ${number} is neither on the local disk nor on the backend`;
-      continue;
+      // A later segment is made only when this one's name is durable: the file was there.
+      return damaged(`segment ${number} is neither on the local disk nor on the backend, although segment ${lastNumber} should follow it`);
     }
     // What the backend has whole need not be read from a damaged local file.
     const complete = scan.sealed && !scan.headerDamaged;
     if (!complete && local !== null && number <= root.uploadedSegment) scan = await remoteScan(components.remote, number, term, object.uuid);
-    proven = Math.max(proven, scan.durableSequence);
     if (scan.headerDamaged) {
-      return {
-        kind: 'damaged',
-        reason: `the header of ${local?.path ?? `segment ${number}`} is damaged; restore that file or take the object over from its last checkpoint`,
-      };
+      return damaged(
+        `the header of ${local?.path ?? `segment ${number}`} is damaged; restore that file or take the object over from its last checkpoint`,
+      );
     }
-    if (missing !== null) {
-      if (local !== null) leftovers.push(local);
-      continue;
+    proven = Math.max(proven, scan.durableSequence);
+    scanned.push({ number, term, local, scan });
+  }
+
+  const segments: FoundSegment[] = [];
+  let expected = from.sequence + 1;
+  let lastSegment = Math.max(from.segment - 1, 0);
+  let unstableOpen = from.unstableOpen;
+  /** From this index of `segments` on there is a gap before the records; a fault that moved records closes it with a later segment. */
+  let gapAt = -1;
+  let gap: string | null = null;
+  for (const { number, term, local, scan: known } of scanned) {
+    let scan = known;
+    // The seal of the last segments may have reached the disk without the records before it: nobody was told that those are durable.
+    if (!scan.verified && local !== null && number > root.uploadedSegment && (scan.records.at(-1)?.sequence ?? 0) > proven) {
+      const reread = await scanEveryRecord(components.disk, components.files, local);
+      if (reread.headerDamaged || reread.header === null) return damaged(`the header of ${local.path} cannot be read twice`);
+      scan = reread;
     }
     if (scan.header === null) {
       // Never begun: an empty link when later segments follow (a fault skipped it), nothing at all at the end.
@@ -110,11 +118,16 @@ export async function findLogEnd(
     const closedAt = root.closedEpochs.find((epoch) => epoch.lastSegment === number);
     const limit = closedAt === undefined ? Infinity : closedAt.lastSequence;
     if (scan.header.baseSequence > expected) {
-      missing = `records ${expected} to ${scan.header.baseSequence - 1} are missing before ${local?.path ?? `segment ${number}`}`;
-      // A segment is begun only after the records before it were handed to the disk; whether they were durable the record heads say.
-      if (local !== null) leftovers.push(local);
+      // Begun when the records before it were on their way to the disk, and never got there. They may have been written again behind it.
+      if (gapAt < 0) {
+        gapAt = segments.length;
+        gap = `records ${expected} to ${scan.header.baseSequence - 1} are missing before ${local?.path ?? `segment ${number}`}`;
+      }
+      segments.push({ number, term, local, scan, records: [], lastSequence: Math.max(expected - 1, 0) });
       continue;
     }
+    gapAt = -1;
+    gap = null;
     // A segment of the same term that begins earlier than this one ended (a fault moved its records): the newer one counts.
     const base = scan.header.baseSequence;
     if (base < expected && base > from.sequence) {
@@ -140,24 +153,47 @@ export async function findLogEnd(
     segments.push({ number, term, local, scan, records, lastSequence: last });
     lastSegment = number;
     if (limit !== Infinity && expected - 1 < limit && limit > from.sequence) {
-      return { kind: 'damaged', reason: `segment ${number} ends at record ${expected - 1}, but its epoch was closed at ${limit}` };
+      return damaged(`segment ${number} ends at record ${expected - 1}, but its epoch was closed at ${limit}`);
     }
   }
-  while (segments.length > 0 && segments.at(-1)?.scan.header === null) {
-    const never = segments.pop() as FoundSegment;
-    if (never.local !== null) leftovers.push(never.local);
+  while (segments.length > 0 && (segments.at(-1)?.scan.header === null || (gapAt >= 0 && segments.length > gapAt))) {
+    const beyond = segments.pop() as FoundSegment;
+    if (beyond.local !== null) leftovers.push(beyond.local);
   }
   if (proven >= expected) {
-    return {
-      kind: 'damaged',
-      reason: `record ${expected} is missing or damaged although records up to ${proven} were durable${missing === null ? '' : ` (${missing})`}; nothing was cut off`,
-    };
+    for (const x of scanned)
+      console.log(
+        'SEG',
+        x.number,
+        x.term.counter,
+        x.local?.path.slice(-60),
+        x.local?.place,
+        'base',
+        x.scan.header?.baseSequence,
+        'n',
+        x.scan.records.length,
+        'last',
+        x.scan.records.at(-1)?.sequence,
+        'sealed',
+        x.scan.sealed,
+        'dur',
+        x.scan.durableSequence,
+        'end',
+        x.scan.endOffset,
+      );
+    return damaged(
+      `record ${expected} is missing or damaged although records up to ${proven} were durable${gap === null ? '' : ` (${gap})`}; nothing was cut off`,
+    );
   }
   return { kind: 'found', segments, lastSegment, lastSequence: expected - 1, unstableOpen, leftovers };
+}
+
+function damaged(reason: string): LogEnd {
+  return { kind: 'damaged', reason };
 }
 
 async function remoteScan(remote: RemoteSegments, number: number, term: Term, uuid: ObjectUuid): Promise<SegmentScan> {
   const scan = await readSealed(await remote.open(number, term), { uuid, number, term });
   if (scan !== null) return scan;
-  return { header: null, records: [], sealed: false, endOffset: 0, durableSequence: 0, headerDamaged: true };
+  return { header: null, records: [], sealed: false, verified: true, endOffset: 0, durableSequence: 0, headerDamaged: true };
 }

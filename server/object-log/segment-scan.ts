@@ -39,6 +39,8 @@ export interface SegmentScan {
   readonly header: SegmentHeader | null;
   readonly records: readonly DecodedRecord[];
   readonly sealed: boolean;
+  /** The payload of every record was read and is right. False: the index says that the records are there, which is sure only once the seal was synced. */
+  readonly verified: boolean;
   /** Bytes that count: of a sealed segment all of it, else up to the end of the last valid record. */
   readonly endOffset: number;
   /** Highest `durableSequence` that any valid record of this file states, those behind the end included. */
@@ -47,7 +49,7 @@ export interface SegmentScan {
   readonly headerDamaged: boolean;
 }
 
-const EMPTY: SegmentScan = { header: null, records: [], sealed: false, endOffset: 0, durableSequence: 0, headerDamaged: false };
+const EMPTY: SegmentScan = { header: null, records: [], sealed: false, verified: true, endOffset: 0, durableSequence: 0, headerDamaged: false };
 
 /** Which segment a file has to be: a recycled one still holds a whole valid segment of its earlier life. */
 export interface SegmentIdentity {
@@ -90,16 +92,11 @@ export async function readSealed(bytes: SegmentBytes, identity: SegmentIdentity)
   const footer = decodeFooter(await bytes.read(bytes.sizeBytes - SEAL_FOOTER_BYTES, SEAL_FOOTER_BYTES), header.salt);
   if (footer === null || footer.totalBytes !== bytes.sizeBytes) return null;
   const head = await bytes.read(footer.sealOffset, footer.indexOffset - footer.sealOffset + footer.indexBytes);
-  const records = recordsOfSeal(head, header, footer.entryCount);
-  return records === null
-    ? null
-    : { header, records, sealed: true, endOffset: bytes.sizeBytes, durableSequence: footer.lastSequence, headerDamaged: false };
-}
-
-function recordsOfSeal(head: Buffer, header: SegmentHeader, entryCount: number): DecodedRecord[] | null {
   const seal = decodeRecord(head, 0, header.term, header.salt);
-  if (seal === null || seal.kind !== RecordKind.SEAL || seal.blockCount !== entryCount) return null;
-  return decodeIndex(head.subarray(seal.payloadOffset, seal.endOffset), entryCount);
+  if (seal === null || seal.kind !== RecordKind.SEAL || seal.blockCount !== footer.entryCount) return null;
+  const records = decodeIndex(head.subarray(seal.payloadOffset, seal.endOffset), footer.entryCount);
+  if (records === null) return null;
+  return { header, records, sealed: true, verified: false, endOffset: bytes.sizeBytes, durableSequence: seal.durableSequence, headerDamaged: false };
 }
 
 /** Reads a local segment: by its index when it is sealed, record by record otherwise. */
@@ -107,6 +104,12 @@ export async function scanLocalSegment(disk: Disk, files: SegmentFiles, segment:
   const sizeBytes = await disk.size(segment.path);
   const sealed = await readSealed(localSegmentBytes(files, segment, sizeBytes), segment);
   if (sealed !== null) return sealed;
+  return scanEveryRecord(disk, files, segment);
+}
+
+/** Reads a local segment record by record, whatever its index says. */
+export async function scanEveryRecord(disk: Disk, files: SegmentFiles, segment: LocalSegment): Promise<SegmentScan> {
+  const sizeBytes = await disk.size(segment.path);
   const bytes = await localSegmentBytes(files, segment, sizeBytes).read(0, Math.min(sizeBytes, SCAN_BYTES_MAX));
   return scanBytes(bytes, segment);
 }
@@ -127,9 +130,9 @@ export function scanBytes(bytes: Buffer, identity: SegmentIdentity): SegmentScan
     if (record.kind === RecordKind.SEAL) {
       const footer = decodeFooter(bytes.subarray(0, record.endOffset + SEAL_FOOTER_BYTES), header.salt);
       const sealed = footer !== null && footer.sealOffset === at && record.sequence === next - 1;
-      if (sealed)
-        return { header, records, sealed, endOffset: record.endOffset + SEAL_FOOTER_BYTES, durableSequence: next - 1, headerDamaged: false };
-      break;
+      if (!sealed) break;
+      durableSequence = Math.max(durableSequence, record.durableSequence);
+      return { header, records, sealed, verified: true, endOffset: record.endOffset + SEAL_FOOTER_BYTES, durableSequence, headerDamaged: false };
     }
     if (record.sequence !== next || !verifyPayload(bytes, record)) break;
     durableSequence = Math.max(durableSequence, record.durableSequence);
@@ -141,6 +144,7 @@ export function scanBytes(bytes: Buffer, identity: SegmentIdentity): SegmentScan
     header,
     records,
     sealed: false,
+    verified: true,
     endOffset: at,
     durableSequence: Math.max(durableSequence, durableBehind(bytes, at + 1, header)),
     headerDamaged: false,
@@ -153,7 +157,7 @@ function durableBehind(bytes: Buffer, from: number, header: SegmentHeader): numb
   for (let at = bytes.indexOf(RECORD_MAGIC, from); at >= 0; at = bytes.indexOf(RECORD_MAGIC, at + 1)) {
     const record = decodeRecord(bytes, at, header.term, header.salt);
     if (record === null) continue;
-    durable = Math.max(durable, record.kind === RecordKind.SEAL ? record.sequence : record.durableSequence);
+    durable = Math.max(durable, record.durableSequence);
   }
   return durable;
 }
@@ -169,8 +173,10 @@ export async function sealByCopy(
   lastSequence: number,
 ): Promise<number> {
   const { disk, files } = components;
-  // A segment that a fault kept from beginning becomes an empty one: numbers have no gaps.
-  const header = scan.header ?? {
+  // Numbers have no gaps: a segment that a fault kept from beginning becomes an empty one, and so does one that begins behind what counts, since all
+  // of it was written again elsewhere. It gets a header of its own, or it would say that the records before it are somewhere.
+  const usable = scan.header !== null && scan.header.baseSequence <= lastSequence + 1 ? scan.header : null;
+  const header = usable ?? {
     vpoolUuid: components.vpoolUuid,
     objectUuid: segment.uuid,
     term: segment.term,
@@ -178,10 +184,10 @@ export async function sealByCopy(
     salt: components.random.bytes(4).readUInt32LE(0),
     baseSequence: lastSequence + 1,
     createdWallMs: 0,
-    cut: null,
+    cut: scan.header?.cut ?? null,
   };
-  const source = scan.header === null ? encodeSegmentHeader(header) : await localSegmentBytes(files, segment, scan.endOffset).read(0, scan.endOffset);
-  const kept = scan.records.filter((record) => record.sequence <= lastSequence);
+  const source = usable === null ? encodeSegmentHeader(header) : await localSegmentBytes(files, segment, scan.endOffset).read(0, scan.endOffset);
+  const kept = usable === null ? [] : scan.records.filter((record) => record.sequence <= lastSequence);
   const last = kept.at(-1);
   const end = last === undefined ? SEGMENT_HEADER_BYTES : last.endOffset;
   const salt = header.salt;

@@ -16,8 +16,9 @@ import type { Logger } from '../core/logger.ts';
 import type { Clock, Random } from '../core/time.ts';
 import { timestampOf } from '../core/time.ts';
 import { ObjectLog } from '../object-log/object-log.ts';
-import type { LogEnd } from '../object-log/recovery.ts';
+import type { FoundSegment, LogEnd } from '../object-log/recovery.ts';
 import type { SegmentFiles } from '../object-log/segment-files.ts';
+import { scanEveryRecord, scanLocalSegment, sealByCopy } from '../object-log/segment-scan.ts';
 import type { DrivenObject, ObjectDriver } from '../object-router/driver-port.ts';
 import { BlockObject } from './block-object.ts';
 import { BlockReader } from './block-reader.ts';
@@ -67,6 +68,8 @@ export class VolumeDriver implements ObjectDriver {
   readonly #components: VolumeDriverComponents;
   readonly #loader: ObjectLoader;
   readonly #settings: VolumeDriverSettings;
+  /** Files whose sync failed in a recovery. */
+  readonly #unsyncable = new Set<string>();
   readonly #self: { router: RouterId; incarnation: Incarnation };
 
   constructor(components: VolumeDriverComponents, settings: VolumeDriverSettings, self: { router: RouterId; incarnation: Incarnation }) {
@@ -91,11 +94,50 @@ export class VolumeDriver implements ObjectDriver {
         }
         throw new ApplianceError('object-damaged', `object ${inode.fileid} (${uuid}) cannot be served: ${end.reason}`);
       }
-      return await this.#start(inode, uuid, names, owner, loaded, end);
+      const durable = await this.#makeDurable(end, owner?.root.uploadedSegment ?? 0);
+      return await this.#start(inode, uuid, names, owner, loaded, durable);
     } catch (error) {
       loaded.map.close();
       throw error;
     }
+  }
+
+  /**
+   * What a recovery found may lie in the page cache only, if just the process died: before anybody is told that it is there, it is synced. A file whose
+   * sync failed once proves nothing by a second one: it is copied.
+   */
+  async #makeDurable(end: LogEnd & { kind: 'found' }, uploadedSegment: number): Promise<LogEnd & { kind: 'found' }> {
+    const { disk, files, random, registry, logger } = this.#components;
+    const segments: FoundSegment[] = [];
+    for (const found of end.segments) {
+      const { local } = found;
+      if (local === null || found.scan.header === null || found.number <= uploadedSegment) {
+        segments.push(found);
+        continue;
+      }
+      if (!this.#unsyncable.has(local.path)) {
+        const file = await disk.open(local.path, 'read-write');
+        let failure: Error | null;
+        try {
+          failure = await new Promise<Error | null>((resolve) => file.sync(resolve));
+        } finally {
+          await file.close();
+        }
+        if (failure === null) {
+          segments.push(found);
+          continue;
+        }
+        logger.warn({ err: failure, file: local.path }, 'a segment of the last run could not be synced; it is copied');
+        this.#unsyncable.add(local.path);
+      }
+      const every = await scanEveryRecord(disk, files, local);
+      if ((every.records.at(-1)?.sequence ?? 0) < found.lastSequence && found.records.length > 0)
+        throw new ApplianceError('block-corrupt', `${local.path} does not read as it did a moment ago: the disk is failing`, { retryable: true });
+      await sealByCopy({ disk, files, random, vpoolUuid: registry.vpool.uuid }, local, every, found.lastSequence);
+      this.#unsyncable.delete(local.path);
+      segments.push({ ...found, scan: await scanLocalSegment(disk, files, local) });
+    }
+    return { ...end, segments };
   }
 
   async #start(

@@ -126,7 +126,7 @@ export class FaultyDisk {
     for (const sector of [...inode.dirty, ...inode.lost]) {
       if (this.#random.fraction() < 0.5) continue;
       const at = sector * SECTOR_BYTES;
-      if (at < size) inode.cached.copy(settled, at, at, Math.min(at + SECTOR_BYTES, size, inode.cached.length));
+      if (at < size && at < inode.cached.length) inode.cached.copy(settled, at, at, Math.min(at + SECTOR_BYTES, size, inode.cached.length));
     }
     inode.cached = settled;
     inode.durable = Buffer.from(settled);
@@ -236,7 +236,6 @@ export class FaultyDisk {
           const done = begun(answer);
           // What counts is what was written before the call.
           const covered = new Set(inode.dirty);
-          const sizeBytes = inode.cached.length;
           later(() => {
             if (!open) return done(systemError('EBADF', 'fdatasync', path));
             if (this.#hits(this.#faults.syncError)) {
@@ -244,7 +243,7 @@ export class FaultyDisk {
               inode.dirty.clear();
               return done(systemError('EIO', 'fdatasync', path));
             }
-            this.#sync(inode, covered, sizeBytes);
+            this.#sync(inode, covered);
             done(null);
           });
         },
@@ -321,8 +320,8 @@ export class FaultyDisk {
     for (let sector = Math.floor(offsetBytes / SECTOR_BYTES); sector * SECTOR_BYTES < end; sector += 1) inode.dirty.add(sector);
   }
 
-  #sync(inode: Inode, covered: ReadonlySet<number>, sizeBytes: number): void {
-    const size = Math.min(Math.max(sizeBytes, inode.durable.length), inode.cached.length);
+  #sync(inode: Inode, covered: ReadonlySet<number>): void {
+    const size = inode.cached.length;
     if (inode.durable.length !== size) {
       const durable = Buffer.alloc(size);
       inode.durable.copy(durable);
@@ -330,7 +329,7 @@ export class FaultyDisk {
     }
     for (const sector of covered) {
       const at = sector * SECTOR_BYTES;
-      inode.cached.copy(inode.durable, at, at, Math.min(at + SECTOR_BYTES, size));
+      if (at < inode.cached.length) inode.cached.copy(inode.durable, at, at, Math.min(at + SECTOR_BYTES, size));
       inode.dirty.delete(sector);
     }
   }

@@ -272,7 +272,6 @@ class Simulation {
       return;
     }
     this.outcome.refused += 1;
-    if (process.env["SIMDBG"]) console.log(changed.error);
     expected(changed.error);
     this.#model.refused(write);
   }
