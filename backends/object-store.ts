@@ -1,3 +1,5 @@
+import { ApplianceError } from '../server/core/errors.ts';
+
 /**
  * Port of a Storage Backend: immutable objects in buckets (design section 8, invariant 6).
  *
@@ -49,11 +51,12 @@ export type GetOutcome = { readonly kind: 'found'; readonly bytes: Buffer } | { 
 /** retry: later may work. absent: bucket missing. denied: credentials, policy, read-only. no-space: quota or disk full. corrupt: bytes are wrong. */
 export type StoreErrorClass = 'retry' | 'absent' | 'denied' | 'no-space' | 'corrupt';
 
-export class StoreError extends Error {
+/** Its `code` is `store-` and the class. */
+export class StoreError extends ApplianceError {
   readonly class: StoreErrorClass;
 
   constructor(errorClass: StoreErrorClass, message: string, cause?: unknown) {
-    super(message, cause === undefined ? undefined : { cause });
+    super(`store-${errorClass}`, message, { retryable: errorClass === 'retry', cause });
     this.name = 'StoreError';
     this.class = errorClass;
   }

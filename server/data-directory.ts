@@ -15,6 +15,8 @@ const vpoolSchema = z.strictObject({
   version: z.literal(1),
   uuid: z.string().regex(/^[0-9a-f]{32}$/),
   backend: z.strictObject({ kind: z.literal('directory'), path: z.string() }),
+  /** Local segments may be the backend's objects (hard links): none is ever overwritten, whatever the settings say later. */
+  linked: z.boolean().exactOptional(),
 });
 
 /** What a router remembers of a vPool outside its registry: that its backend was made, and where. */
@@ -34,7 +36,7 @@ export interface DataDirectory extends Disposable {
 export function openDataDirectory(path: string, random: Random): DataDirectory {
   let lock: DatabaseSync;
   try {
-    mkdirSync(path, { recursive: true });
+    mkdirSync(path, { recursive: true, mode: 0o700 });
     lock = lockDirectory(path);
   } catch (error) {
     if (error instanceof ApplianceError) throw error;

@@ -10,6 +10,8 @@ import { stuckThreads } from './stuck-threads.ts';
 // By default V8 collects everything whenever 64 MB of Buffers came into being, 16 times a second under sequential writes. With this flag they count like
 // other memory: 2 to 4 collections a second, half the CPU (docs/PERFORMANCE.md), still bounded.
 v8.setFlagsFromString('--external-memory-accounted-in-global-limit');
+// Registry and segments hold what is in the guests' files: nobody else on this machine may read them.
+process.umask(0o077);
 const exitCode = await runCommand(process.argv.slice(2), {
   startRouter: async (settings, dependencies) => (await import('./router.ts')).startRouter(settings, dependencies),
   fsck: async (settings, logger, event) => (await import('./fsck.ts')).fsckDataDirectory(settings, logger, event),

@@ -106,7 +106,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       poolFilesMax: POOL_FILES_MAX,
       cacheBytesMax: settings.cache.ssdBytes,
       reserveBytes: Math.min(256 * MIB, Math.floor(space.totalBytes / 20)),
-      recycle: storeConfig.linkFiles !== true,
+      recycle: storeConfig.linkFiles !== true && readVpoolFile(directory)?.linked !== true,
     },
   );
   stack.defer(() => files.close());
@@ -148,9 +148,9 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
     { router: data.routerId, incarnation },
   );
   // Nobody outside the vPool's routers and its backend knows the uuid: a key made of it keeps clients from making handles up.
-  const handleKey = createHmac('sha256', Buffer.from(registry.vpool.uuid, 'hex')).update('file handles').digest();
-  const handles = new Handles(registry.vpool.uuid, handleKey);
-  const fsid = BigInt(`0x${registry.vpool.uuid.slice(0, 16)}`);
+  const derived = (purpose: string): Buffer => createHmac('sha256', Buffer.from(registry.vpool.uuid, 'hex')).update(purpose).digest();
+  const handles = new Handles(derived('vpool').subarray(0, 4), derived('file handles'));
+  const fsid = derived('fsid').readBigUInt64BE(0);
   const objects = new OpenObjects(
     { driver, namespace: registry.namespace, clock, logger: logger.child({ part: 'objects' }) },
     { fsid, handleOf: (inode) => handles.encode(inode.fileid, inode.inodeGeneration) },
@@ -168,6 +168,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
             : { bucket: names.file.bucket(uuid, ''), prefix: `${uuid}.`, ownBucket: false },
       },
       dropLocal: (uuid) => files.dropObject(uuid),
+      ended: (fileid) => objects.ended(fileid),
       mutation: () => ({ operationId: null, incarnation, now: timestampOf(clock.wallMs()), notAfterMs: Infinity }),
       clock,
       logger: logger.child({ part: 'reclaimer' }),
@@ -176,7 +177,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
   );
   stack.defer(() => reclaimer.stop());
   const archive = new NamespaceArchive(
-    { outbox: registry.outbox, store, writer, clock, logger: logger.child({ part: 'archive' }) },
+    { outbox: registry.outbox, store, writer, clock, random, logger: logger.child({ part: 'archive' }) },
     namespaceBucket(settings.vpool.name, registry.vpool.uuid),
   );
   stack.defer(() => archive.stop());
@@ -256,10 +257,11 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
     const registryHealth = registry.health();
     if (registryHealth !== null) blocking.push({ code: 'registry', message: registryHealth });
     if (files.problem !== null) blocking.push({ code: 'local-disk', message: files.problem });
-    for (const { fileid, error } of objects.problems()) {
+    for (const { fileid, error, closed } of objects.problems()) {
       const code = errorCode(error) ?? 'object';
       const problem = { code, message: `object ${fileid}: ${error.message}` };
-      (error.name === 'StoreError' ? other : blocking).push(problem);
+      // An open object goes on without its backend; one that could not be opened does not.
+      (error.name === 'StoreError' && !closed ? other : blocking).push(problem);
       if (blocking.length + other.length > 50) break;
     }
     if (admission.waiting > 0)
@@ -353,5 +355,8 @@ async function prepareBackend(settings: Settings, directory: string, vpoolUuid: 
     writeVpoolFile(directory, { version: 1, uuid: vpoolUuid, backend: { kind: 'directory', path: backend.path } });
   }
   // On one file system a segment becomes an object by a hard link; the local name goes when the cache lets go of it.
-  return { ...config, linkFiles: backend.hardLinks && statSync(backend.path).dev === statSync(directory).dev };
+  const linkFiles = backend.hardLinks && statSync(backend.path).dev === statSync(directory).dev;
+  const vpool = readVpoolFile(directory);
+  if (linkFiles && vpool !== null && vpool.linked !== true) writeVpoolFile(directory, { ...vpool, linked: true });
+  return { ...config, linkFiles };
 }

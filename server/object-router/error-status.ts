@@ -34,6 +34,8 @@ export function statusOfError(error: unknown): ErrorStatus {
     case 'generation-changed':
     case 'block-absent':
     case 'object-closing':
+    case 'spill-full':
+    case 'fenced':
       return Status.JUKEBOX;
     default:
       return Status.IO;

@@ -1,7 +1,7 @@
 /**
  * File handles (invariant 4): 32 bytes, the same from every router and for the object's whole life.
  *
- *   0  version 1        1..3  zero        4..7  first bytes of the vPool's uuid
+ *   0  version 1        1..3  zero        4..7  tag of the vPool (made of its uuid)
  *   8  fileid (u64)    16  inode generation (u64)    24  MAC (8 bytes of HMAC-SHA-256 over the rest with the vPool's handle key)
  */
 import { createHmac } from 'node:crypto';
@@ -23,10 +23,11 @@ export class Handles {
   readonly #key: Uint8Array;
   readonly #verified = new Map<string, HandleParts>();
 
-  constructor(vpoolUuid: string, key: Uint8Array) {
+  /** `vpoolTag`: 4 bytes that tell handles of one vPool from another's. `key`: secret of the vPool. */
+  constructor(vpoolTag: Uint8Array, key: Uint8Array) {
     this.#prefix = Buffer.alloc(8);
     this.#prefix[0] = 1;
-    this.#prefix.write(vpoolUuid.slice(0, 8), 4, 4, 'hex');
+    this.#prefix.set(vpoolTag, 4);
     this.#key = key;
   }
 

@@ -5,7 +5,7 @@
 import type { ObjectStore } from '../../backends/object-store.ts';
 import type { Outbox, OutboxEntry } from '../../registry/ports.ts';
 import type { Logger } from '../core/logger.ts';
-import type { Clock } from '../core/time.ts';
+import type { Clock, Random } from '../core/time.ts';
 
 const EVERY_MS = 3000;
 const BATCH_ENTRIES = 2000;
@@ -20,6 +20,7 @@ export class NamespaceArchive {
   readonly #store: ObjectStore;
   readonly #writer: ArchiveWriter;
   readonly #clock: Clock;
+  readonly #random: Random;
   readonly #logger: Logger;
   readonly #bucket: string;
   #bucketMade = false;
@@ -27,11 +28,15 @@ export class NamespaceArchive {
   #running: Promise<void> | null = null;
   #stopped = false;
 
-  constructor(components: { outbox: Outbox; store: ObjectStore; writer: ArchiveWriter; clock: Clock; logger: Logger }, bucket: string) {
+  constructor(
+    components: { outbox: Outbox; store: ObjectStore; writer: ArchiveWriter; clock: Clock; random: Random; logger: Logger },
+    bucket: string,
+  ) {
     this.#outbox = components.outbox;
     this.#store = components.store;
     this.#writer = components.writer;
     this.#clock = components.clock;
+    this.#random = components.random;
     this.#logger = components.logger;
     this.#bucket = bucket;
   }
@@ -81,7 +86,9 @@ export class NamespaceArchive {
       }
       const sameGeneration = entries.filter((entry) => entry.generation === first.generation);
       const end = sameGeneration.at(-1) ?? last;
-      const name = `ns-${first.generation}-${pad(first.sequence)}-${pad(end.sequence)}`;
+      // A batch that is sent again after a crash may say less (forgotten outcomes): names are never written twice, so it gets another one. Whoever
+      // rebuilds goes by the sequences, of which every copy of a batch has the same.
+      const name = `ns-${first.generation}-${pad(first.sequence)}-${pad(end.sequence)}-${this.#random.bytes(4).toString('hex')}`;
       await this.#writer.put(this.#bucket, name, { kind: 'bytes', chunks: [encodeBatch(sameGeneration)] });
       await this.#outbox.release(end.sequence);
       if (entries.length < BATCH_ENTRIES && sameGeneration.length === entries.length) return;

@@ -96,10 +96,10 @@ export class OpenObjects {
   }
 
   /** What keeps open objects, or those that could not be opened, from being served or safe. */
-  *problems(): Iterable<{ fileid: number; error: Error }> {
-    for (const [fileid, failed] of this.#failed) yield { fileid, error: failed.error };
-    for (const served of this.#served.values())
-      if (served.driven.problem !== null) yield { fileid: served.driven.fileid, error: served.driven.problem };
+  *problems(): Iterable<{ fileid: number; error: Error; closed: boolean }> {
+    for (const [fileid, failed] of this.#failed) yield { fileid, error: failed.error, closed: true };
+    for (const { driven } of this.#served.values())
+      if (driven.problem !== null) yield { fileid: driven.fileid, error: driven.problem, closed: false };
   }
 
   /** Opens an object of class file or volume; null when it does not exist any more. Rejects as ObjectDriver.open does. */
@@ -155,7 +155,7 @@ export class OpenObjects {
     served.driven.observeTime(inode.ctime);
   }
 
-  /** The last name is gone: from now on STALE. Resolves when nothing of it runs here any more. */
+  /** The last name is gone: from now on STALE. What still runs of it (an upload that hangs) ends by itself; `ended` tells when. */
   async unlink(fileid: FileId): Promise<void> {
     if (this.#opening.has(fileid)) {
       this.#gone.add(fileid);
@@ -166,7 +166,12 @@ export class OpenObjects {
     const served = this.#served.get(fileid);
     if (served === undefined) return;
     served.unlinked = true;
-    await this.#close(served);
+    this.#close(served).catch((error: unknown) => this.#logger.error({ err: error, fileid }, 'closing a removed object failed'));
+  }
+
+  /** Resolves when nothing of a removed object runs here any more. */
+  async ended(fileid: FileId): Promise<void> {
+    await this.#closing.get(fileid)?.catch(() => undefined);
   }
 
   async #close(served: ServedObject): Promise<void> {

@@ -24,6 +24,7 @@ export class Reclaimer {
   readonly #store: ObjectStore;
   readonly #names: ReclaimNames;
   readonly #dropLocal: (uuid: ObjectUuid) => Promise<void>;
+  readonly #ended: (fileid: FileId) => Promise<void>;
   readonly #mutation: () => Mutation;
   readonly #clock: Clock;
   readonly #logger: Logger;
@@ -39,6 +40,8 @@ export class Reclaimer {
       store: ObjectStore;
       names: ReclaimNames;
       dropLocal: (uuid: ObjectUuid) => Promise<void>;
+      /** Resolves when no upload of a removed object can still be under way. */
+      ended: (fileid: FileId) => Promise<void>;
       mutation: () => Mutation;
       clock: Clock;
       logger: Logger;
@@ -49,6 +52,7 @@ export class Reclaimer {
     this.#store = components.store;
     this.#names = components.names;
     this.#dropLocal = components.dropLocal;
+    this.#ended = components.ended;
     this.#mutation = components.mutation;
     this.#clock = components.clock;
     this.#logger = components.logger;
@@ -119,6 +123,7 @@ export class Reclaimer {
 
   async #reclaim(inode: Inode): Promise<void> {
     if (inode.uuid !== null) {
+      await this.#ended(inode.fileid);
       await this.#dropLocal(inode.uuid);
       const place = this.#names.locate(inode, inode.uuid);
       let after = '';

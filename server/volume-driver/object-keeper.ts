@@ -296,13 +296,14 @@ export class ObjectKeeper {
   }
 
   /** One registry step: high-water, and the checkpoint when there is a new one. Then local copies below it are released. */
-  async #moveRoot(checkpoint: string | null): Promise<void> {
+  async #moveRoot(checkpoint: { readonly name: string; readonly nextSegment: number } | null): Promise<void> {
     const last = this.#uploaded.at(-1);
     const root: Root = {
-      checkpoint: checkpoint ?? this.#root.checkpoint,
+      checkpoint: checkpoint?.name ?? this.#root.checkpoint,
       uploadedSegment: last?.segment.number ?? this.#root.uploadedSegment,
       uploadedSequence: last?.lastSequence ?? this.#root.uploadedSequence,
-      closedEpochs: this.#root.closedEpochs,
+      // Epochs below the checkpoint are forgotten with it, not before: a recovery from the older one still needs them.
+      closedEpochs: checkpoint === null ? this.#root.closedEpochs : openEpochs(this.#root.closedEpochs, checkpoint.nextSegment),
     };
     failPoint('root.before-update');
     await this.#records.update({ root });
@@ -368,8 +369,7 @@ export class ObjectKeeper {
       const row = table.add({ kind: 'checkpoint', bucket: '', objectUuid: '', term, number, sizeBytes: frozen.objectBytes });
       frozen.commit(row);
       committed = true;
-      this.#root = { ...this.#root, closedEpochs: openEpochs(this.#root.closedEpochs, nextSegment) };
-      await this.#moveRoot(name);
+      await this.#moveRoot({ name, nextSegment });
       this.#checkpointRow = row;
       this.#checkpointSequence = sequence;
       this.#bytesSinceCheckpoint = 0;
