@@ -275,7 +275,7 @@ export class ObjectLog {
     const isSealed = (): boolean =>
       (this.#current?.index.count === 0 || (this.#current?.local.number ?? Infinity) > last) &&
       !this.#older.some((segment) => segment.local.number <= last);
-    while (faults === this.#faultGeneration && this.#fault === null && !this.#closed && !isSealed()) {
+    while (faults === this.#faultGeneration && this.problem === null && !this.#closed && !isSealed()) {
       await new Promise<void>((resolve) => this.#sealWaiters.push(resolve));
     }
   }
@@ -562,6 +562,7 @@ export class ObjectLog {
     if (this.#blocked === null)
       this.#logger.error({ err: error, object: this.#identity.objectUuid }, 'no new segment can be begun; writes are refused until one can');
     this.#blocked = error;
+    this.#wakeSealers();
     const refused = this.#records.splice(this.#unwritten);
     const first = refused[0];
     if (first === undefined) return;

@@ -86,11 +86,6 @@ export async function findLogEnd(
     // What the backend has whole need not be read from a damaged local file.
     const complete = scan.sealed && !scan.headerDamaged;
     if (!complete && local !== null && number <= root.uploadedSegment) scan = await remoteScan(components.remote, number, term, object.uuid);
-    if (scan.headerDamaged) {
-      return damaged(
-        `the header of ${local?.path ?? `segment ${number}`} is damaged; restore that file or take the object over from its last checkpoint`,
-      );
-    }
     proven = Math.max(proven, scan.durableSequence);
     scanned.push({ number, term, local, scan });
   }
@@ -109,6 +104,16 @@ export async function findLogEnd(
       const reread = await scanEveryRecord(components.disk, components.files, local);
       if (reread.headerDamaged || reread.header === null) return damaged(`the header of ${local.path} cannot be read twice`);
       scan = reread;
+    }
+    // A first write that failed leaves part of a header, and no records. With a record that continues the log behind it, it is damage.
+    if (
+      scan.headerDamaged &&
+      (scan.firstSequence === undefined ||
+        (scan.firstSequence !== null && scan.firstSequence <= expected && (scan.firstSequence > from.sequence || number === from.segment)))
+    ) {
+      return damaged(
+        `the header of ${local?.path ?? `segment ${number}`} is damaged; restore that file or take the object over from its last checkpoint`,
+      );
     }
     if (scan.header === null) {
       // Never begun: an empty link when later segments follow (a fault skipped it), nothing at all at the end.

@@ -21,6 +21,7 @@ import {
   encodeRecordHead,
   encodeSegmentHeader,
   RECORD_HEADER_BYTES,
+  readUint53,
   RECORD_MAGIC,
   RecordKind,
   SEAL_FOOTER_BYTES,
@@ -47,6 +48,8 @@ export interface SegmentScan {
   readonly durableSequence: number;
   /** The first bytes are neither a header nor what a new or recycled file begins with: something was here. */
   readonly headerDamaged: boolean;
+  /** With a damaged header: sequence of the first record, as far as that can be told without one; null when nothing looks like a record of this term. */
+  readonly firstSequence?: number | null;
 }
 
 const EMPTY: SegmentScan = { header: null, records: [], sealed: false, verified: true, endOffset: 0, durableSequence: 0, headerDamaged: false };
@@ -118,7 +121,10 @@ export async function scanEveryRecord(disk: Disk, files: SegmentFiles, segment: 
 export function scanBytes(bytes: Buffer, identity: SegmentIdentity): SegmentScan {
   const first = bytes.subarray(0, SEGMENT_HEADER_BYTES);
   const header = decodeSegmentHeader(first);
-  if (header === null) return first.some((byte) => byte !== 0) ? { ...EMPTY, headerDamaged: true } : EMPTY;
+  if (header === null) {
+    if (first.every((byte) => byte === 0)) return EMPTY;
+    return { ...EMPTY, headerDamaged: true, firstSequence: sequenceOfRecord(bytes, SEGMENT_HEADER_BYTES, identity.term) };
+  }
   if (!isOf(header, identity)) return EMPTY;
   const records: DecodedRecord[] = [];
   let at = SEGMENT_HEADER_BYTES;
@@ -149,6 +155,14 @@ export function scanBytes(bytes: Buffer, identity: SegmentIdentity): SegmentScan
     durableSequence: Math.max(durableSequence, durableBehind(bytes, at + 1, header)),
     headerDamaged: false,
   };
+}
+
+/** Sequence of what looks like a record of `term` at `at`; without the segment's salt its CRC says nothing. */
+function sequenceOfRecord(bytes: Buffer, at: number, term: Term): number | null {
+  if (at + RECORD_HEADER_BYTES > bytes.length || !bytes.subarray(at, at + 4).equals(RECORD_MAGIC)) return null;
+  if (bytes.readUInt32LE(at + 56) !== term.generation || bytes.readUInt32LE(at + 60) !== term.counter) return null;
+  const sequence = readUint53(bytes, at + 8);
+  return Number.isNaN(sequence) ? null : sequence;
 }
 
 /** Highest `durableSequence` of any valid record behind `from`, wherever it starts: evidence against a torn tail. */
