@@ -5,6 +5,7 @@ import type { Root } from '../../registry/ports.ts';
  * then seals what was left open.
  */
 import type { Disk } from '../core/disk.ts';
+import { errorCode } from '../core/errors.ts';
 import { failPoint } from '../core/fail-points.ts';
 import { compareEpoch } from '../core/ids.ts';
 import type { ObjectUuid, Term } from '../core/ids.ts';
@@ -75,11 +76,19 @@ export async function findLogEnd(
   let proven = Math.max(root.uploadedSequence, lastClosed?.lastSequence ?? 0);
   for (let number = from.segment; number <= lastNumber; number += 1) {
     const term = termOfSegment(root, ownerTerm, number);
-    const local = locals.get(number) ?? null;
-    let scan: SegmentScan;
-    if (local !== null) scan = await scanLocalSegment(components.disk, components.files, local);
-    else if (number <= root.uploadedSegment) scan = await remoteScan(components.remote, number, term, object.uuid);
-    else {
+    let local = locals.get(number) ?? null;
+    let scan: SegmentScan | null = null;
+    if (local !== null) {
+      try {
+        scan = await scanLocalSegment(components.disk, components.files, local);
+      } catch (error) {
+        // A cached copy may be evicted while we look; the backend has it, too.
+        if (errorCode(error) !== 'ENOENT' || number > root.uploadedSegment) throw error;
+        local = null;
+      }
+    }
+    if (scan === null && number <= root.uploadedSegment) scan = await remoteScan(components.remote, number, term, object.uuid);
+    if (scan === null) {
       // A later segment is made only when this one's name is durable: the file was there.
       return damaged(`segment ${number} is neither on the local disk nor on the backend, although segment ${lastNumber} should follow it`);
     }
