@@ -18,6 +18,7 @@ import type { ObjectLog } from '../object-log/object-log.ts';
 import type { LocalSegment, SegmentFiles } from '../object-log/segment-files.ts';
 import type { BlockObject } from './block-object.ts';
 import type { GarbageEntry } from './checkpoint-codec.ts';
+import { sameTerm } from './object-loader.ts';
 import { formatObjectName } from './object-names.ts';
 import type { ObjectRecords } from './object-records.ts';
 import { encodeObjectState } from './object-state.ts';
@@ -237,6 +238,9 @@ export class ObjectKeeper {
     if (this.#object.busy || this.#log.problem !== null || this.#log.moving) return false;
     const behind = this.#object.appliedSequence > this.#checkpointSequence;
     if (!behind) return false;
+    // A segment whose seal is still being repaired holds up everything behind it.
+    const sealedUpTo = this.#sealed.at(-1)?.segment.number ?? this.#highWater;
+    if (this.#log.lastBegunSegment - sealedUpTo > (this.#log.openSegmentBytes > 0 ? 1 : 0)) return false;
     if (this.#bytesSinceCheckpoint >= Math.min(this.#settings.checkpointAfterBytes, this.#writeBack?.relocateAfterBytes ?? Infinity)) return true;
     // Quiet: everything is sealed and uploaded, nothing is being written.
     return this.#log.idle && this.#log.openSegmentBytes === 0;
@@ -411,7 +415,7 @@ export class ObjectKeeper {
           continue;
         }
         const local = this.#files.segment(this.#object.uuid, number);
-        if (local !== null)
+        if (local !== null && sameTerm(local.term, table.term(row)))
           this.#files.drop(local).catch((error: unknown) => this.#logger.warn({ err: error, file: local.path }, 'dropping a dead segment failed'));
       }
       this.#garbage.push({ bucket: '', name: table.objectName(row), sizeBytes: table.sizeBytes(row), sinceMs });
