@@ -33,6 +33,8 @@ export type LogEnd =
       readonly segments: readonly FoundSegment[];
       readonly lastSegment: number;
       readonly lastSequence: number;
+      /** Records up to this one are proven to be durable; those behind it were found, perhaps in the page cache only. */
+      readonly provenSequence: number;
       /** Data answered UNSTABLE may be missing: the write verifier must change. */
       readonly unstableOpen: boolean;
       /** Local files that do not belong to the object's history: of a fenced term, or behind the end. */
@@ -199,7 +201,7 @@ export async function findLogEnd(
       `record ${expected} is missing or damaged although records up to ${proven} were durable${gap === null ? '' : ` (${gap})`}; nothing was cut off`,
     );
   }
-  return { kind: 'found', segments, lastSegment, lastSequence: expected - 1, unstableOpen, leftovers };
+  return { kind: 'found', segments, lastSegment, lastSequence: expected - 1, provenSequence: proven, unstableOpen, leftovers };
 }
 
 function damaged(reason: string): LogEnd {

@@ -81,7 +81,15 @@ export class ObjectLoader {
   async apply(loaded: Loaded, end: LogEnd & { kind: 'found' }): Promise<{ state: RecoveredState; rows: Map<number, number> }> {
     const { table } = loaded;
     const rows = new Map<number, number>();
-    for (const row of table.rows()) if (table.kind(row) === 'segment' && table.objectUuid(row) === '') rows.set(table.number(row), row);
+    const terms = new Map(end.segments.map((segment) => [segment.number, segment.term]));
+    for (const row of table.rows()) {
+      if (table.kind(row) !== 'segment' || table.objectUuid(row) !== '') continue;
+      const number = table.number(row);
+      const term = terms.get(number);
+      // Begun when the checkpoint was made, and lost without a record: the number belongs to a later term now, or to none.
+      if (number >= loaded.nextSegment && table.live(row) === 0 && (term === undefined || !sameTerm(term, table.term(row)))) table.free(row);
+      else rows.set(number, row);
+    }
     const state = await applyRecovered(loaded.map, table, rows, end.segments, loaded.state, this.#components.clock);
     return { state, rows };
   }

@@ -68,8 +68,6 @@ export class VolumeDriver implements ObjectDriver {
   readonly #components: VolumeDriverComponents;
   readonly #loader: ObjectLoader;
   readonly #settings: VolumeDriverSettings;
-  /** Files whose sync failed in a recovery. */
-  readonly #unsyncable = new Set<string>();
   readonly #self: { router: RouterId; incarnation: Incarnation };
 
   constructor(components: VolumeDriverComponents, settings: VolumeDriverSettings, self: { router: RouterId; incarnation: Incarnation }) {
@@ -103,38 +101,22 @@ export class VolumeDriver implements ObjectDriver {
   }
 
   /**
-   * What a recovery found may lie in the page cache only, if just the process died: before anybody is told that it is there, it is synced. A file whose
-   * sync failed once proves nothing by a second one: it is copied.
+   * What a recovery found may lie in the page cache only, if just the process died, and a sync that failed before it did makes later ones of the same
+   * file worthless. So before anybody is told that it is there, what is not proven to be durable is copied to a new file.
    */
   async #makeDurable(end: LogEnd & { kind: 'found' }, uploadedSegment: number): Promise<LogEnd & { kind: 'found' }> {
-    const { disk, files, random, registry, logger } = this.#components;
+    const { disk, files, random, registry } = this.#components;
     const segments: FoundSegment[] = [];
     for (const found of end.segments) {
       const { local } = found;
-      if (local === null || found.scan.header === null || found.number <= uploadedSegment) {
+      if (local === null || found.scan.header === null || found.number <= uploadedSegment || found.lastSequence <= end.provenSequence) {
         segments.push(found);
         continue;
       }
-      if (!this.#unsyncable.has(local.path)) {
-        const file = await disk.open(local.path, 'read-write');
-        let failure: Error | null;
-        try {
-          failure = await new Promise<Error | null>((resolve) => file.sync(resolve));
-        } finally {
-          await file.close();
-        }
-        if (failure === null) {
-          segments.push(found);
-          continue;
-        }
-        logger.warn({ err: failure, file: local.path }, 'a segment of the last run could not be synced; it is copied');
-        this.#unsyncable.add(local.path);
-      }
-      const every = await scanEveryRecord(disk, files, local);
-      if ((every.records.at(-1)?.sequence ?? 0) < found.lastSequence && found.records.length > 0)
+      const scan = await scanEveryRecord(disk, files, local);
+      if ((scan.records.at(-1)?.sequence ?? 0) < (found.records.at(-1)?.sequence ?? 0))
         throw new ApplianceError('block-corrupt', `${local.path} does not read as it did a moment ago: the disk is failing`, { retryable: true });
-      await sealByCopy({ disk, files, random, vpoolUuid: registry.vpool.uuid }, local, every, found.lastSequence);
-      this.#unsyncable.delete(local.path);
+      await sealByCopy({ disk, files, random, vpoolUuid: registry.vpool.uuid }, local, scan, found.lastSequence);
       segments.push({ ...found, scan: await scanLocalSegment(disk, files, local) });
     }
     return { ...end, segments };
