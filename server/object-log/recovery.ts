@@ -67,9 +67,15 @@ export async function findLogEnd(
   for (const local of components.files.segmentsOf(object.uuid)) {
     if (local.number < from.segment) continue;
     const term = termOfSegment(root, ownerTerm, local.number);
-    if (compareEpoch(term, local.term) === 0 && term.nonce === local.term.nonce) locals.set(local.number, local);
-    else leftovers.push(local);
+    if (compareEpoch(term, local.term) !== 0 || term.nonce !== local.term.nonce) leftovers.push(local);
+    else {
+      // There twice: in `log/` is what was not released, and so the original.
+      const double = locals.get(local.number);
+      if (double !== undefined) leftovers.push(double.place === 'log' ? local : double);
+      if (double === undefined || double.place !== 'log') locals.set(local.number, local);
+    }
   }
+  for (const local of locals.values()) components.files.prefer(local);
   const lastClosed = root.closedEpochs.at(-1);
   const lastNumber = Math.max(root.uploadedSegment, lastClosed?.lastSegment ?? 0, ...locals.keys());
 

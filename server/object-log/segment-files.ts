@@ -9,6 +9,7 @@ import { assert } from '../core/assert.ts';
 import type { Disk, DiskFile } from '../core/disk.ts';
 import { ApplianceError, errorCode } from '../core/errors.ts';
 import { failPoint } from '../core/fail-points.ts';
+import { compareEpoch } from '../core/ids.ts';
 import type { ObjectUuid, Term } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Clock } from '../core/time.ts';
@@ -64,6 +65,8 @@ export class SegmentFiles {
   readonly #settings: SegmentFilesSettings;
   readonly #segments = new Map<string, LocalSegment>();
   readonly #byObject = new Map<ObjectUuid, Map<number, LocalSegment>>();
+  /** Files of segments that are there twice and do not count. */
+  readonly #doubles = new Map<ObjectUuid, LocalSegment[]>();
   readonly #pool: string[] = [];
   readonly #open = new Map<string, OpenFile>();
   #poolCounter = 0;
@@ -126,7 +129,7 @@ export class SegmentFiles {
         const path = join(this.#settings.directory, place, name);
         const [, uuid = '', number = '', generation = '', counter = '', nonce = ''] = match;
         const size = await this.#disk.size(path);
-        this.#add({
+        this.#addFound({
           uuid: uuid as ObjectUuid,
           number: Number(number),
           term: { generation: Number(generation), counter: Number(counter), nonce },
@@ -141,6 +144,37 @@ export class SegmentFiles {
     }
   }
 
+  /**
+   * A number may be there twice: a change of a directory that was not synced was undone by a power cut, so a file that was moved or deleted is back
+   * under its former name. The younger term counts, or else the file in `log/`; the other one is left to the object's recovery.
+   */
+  #addFound(segment: LocalSegment): void {
+    const there = this.#segments.get(keyOf(segment.uuid, segment.number));
+    if (there === undefined) {
+      this.#add(segment);
+      return;
+    }
+    const older = compareEpoch(there.term, segment.term) >= 0 ? segment : there;
+    this.#logger.warn({ file: older.path, other: older === segment ? there.path : segment.path }, 'a segment is on the local disk twice');
+    if (older === there) {
+      this.#remove(there);
+      this.#add(segment);
+    }
+    const doubles = this.#doubles.get(segment.uuid) ?? [];
+    doubles.push(older);
+    this.#doubles.set(segment.uuid, doubles);
+  }
+
+  /** Of the segments with one number this is the one that counts. */
+  prefer(segment: LocalSegment): void {
+    const there = this.#segments.get(keyOf(segment.uuid, segment.number));
+    const doubles = this.#doubles.get(segment.uuid);
+    if (there === segment || there === undefined || doubles === undefined) return;
+    this.#remove(there);
+    this.#add(segment);
+    doubles[doubles.indexOf(segment)] = there;
+  }
+
   /** Files of the last run are used again where recycling is allowed. */
   async #learnPool(): Promise<void> {
     for (const name of await this.#disk.list(join(this.#settings.directory, 'pool'))) {
@@ -148,7 +182,7 @@ export class SegmentFiles {
       // `free`: filled with zeros, never used. `used`: an evicted segment, which without recycling may be the backend's object, too.
       if (/^free-\d+\.seg$/.test(name) || (this.#settings.recycle && /^used-\d+\.seg$/.test(name))) this.#pool.push(path);
       else await this.#disk.unlink(path);
-      this.#poolCounter = Math.max(this.#poolCounter, Number(/\d+/.exec(name)?.[0] ?? 0));
+      this.#poolCounter = Math.max(this.#poolCounter, Number(/^(?:free|used)-(\d{1,12})\.seg$/.exec(name)?.[1] ?? 0));
     }
   }
 
@@ -193,9 +227,9 @@ export class SegmentFiles {
     return this.#byObject.keys();
   }
 
-  /** Local segments of an object in order of number. */
+  /** Local segments of an object in order of number; a number that is there twice comes twice. */
   segmentsOf(uuid: ObjectUuid): LocalSegment[] {
-    return [...(this.#byObject.get(uuid)?.values() ?? [])].sort((a, b) => a.number - b.number);
+    return [...(this.#byObject.get(uuid)?.values() ?? []), ...(this.#doubles.get(uuid) ?? [])].sort((a, b) => a.number - b.number);
   }
 
   segment(uuid: ObjectUuid, number: number): LocalSegment | null {
@@ -271,6 +305,8 @@ export class SegmentFiles {
 
   /** Appended bytes of a segment in `log/`. */
   grow(segment: LocalSegment, bytes: number): void {
+    // Dropped meanwhile: its object was removed.
+    if (!this.#isKnown(segment)) return;
     this.#dirtyBytes += bytes - segment.bytes;
     this.#appendedSinceTick += bytes - segment.bytes;
     segment.bytes = bytes;
@@ -288,6 +324,11 @@ export class SegmentFiles {
     failPoint('release.before-rename');
     await this.#disk.rename(segment.path, path);
     failPoint('release.after-rename');
+    if (!this.#isKnown(segment)) {
+      // Dropped meanwhile, by a name that it did not have any more.
+      await this.#disk.unlink(path);
+      return;
+    }
     this.#forgetOpen(segment.path);
     segment.path = path;
     segment.place = 'cache';
@@ -301,6 +342,10 @@ export class SegmentFiles {
   async replace(segment: LocalSegment, path: string, bytes: number): Promise<void> {
     await this.#disk.rename(path, segment.path);
     await this.#disk.syncDirectory(join(segment.path, '..'));
+    if (!this.#isKnown(segment)) {
+      await this.#disk.unlink(segment.path);
+      return;
+    }
     this.#forgetOpen(segment.path);
     if (segment.place === 'log') this.#dirtyBytes += bytes - segment.bytes;
     else this.#cacheBytes += bytes - segment.bytes;
@@ -309,13 +354,13 @@ export class SegmentFiles {
 
   /** Deletes a local copy (its object is gone, or nothing in it is needed). */
   async drop(segment: LocalSegment): Promise<void> {
-    if (this.#segments.get(keyOf(segment.uuid, segment.number)) !== segment) return;
-    this.#segments.delete(keyOf(segment.uuid, segment.number));
-    const siblings = this.#byObject.get(segment.uuid);
-    siblings?.delete(segment.number);
-    if (siblings?.size === 0) this.#byObject.delete(segment.uuid);
-    if (segment.place === 'log') this.#dirtyBytes -= segment.bytes;
-    else this.#cacheBytes -= segment.bytes;
+    if (!this.#isKnown(segment)) {
+      const doubles = this.#doubles.get(segment.uuid);
+      const at = doubles?.indexOf(segment) ?? -1;
+      if (doubles === undefined || at < 0) return;
+      doubles.splice(at, 1);
+      if (doubles.length === 0) this.#doubles.delete(segment.uuid);
+    } else this.#remove(segment);
     this.#forgetOpen(segment.path);
     if (this.#isRecyclable(segment) && this.#pool.length < this.#settings.poolFilesMax) {
       const path = join(this.#settings.directory, 'pool', `used-${++this.#poolCounter}.seg`);
@@ -358,13 +403,27 @@ export class SegmentFiles {
     await this.#directorySync;
   }
 
+  #isKnown(segment: LocalSegment): boolean {
+    return this.#segments.get(keyOf(segment.uuid, segment.number)) === segment;
+  }
+
+  /** Forgets a segment, not its file. */
+  #remove(segment: LocalSegment): void {
+    this.#segments.delete(keyOf(segment.uuid, segment.number));
+    const siblings = this.#byObject.get(segment.uuid);
+    siblings?.delete(segment.number);
+    if (siblings?.size === 0) this.#byObject.delete(segment.uuid);
+    if (segment.place === 'log') this.#dirtyBytes -= segment.bytes;
+    else this.#cacheBytes -= segment.bytes;
+  }
+
   #isRecyclable(segment: LocalSegment): boolean {
     return this.#settings.recycle && segment.bytes >= this.#settings.segmentFileBytes * 0.8;
   }
 
   #add(segment: LocalSegment): void {
     const key = keyOf(segment.uuid, segment.number);
-    assert(!this.#segments.has(key), `segment ${key} exists twice on the local disk`);
+    assert(!this.#segments.has(key), `segment ${key} exists twice`);
     this.#segments.set(key, segment);
     let siblings = this.#byObject.get(segment.uuid);
     if (siblings === undefined) {

@@ -43,6 +43,8 @@ export class BlockModel {
   sizeMax = 0;
   /** What is surely there after a crash. */
   #durableSize = 0;
+  /** UNSTABLE writes that a resize made durable: no COMMIT said so. */
+  #uncommitted = false;
 
   /** A write is sent. */
   begin(offsetBytes: number, countBytes: number, value: number, unstable: boolean): ModelWrite {
@@ -86,6 +88,7 @@ export class BlockModel {
 
   /** A COMMIT that was sent at `issued` was answered with `verifier`: what that client still holds as un-synced under it is durable. */
   committed(issued: number, verifier: string): void {
+    this.#uncommitted = false;
     for (const write of this.#writes) if (write.visible && write.done < issued && write.verifier === verifier) this.#makeDurable(write);
   }
 
@@ -96,13 +99,14 @@ export class BlockModel {
 
   /** Whether any UNSTABLE write is not committed: only then may a crash change the verifier. */
   get undecided(): boolean {
-    return this.#writes.some((write) => write.unstable && !write.durable);
+    return this.#uncommitted || this.#writes.some((write) => write.unstable && !write.durable);
   }
 
   /** SETATTR of a size was answered OK; nothing else was under way. */
   resized(sizeBytes: number): void {
     const now = this.#tick();
     // The record is durable, and so is everything that was logged before it.
+    this.#uncommitted ||= this.undecided;
     for (const write of this.#writes) if (write.visible) write.durable = true;
     this.#writes = [];
     for (const cell of this.#cells.keys()) {
@@ -162,6 +166,7 @@ export class BlockModel {
     const now = this.#tick();
     for (const cell of this.#cells.keys()) if (cell * CELL_BYTES >= sizeBytes) this.#cells.set(cell, [{ ...NOTHING, issued: now, done: now }]);
     this.#writes = [];
+    this.#uncommitted = false;
     this.sizeMin = this.sizeMax = this.#durableSize = sizeBytes;
   }
 

@@ -181,11 +181,12 @@ class Simulation {
     await this.#drain(router, running);
     if (this.#chance(0.5)) await router.clock.run(object.flush(router.clock.monotonicMs() + 5000));
     await router.clock.run(object.close());
-    this.#checkLeaks(router);
+    await this.#checkLeaks(router);
     return this.#crash(router);
   }
 
-  #checkLeaks(router: SimulatedRouter): void {
+  async #checkLeaks(router: SimulatedRouter): Promise<void> {
+    await router.clock.run(router.pool.close());
     const { stats } = router.pool;
     assert.equal(stats.unitsFree, router.pool.framesMax, 'pins are given back');
     assert.equal(stats.framesUsed, 0, 'frames are given back');
@@ -347,7 +348,7 @@ class Simulation {
     assert.equal(router.files.dirtyBytes, 0, 'nothing is dirty any more');
     const verifier = hex(object.verifier);
     await router.clock.run(object.close());
-    this.#checkLeaks(router);
+    await this.#checkLeaks(router);
     router.kill();
     this.outcome.uploads = this.#world.store.objectCount;
     for (const path of this.#world.disk.files(DIRECTORY)) this.#world.disk.lose(path);
