@@ -3,7 +3,7 @@
  * (`node server/main.ts serve`), knows nothing of the router's inside, and is always ended by pid.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readFileSync, readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -205,6 +205,18 @@ export class RouterProcess implements AsyncDisposable {
     return await this.exited();
   }
 
+  /** Stops all its threads where they are (system calls under way end, but it does not hear of it). Only `kill` is good for it afterwards. */
+  async freeze(): Promise<void> {
+    process.kill(this.pid, 'SIGSTOP');
+    const moving = (): boolean =>
+      readdirSync(`/proc/${this.pid}/task`).some((task) => {
+        const status = readFileSync(`/proc/${this.pid}/task/${task}/stat`, 'latin1');
+        // The state follows the name in parentheses: T is stopped, D is inside a system call that ends before anything else happens.
+        return !/^[TD]$/.test(status.slice(status.lastIndexOf(')') + 2)[0] ?? '');
+      });
+    while (moving()) await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+
   /** A clean stop as systemd does it. @throws Error unless it exits 0 within `timeoutMs`. */
   async stop(timeoutMs = 10_000): Promise<void> {
     if (this.#child === null) return;
@@ -215,6 +227,15 @@ export class RouterProcess implements AsyncDisposable {
     }
     const exit = await this.exited();
     if (exit.code !== 0) throw new Error(`the router stopped with ${JSON.stringify(exit)}:\n${this.logTail()}`);
+  }
+
+  /** `vferry fsck` on the data directory of this stopped router. Code 0: clean, 1: damage, 2: it could not run. */
+  async fsck(): Promise<{ readonly code: number; readonly output: string }> {
+    if (this.running) throw new Error('fsck: the router runs');
+    const command = [...(this.#options.prefix ?? []), NODE, MAIN, 'fsck', '--data', this.dataDirectory, '--vpool', this.vpool];
+    const environment = this.#options.environment ?? {};
+    const { code, stdout, stderr } = await run(command, { environment, cwd: tmpdir(), timeoutMs: 120_000, allowedCodes: [0, 1, 2] });
+    return { code, output: `${stdout.toString()}${stderr}` };
   }
 
   /** GET on the admin port. */

@@ -7,20 +7,34 @@ import { connectStore } from '../datastore-client.ts';
 import { SeededRandom } from '../random.ts';
 import type { RouterProcess } from '../router-process.ts';
 import type { StoreClient } from '../store-client.ts';
-import { DataSlot, HarnessError, type SlotOptions, type WriteMix } from './data-slot.ts';
+import { DataSlot, HarnessError, type SlotOptions, type Weather, type WriteMix } from './data-slot.ts';
 import { NamespaceLoad } from './namespace-load.ts';
 
-export type KillPlan = { readonly kind: 'random' } | { readonly kind: 'fail-point'; readonly name: FailPoint; readonly hit: number };
+/**
+ * How a life of the router ends. `random`: kill -9 at any moment. `stop`: SIGTERM under load. `power-cut`: its disk loses what was not synced.
+ * `fail-point`: kill -9 by its own hand at a named place.
+ */
+export type EndPlan =
+  | { readonly kind: 'random' | 'stop' | 'power-cut' }
+  | { readonly kind: 'fail-point'; readonly name: FailPoint; readonly hit: number };
+
+/** The disk under the router's data directory, for `power-cut`. */
+export interface CuttableDisk {
+  cut(): Promise<void>;
+  repair(): Promise<void>;
+}
 
 export interface CampaignOptions {
   /** Not started. */
   readonly router: RouterProcess;
   readonly seed: number;
-  readonly plans: readonly KillPlan[];
+  readonly plans: readonly EndPlan[];
   /** Told of every cycle, in one line. */
   readonly progress: (line: string) => void;
   /** How long load runs when a fail point is not hit; then the router is killed from outside. Default 30 s, for machines that do other things. */
   readonly patienceMs?: number;
+  /** Needed by `power-cut` plans. */
+  readonly disk?: CuttableDisk;
 }
 
 export interface CampaignResult {
@@ -52,7 +66,7 @@ const MIXES: readonly WriteMix[] = [
 ];
 
 /** One plan for every fail point. */
-export function everyFailPoint(random: SeededRandom, hitMax = 3): KillPlan[] {
+export function everyFailPoint(random: SeededRandom, hitMax = 3): EndPlan[] {
   return FAIL_POINTS.map((name) => ({ kind: 'fail-point', name, hit: random.between(1, hitMax) }));
 }
 
@@ -63,6 +77,7 @@ export class Campaign {
   readonly #slots: readonly DataSlot[];
   readonly #names: NamespaceLoad;
   readonly #hits = new Map<FailPoint, number>();
+  readonly #weather: Weather = { dying: false };
   #prepared = false;
   #kills = 0;
 
@@ -72,8 +87,8 @@ export class Campaign {
     const violation = (text: string): void => {
       this.#violations.push(`after kill ${this.#kills}: ${text}`);
     };
-    this.#slots = SLOTS.map((slot) => new DataSlot(slot, this.#random, violation));
-    this.#names = new NamespaceLoad(this.#random, violation);
+    this.#slots = SLOTS.map((slot) => new DataSlot(slot, this.#random, violation, this.#weather));
+    this.#names = new NamespaceLoad(this.#random, violation, this.#weather);
   }
 
   /** Runs all plans and a last verification; stops at the first violation. Leaves the router running when all is well. */
@@ -90,25 +105,19 @@ export class Campaign {
     return this.#slots.reduce((sum, slot) => sum + slot.operations, this.#names.operations);
   }
 
-  async #cycle(plan: KillPlan): Promise<void> {
-    const { router, progress } = this.#options;
+  async #cycle(plan: EndPlan): Promise<void> {
+    const { progress } = this.#options;
     const started = performance.now();
-    const environment = plan.kind === 'random' ? {} : { VFERRY_FAIL_POINTS: `${plan.name}=kill@${plan.hit}` };
-    const alive = await this.#startAndVerify(environment);
-    if (this.#violations.length > 0) return;
-    const mix = this.#random.pick(MIXES);
+    const environment = plan.kind === 'fail-point' ? { VFERRY_FAIL_POINTS: `${plan.name}=kill@${plan.hit}` } : {};
     let how = 'in recovery';
-    if (alive) how = await this.#loadUntilDead(plan, mix);
-    else await this.#startAndVerify({});
-    if (plan.kind === 'fail-point' && how !== 'from outside') this.#hits.set(plan.name, (this.#hits.get(plan.name) ?? 0) + 1);
-    const what = plan.kind === 'random' ? 'at random' : `at ${plan.name}, hit ${plan.hit}`;
-    progress(`kill ${this.#kills} ${what} (${how}), stable share ${mix.stableShare}, ${Math.round(performance.now() - started)} ms`);
-    if (router.running) await this.#killed(router.kill());
-  }
-
-  async #killed(exit: Promise<unknown>): Promise<void> {
-    await exit;
-    this.#kills += 1;
+    const mix = this.#random.pick(MIXES);
+    if (await this.#startAndVerify(environment)) {
+      if (this.#violations.length > 0) return;
+      how = await this.#loadUntilDead(plan, mix);
+    }
+    if (plan.kind === 'fail-point' && how !== 'not hit') this.#hits.set(plan.name, (this.#hits.get(plan.name) ?? 0) + 1);
+    const what = plan.kind === 'fail-point' ? `${plan.name}, hit ${plan.hit}` : plan.kind;
+    progress(`end ${this.#kills}: ${what} (${how}), stable share ${mix.stableShare}, ${Math.round(performance.now() - started)} ms`);
   }
 
   /** Starts the router and judges what it has. False when it died of the fail point it was started with (and then is not judged). */
@@ -149,52 +158,79 @@ export class Campaign {
   }
 
   /** Load until the router is dead: of its fail point, or by our hand. */
-  async #loadUntilDead(plan: KillPlan, mix: WriteMix): Promise<'by itself' | 'from outside'> {
+  async #loadUntilDead(plan: EndPlan, mix: WriteMix): Promise<'under load' | 'not hit'> {
     const { router } = this.#options;
     const clients: StoreClient[] = [];
     for (let index = 0; index < CLIENTS; index += 1) clients.push(await connectStore(router));
-    let dead = false;
+    let over = false;
     const load = Promise.all([
-      ...this.#slots.map((slot, index) => slot.load(clients[index % CLIENTS] as StoreClient, mix, () => dead)),
-      this.#names.load(clients[0] as StoreClient, () => dead),
+      ...this.#slots.map((slot, index) => slot.load(clients[index % CLIENTS] as StoreClient, mix, () => over)),
+      this.#names.load(clients[0] as StoreClient, () => over),
     ]);
-    const timer = Promise.withResolvers<'from outside'>();
-    const timeout = setTimeout(() => timer.resolve('from outside'), this.#options.patienceMs ?? 30_000);
-    // At random means after so many operations and then at any moment: how fast the machine is today does not matter.
-    const target = this.#operations() + (plan.kind === 'random' ? this.#random.between(20, 800) : Infinity);
-    const delayMs = this.#random.below(15);
-    const watch = setInterval(() => {
-      if (this.#operations() < target) return;
-      clearInterval(watch);
-      setTimeout(() => timer.resolve('from outside'), delayMs);
-    }, 2);
+    const moment = this.#momentOf(plan);
     try {
-      const how = await Promise.race([router.exited().then(() => 'by itself' as const), timer.promise, load.then(() => 'by itself' as const)]);
-      const byItself = !router.running || how === 'by itself';
-      if (how === 'by itself' && router.running) {
-        // All connections were lost: it is dying. A violation also ends the load.
-        if (this.#violations.length === 0) await router.exited();
-      }
-      if (router.running) await router.kill();
-      if (byItself && this.#violations.length === 0) this.#expectKilledBy(plan, await router.exited());
+      // A wrong answer ends the load, and with it the campaign.
+      await Promise.race([router.exited(), moment.come, load.then(() => moment.come)]);
+      const byItself = await router.isGone(0);
+      if (byItself) this.#expectKilled(await router.exited(), plan.kind === 'fail-point' ? { VFERRY_FAIL_POINTS: plan.name } : {});
+      else await this.#end(plan);
       this.#kills += 1;
-      return byItself ? 'by itself' : 'from outside';
+      return plan.kind === 'fail-point' && !byItself ? 'not hit' : 'under load';
     } catch (error) {
       if (!(error instanceof HarnessError)) throw error;
-      return 'from outside';
+      return 'not hit';
     } finally {
-      clearTimeout(timeout);
-      clearInterval(watch);
-      dead = true;
+      moment.forget();
+      over = true;
       await router.kill();
       await load.catch((error: unknown) => {
         if (!(error instanceof HarnessError)) throw error;
       });
+      this.#weather.dying = false;
       for (const client of clients) await client[Symbol.asyncDispose]();
     }
   }
 
-  #expectKilledBy(plan: KillPlan, exit: { readonly signal: NodeJS.Signals | null }): void {
-    this.#expectKilled(exit, plan.kind === 'fail-point' ? { VFERRY_FAIL_POINTS: plan.name } : {});
+  /** When to end it: after so many operations and then at any moment (how fast the machine is today does not matter); for a fail point, when patience ends. */
+  #momentOf(plan: EndPlan): { readonly come: Promise<void>; forget(): void } {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timeout = setTimeout(resolve, this.#options.patienceMs ?? 30_000);
+    const target = this.#operations() + (plan.kind === 'fail-point' ? Infinity : this.#random.between(20, 800));
+    const delayMs = this.#random.below(15);
+    const watch = setInterval(() => {
+      if (this.#operations() < target) return;
+      clearInterval(watch);
+      setTimeout(resolve, delayMs);
+    }, 2);
+    return {
+      come: promise,
+      forget() {
+        clearTimeout(timeout);
+        clearInterval(watch);
+      },
+    };
+  }
+
+  async #end(plan: EndPlan): Promise<void> {
+    const { router, disk } = this.#options;
+    switch (plan.kind) {
+      case 'random':
+      case 'fail-point':
+        await router.kill();
+        return;
+      case 'stop':
+        this.#weather.dying = true;
+        await router.stop();
+        return;
+      case 'power-cut':
+        if (disk === undefined) throw new Error('power-cut: no disk to cut');
+        // It must not see what its system calls return from now on: an fsync that ext4 aborts half way through may claim success (seen once in 30
+        // with the host's 6.18 and a program of ten lines), which a machine without power cannot tell anybody.
+        await router.freeze();
+        await disk.cut();
+        await router.kill();
+        await disk.repair();
+        return;
+    }
   }
 }

@@ -27,6 +27,12 @@ export interface WriteMix {
   readonly outstanding: number;
 }
 
+/** What the harness is doing to the router at the moment, told to those who judge its answers. */
+export interface Weather {
+  /** Its disk or itself is being taken away: an error is no answer, as if the connection had been lost. */
+  dying: boolean;
+}
+
 interface LiveObject {
   readonly name: string;
   readonly model: ObjectModel;
@@ -47,15 +53,17 @@ export class DataSlot {
   readonly options: SlotOptions;
   readonly #random: SeededRandom;
   readonly #violation: (text: string) => void;
+  readonly #weather: Weather;
   readonly #reads = new Set<{ readonly offsetBytes: number; readonly countBytes: number }>();
   #object: LiveObject | null = null;
   #generation = 0;
   operations = 0;
 
-  constructor(options: SlotOptions, random: SeededRandom, violation: (text: string) => void) {
+  constructor(options: SlotOptions, random: SeededRandom, violation: (text: string) => void, weather: Weather) {
     this.options = options;
     this.#random = random;
     this.#violation = violation;
+    this.#weather = weather;
   }
 
   /** Runs load until `stopped` or until the connection is lost (which is no error). */
@@ -217,6 +225,7 @@ export class DataSlot {
 
   #expectOk(operation: string, object: LiveObject, status: number): void {
     if (status === Status.OK) return;
+    if (this.#weather.dying) throw new Error(`${operation}: status ${status} of a dying router`);
     this.#violation(`${object.name}: ${operation} was answered with status ${status}`);
     throw new HarnessError(`${operation} on ${object.name}: status ${status}`);
   }

@@ -2,7 +2,7 @@
 import { FileType, Status } from '../../server/nfsd/file-system.ts';
 import type { SeededRandom } from '../random.ts';
 import type { FileHandle, StoreClient } from '../store-client.ts';
-import { HarnessError } from './data-slot.ts';
+import { HarnessError, type Weather } from './data-slot.ts';
 import { type ModelObject, NamespaceModel, type ObservedEntry } from './namespace-model.ts';
 
 const DIRECTORIES = ['left', 'right'];
@@ -13,13 +13,15 @@ export class NamespaceLoad {
   readonly #model = new NamespaceModel();
   readonly #random: SeededRandom;
   readonly #violation: (text: string) => void;
+  readonly #weather: Weather;
   readonly #directories = new Map<string, FileHandle>();
   readonly #paths: readonly string[];
   operations = 0;
 
-  constructor(random: SeededRandom, violation: (text: string) => void) {
+  constructor(random: SeededRandom, violation: (text: string) => void, weather: Weather) {
     this.#random = random;
     this.#violation = violation;
+    this.#weather = weather;
     this.#paths = DIRECTORIES.flatMap((directory) => Array.from({ length: NAMES_PER_DIRECTORY }, (_, index) => `${directory}/name ${index}`));
   }
 
@@ -134,6 +136,7 @@ export class NamespaceLoad {
   #expectOk(what: string, status: number): void {
     this.operations += 1;
     if (status === Status.OK) return;
+    if (this.#weather.dying) throw new Error(`${what}: status ${status} of a dying router`);
     this.#violation(`${what} was answered with status ${status}`);
     throw new HarnessError(`${what}: status ${status}`);
   }

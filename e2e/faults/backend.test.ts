@@ -8,6 +8,7 @@ import { Status } from '../../server/nfsd/file-system.ts';
 import { connectStore } from '../datastore-client.ts';
 import { RouterProcess } from '../router-process.ts';
 import { scratchFor } from '../scratch.ts';
+import { stackOf } from '../test-stack.ts';
 import { allWell, complains } from './problem.ts';
 import { smallDisk } from './small-disk.ts';
 import { SteadyLoad } from './steady-load.ts';
@@ -54,19 +55,19 @@ test('a backend that vanishes does not stop writes, is told, never yields wrong 
 });
 
 test('a backend that turns read-only is told and loses nothing', async (t) => {
-  const disk = await smallDisk(t, 256);
+  const disk = await smallDisk(stackOf(t), 256);
   const router = await RouterProcess.forTest(t, {
     prefix: disk.namespace.prefix,
     environment: { ...LITTLE_CACHE, VFERRY_VPOOL_BACKEND_PATH: join(disk.path, 'backend') },
   });
   const load = await SteadyLoad.create(router, 1, 32 * MIB);
   await load.run(({ written }) => written > 200);
-  await disk.namespace.shell(`mount -o remount,abort ${disk.path}`);
+  await disk.cut();
   const outcome = await load.run(({ written }) => written > 200);
   assert.ok(outcome.written > 200, `only ${outcome.written} writes: ${JSON.stringify([...outcome.statuses])}, ${outcome.silent} silent`);
   t.diagnostic((await router.waitForReadyz(complains, 3000)).body);
   await router.kill();
-  await disk.namespace.shell(`umount ${disk.path}; mount -o loop ${join(disk.path, '..', 'image')} ${disk.path}`);
+  await disk.repair();
   await router.start();
   await router.waitForReadyz(allWell, 20_000);
   assert.deepEqual(await load.verify(), []);

@@ -7,6 +7,7 @@ import { test } from 'node:test';
 import { Status } from '../../server/nfsd/file-system.ts';
 import { RouterProcess } from '../router-process.ts';
 import { scratchFor } from '../scratch.ts';
+import { stackOf } from '../test-stack.ts';
 import { allWell, complains } from './problem.ts';
 import { smallDisk } from './small-disk.ts';
 import { SteadyLoad } from './steady-load.ts';
@@ -14,7 +15,7 @@ import { SteadyLoad } from './steady-load.ts';
 const MIB = 1024 * 1024;
 
 test('a read-only data directory, or a read-only place to make one, is refused at start with a message that names it', async (t) => {
-  const disk = await smallDisk(t, 64);
+  const disk = await smallDisk(stackOf(t), 64);
   await disk.namespace.shell(`mkdir ${disk.path}/there; mount -o remount,ro ${disk.path}`);
   for (const name of ['there', 'not-there']) {
     const router = await RouterProcess.createForTest(t, { dataDirectory: join(disk.path, name), prefix: disk.namespace.prefix });
@@ -26,7 +27,7 @@ test('a read-only data directory, or a read-only place to make one, is refused a
 });
 
 test('a file system that turns read-only under the router is told within two seconds; what was acknowledged is there after the repair', async (t) => {
-  const disk = await smallDisk(t, 256);
+  const disk = await smallDisk(stackOf(t), 256);
   const router = await RouterProcess.forTest(t, {
     dataDirectory: join(disk.path, 'data'),
     prefix: disk.namespace.prefix,
@@ -35,7 +36,7 @@ test('a file system that turns read-only under the router is told within two sec
   const load = await SteadyLoad.create(router, 1, 32 * MIB);
   await load.run(({ written }) => written > 100);
   // What ext4 does by itself when it meets a broken disk.
-  await disk.namespace.shell(`mount -o remount,abort ${disk.path}`);
+  await disk.cut();
   const outcome = await load.run(({ statuses }) => [...statuses].some(([status, count]) => status !== 0 && count > 10), 2000);
   t.diagnostic(`${outcome.written} writes, then statuses ${JSON.stringify([...outcome.statuses])}, ${outcome.silent} silent`);
   for (const status of outcome.statuses.keys())
@@ -45,7 +46,7 @@ test('a file system that turns read-only under the router is told within two sec
   t.diagnostic(told.body);
 
   await router.kill();
-  await disk.namespace.shell(`umount ${disk.path}; mount -o loop ${join(disk.path, '..', 'image')} ${disk.path}`);
+  await disk.repair();
   await router.start();
   assert.deepEqual(await load.verify(), []);
   await load.untilWritten(5000);

@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { Status } from '../../server/nfsd/file-system.ts';
 import { RouterProcess } from '../router-process.ts';
 import { scratchFor } from '../scratch.ts';
+import { stackOf } from '../test-stack.ts';
 import { allWell, complains } from './problem.ts';
 import { thinDisk } from './small-disk.ts';
 import { SteadyLoad } from './steady-load.ts';
@@ -13,7 +14,7 @@ import { SteadyLoad } from './steady-load.ts';
 const MIB = 1024 * 1024;
 
 test('a write error that shows only at the sync is never acknowledged over: writes fail, it is told, and all that was acknowledged is there', async (t) => {
-  const disk = await thinDisk(t, 512, 100);
+  const disk = await thinDisk(stackOf(t), 512, 100);
   const router = await RouterProcess.forTest(t, {
     dataDirectory: join(disk.path, 'data'),
     prefix: disk.namespace.prefix,

@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { Status } from '../../server/nfsd/file-system.ts';
 import { RouterProcess } from '../router-process.ts';
 import { scratchFor } from '../scratch.ts';
+import { stackOf } from '../test-stack.ts';
 import { allWell, complains } from './problem.ts';
 import { smallDisk } from './small-disk.ts';
 import { SteadyLoad } from './steady-load.ts';
@@ -13,7 +14,7 @@ import { SteadyLoad } from './steady-load.ts';
 const MIB = 1024 * 1024;
 
 test('a full local disk makes writes wait or fail with NOSPC, is told, loses nothing, and ends when there is space again', async (t) => {
-  const disk = await smallDisk(t, 224);
+  const disk = await smallDisk(stackOf(t), 224);
   await disk.fill(96);
   // The backend is elsewhere, and slow to get anything: the log has nowhere to go.
   const backend = join(await scratchFor(t, 'backend'), 'backend');
@@ -48,7 +49,7 @@ test('a full local disk makes writes wait or fail with NOSPC, is told, loses not
 });
 
 test('a full backend lets writes go on until the bound of un-uploaded data, is told, loses nothing, and drains when there is space again', async (t) => {
-  const disk = await smallDisk(t, 64);
+  const disk = await smallDisk(stackOf(t), 64);
   await disk.fill(44);
   const router = await RouterProcess.forTest(t, {
     prefix: disk.namespace.prefix,

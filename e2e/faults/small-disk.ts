@@ -1,10 +1,8 @@
 /** A disk of its own for a router's data or backend, as small or as bad as a test wants it. */
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 
 import { MountNamespace } from '../mount-namespace.ts';
-import { scratchFor } from '../scratch.ts';
-import { stackOf } from '../test-stack.ts';
+import { scratchDirectory } from '../scratch.ts';
 
 export interface SmallDisk {
   readonly namespace: MountNamespace;
@@ -14,12 +12,19 @@ export interface SmallDisk {
   fill(mebibytes: number): Promise<void>;
   /** Gives them back. */
   free(): Promise<void>;
+  /**
+   * Cuts it off, as a power failure does: from here on it takes nothing, and what was not synced is gone after `repair` (ext4 stops writing back
+   * when it is told to abort).
+   */
+  cut(): Promise<void>;
+  /** Mounts it again; nobody may use it at that moment. */
+  repair(): Promise<void>;
 }
 
 /** An ext4 file system of `mebibytes` in a file. It survives the router, not the test. */
-export async function smallDisk(t: TestContext, mebibytes: number): Promise<SmallDisk> {
-  const scratch = await scratchFor(t, 'disk');
-  const namespace = stackOf(t).use(await MountNamespace.create());
+export async function smallDisk(stack: AsyncDisposableStack, mebibytes: number): Promise<SmallDisk> {
+  const scratch = stack.use(await scratchDirectory('disk')).path;
+  const namespace = stack.use(await MountNamespace.create());
   const path = join(scratch, 'mounted');
   await namespace.shell(
     `mkdir ${path}; truncate -s ${mebibytes}M ${scratch}/image; mkfs.ext4 -q -m 0 ${scratch}/image; mount -o loop ${scratch}/image ${path}`,
@@ -32,6 +37,12 @@ export async function smallDisk(t: TestContext, mebibytes: number): Promise<Smal
     },
     async free() {
       await namespace.shell(`rm ${path}/filler`);
+    },
+    async cut() {
+      await namespace.shell(`mount -o remount,abort ${path}`);
+    },
+    async repair() {
+      await namespace.shell(`umount ${path}; mount -o loop ${scratch}/image ${path}`);
     },
   };
 }
@@ -47,9 +58,9 @@ export interface ThinDisk {
  * A file system that believes it has `mebibytes`, on a device that has only `realMebibytes`: as on an overcommitted thin pool, writes fail
  * at the next sync, when the page cache meets the device, not when they are made. No journal, so that it goes on when there is space again.
  */
-export async function thinDisk(t: TestContext, mebibytes: number, realMebibytes: number): Promise<ThinDisk> {
-  const scratch = await scratchFor(t, 'thin-disk');
-  const namespace = stackOf(t).use(await MountNamespace.create());
+export async function thinDisk(stack: AsyncDisposableStack, mebibytes: number, realMebibytes: number): Promise<ThinDisk> {
+  const scratch = stack.use(await scratchDirectory('thin-disk')).path;
+  const namespace = stack.use(await MountNamespace.create());
   const [backing, path] = [join(scratch, 'backing'), join(scratch, 'mounted')];
   await namespace.shell(
     `mkdir ${backing} ${path}; mount -t tmpfs -o size=${realMebibytes}m tmpfs ${backing}; truncate -s ${mebibytes}M ${backing}/image; ` +
