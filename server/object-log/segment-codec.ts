@@ -17,6 +17,9 @@ export const RECORD_HEADER_BYTES = 72;
 export const SEAL_FOOTER_BYTES = 64;
 /** Most blocks of one record: a 4 MiB WRITE with two unaligned edges fits. */
 export const RECORD_BLOCKS_MAX = 1032;
+/** Blocks of the largest object, 64 TiB. */
+const OBJECT_BLOCKS_MAX = 2 ** 34;
+const NANOSECONDS_MAX = 999_999_999;
 const ATTRIBUTES_PAYLOAD_BYTES = 24;
 const TRAILER_ENTRY_BYTES = 56;
 
@@ -237,7 +240,8 @@ export function decodeRecord(bytes: Buffer, at: number, term: Term, salt: number
   const startBlock = readUint53(bytes, at + 16);
   const newSizeBytes = readUint53(bytes, at + 32);
   const durableSequence = readUint53(bytes, at + 48);
-  if (!Number.isSafeInteger(sequence + startBlock + newSizeBytes + durableSequence)) return null;
+  if (!Number.isSafeInteger(sequence + durableSequence) || !isPossible(kind, startBlock, blockCount, newSizeBytes)) return null;
+  if (bytes.readUInt32LE(at + 44) > NANOSECONDS_MAX) return null;
   let crcs = NO_CRCS;
   let times = NO_TIMES;
   if (kind === RecordKind.DATA) {
@@ -248,8 +252,9 @@ export function decodeRecord(bytes: Buffer, at: number, term: Term, salt: number
     if (kind === RecordKind.ATTRIBUTES) {
       if (payloadBytes !== ATTRIBUTES_PAYLOAD_BYTES) return null;
       times = decodeTimes(bytes, payloadOffset);
+      if (!areTimes(times)) return null;
     }
-  }
+  } else if (kind === RecordKind.ATTRIBUTES) return null;
   return {
     kind,
     flags: (kindAndFlags >>> 8) & 0xff,
@@ -266,6 +271,16 @@ export function decodeRecord(bytes: Buffer, at: number, term: Term, salt: number
     times,
     endOffset,
   };
+}
+
+/** Whether a record of this kind can say this; the numbers may be NaN. */
+function isPossible(kind: RecordKind, startBlock: number, blockCount: number, newSizeBytes: number): boolean {
+  if (!(newSizeBytes <= OBJECT_BLOCKS_MAX * BLOCK_BYTES) || !(startBlock >= 0)) return false;
+  return (kind !== RecordKind.DATA && kind !== RecordKind.ZERO) || (blockCount > 0 && startBlock + blockCount <= OBJECT_BLOCKS_MAX);
+}
+
+function areTimes(times: readonly number[]): boolean {
+  return (times[1] ?? 0) <= NANOSECONDS_MAX && (times[3] ?? 0) <= NANOSECONDS_MAX && (times[5] ?? 0) <= NANOSECONDS_MAX;
 }
 
 /** Payload of an ATTRIBUTES record: six numbers, see DecodedRecord.times. */
@@ -385,15 +400,20 @@ export function decodeIndex(payload: Buffer, entryCount: number): DecodedRecord[
     const sequence = readUint53(payload, at + 24);
     const payloadOffset = readUint53(payload, at + 40);
     const payloadBytes = payload.readUInt32LE(at + 48);
-    if (!Number.isSafeInteger(startBlock + newSizeBytes + sequence + payloadOffset)) return null;
-    if (kind < RecordKind.DATA || kind > RecordKind.TERM_START) return null;
-    if (kind === RecordKind.DATA && (blockCount === 0 || blockCount > RECORD_BLOCKS_MAX)) return null;
+    if (!Number.isSafeInteger(sequence + payloadOffset)) return null;
+    if (kind < RecordKind.DATA || kind > RecordKind.TERM_START || !isPossible(kind, startBlock, blockCount, newSizeBytes)) return null;
+    if (payload.readUInt32LE(at + 36) > NANOSECONDS_MAX) return null;
+    if (kind === RecordKind.DATA && (blockCount > RECORD_BLOCKS_MAX || payloadBytes !== blockCount * BLOCK_BYTES)) return null;
+    // The extent map has 32 bits for an offset.
+    if (payloadOffset + payloadBytes > 0xffff_ffff) return null;
     if (timesBytes !== (kind === RecordKind.ATTRIBUTES ? ATTRIBUTES_PAYLOAD_BYTES : 0)) return null;
     const tableBytes = kind === RecordKind.DATA ? blockCount * 4 : 0;
     const tableAt = at + TRAILER_ENTRY_BYTES;
     if (tableAt + tableBytes + timesBytes > payload.length) return null;
     const crcs = tableBytes === 0 ? NO_CRCS : new Uint32Array(blockCount);
     for (let index = 0; index < tableBytes / 4; index += 1) crcs[index] = payload.readUInt32LE(tableAt + index * 4);
+    const times = timesBytes === 0 ? NO_TIMES : decodeTimes(payload, tableAt + tableBytes);
+    if (!areTimes(times)) return null;
     records.push({
       kind,
       flags: (kindAndFlags >>> 8) & 0xff,
@@ -407,7 +427,7 @@ export function decodeIndex(payload: Buffer, entryCount: number): DecodedRecord[
       payloadOffset,
       payloadBytes,
       crcs,
-      times: timesBytes === 0 ? NO_TIMES : decodeTimes(payload, tableAt + tableBytes),
+      times,
       endOffset: payloadOffset + payloadBytes,
     });
     at = tableAt + tableBytes + timesBytes;

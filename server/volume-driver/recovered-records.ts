@@ -10,6 +10,8 @@ import type { SegmentTable } from './segment-table.ts';
 
 export type RecoveredState = BlockObjectState;
 
+/** Blocks unmapped at a time: a range of zeros may be larger than the page pool. */
+const UNMAP_BLOCKS = 4096;
 /** Records after which other work of the event loop gets its turn. */
 const TURN_RECORDS = 2000;
 
@@ -57,9 +59,12 @@ async function applyRecord(map: ExtentMap, row: number, record: DecodedRecord, s
       map.unpin(record.startBlock, record.blockCount);
       return { ...state, sizeBytes: record.newSizeBytes, mtime: time, ctime: time };
     case RecordKind.ZERO:
-      await map.pinExisting(record.startBlock, record.blockCount);
-      map.unmap(record.startBlock, record.blockCount);
-      map.unpin(record.startBlock, record.blockCount);
+      for (let done = 0; done < record.blockCount; done += UNMAP_BLOCKS) {
+        const count = Math.min(UNMAP_BLOCKS, record.blockCount - done);
+        await map.pinExisting(record.startBlock + done, count);
+        map.unmap(record.startBlock + done, count);
+        map.unpin(record.startBlock + done, count);
+      }
       return { ...state, sizeBytes: record.newSizeBytes, mtime: time, ctime: time };
     case RecordKind.ATTRIBUTES: {
       if (record.newSizeBytes < state.sizeBytes) await map.truncate(Math.ceil(record.newSizeBytes / BLOCK_BYTES));
