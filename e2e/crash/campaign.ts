@@ -42,6 +42,8 @@ export interface CampaignResult {
   readonly operations: number;
   /** How often each fail point killed the router. */
   readonly hits: ReadonlyMap<FailPoint, number>;
+  /** How often an end took UNSTABLE data of an object along. */
+  readonly losses: number;
   readonly violations: readonly string[];
 }
 
@@ -98,7 +100,13 @@ export class Campaign {
       if (this.#violations.length > 0) break;
     }
     if (this.#violations.length === 0) await this.#startAndVerify({});
-    return { kills: this.#kills, operations: this.#operations(), hits: this.#hits, violations: this.#violations };
+    return {
+      kills: this.#kills,
+      operations: this.#operations(),
+      hits: this.#hits,
+      losses: this.#slots.reduce((sum, slot) => sum + slot.losses, 0),
+      violations: this.#violations,
+    };
   }
 
   #operations(): number {

@@ -21,7 +21,7 @@ async function campaign(t: TestContext, seed: number, plans: readonly EndPlan[],
   });
   const result = await new Campaign({ router, seed, plans, progress: (line) => t.diagnostic(line), ...(disk === undefined ? {} : { disk }) }).run();
   assert.deepEqual(result.violations, [], `seed ${seed}`);
-  t.diagnostic(`${result.kills} ends, ${result.operations} acknowledged operations`);
+  t.diagnostic(`${result.kills} ends, ${result.operations} acknowledged operations, ${result.losses} times UNSTABLE data went along`);
   await router.stop();
   const checked = await router.fsck();
   assert.equal(checked.code, 0, checked.output);

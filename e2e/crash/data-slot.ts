@@ -58,6 +58,8 @@ export class DataSlot {
   #object: LiveObject | null = null;
   #generation = 0;
   operations = 0;
+  /** How often an end took UNSTABLE data along, as it may: proof that ends can hurt. */
+  losses = 0;
 
   constructor(options: SlotOptions, random: SeededRandom, violation: (text: string) => void, weather: Weather) {
     this.options = options;
@@ -264,6 +266,7 @@ export class DataSlot {
     const uncommitted = object.model.hasUncommitted;
     const { violations, lostUnstable } = object.model.verifyAndAdopt(actual);
     for (const violation of violations) this.#violation(`${object.name}: ${violation}`);
+    if (lostUnstable) this.losses += 1;
     const changed = committed.verifier !== object.verifier;
     if (object.verifier !== '') {
       if (lostUnstable && !changed) this.#violation(`${object.name}: UNSTABLE data is gone and the verifier did not change`);

@@ -39,10 +39,12 @@ export async function smallDisk(stack: AsyncDisposableStack, mebibytes: number):
       await namespace.shell(`rm ${path}/filler`);
     },
     async cut() {
-      await namespace.shell(`mount -o remount,abort ${path}`);
+      await namespace.shell(`echo not synced > ${path}/canary; mount -o remount,abort ${path}`);
     },
     async repair() {
       await namespace.shell(`umount ${path}; mount -o loop ${scratch}/image ${path}`);
+      const survived = await namespace.shell(`cat ${path}/canary 2> /dev/null || true; rm -f ${path}/canary`);
+      if (survived !== '') throw new Error('the cut did not take along what was not synced: it proves nothing');
     },
   };
 }

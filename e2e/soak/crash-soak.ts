@@ -38,7 +38,9 @@ const router = stack.use(
 const started = performance.now();
 const result = await new Campaign({ router, seed, plans, disk, patienceMs: 10_000, progress: (line) => console.log(line) }).run();
 
-console.log(`${result.kills} kills, ${result.operations} acknowledged operations, ${Math.round((performance.now() - started) / 1000)} s`);
+console.log(
+  `${result.kills} kills, ${result.operations} acknowledged operations, ${result.losses} times UNSTABLE data went along, ${Math.round((performance.now() - started) / 1000)} s`,
+);
 for (const name of FAIL_POINTS) console.log(`  ${name}: ${result.hits.get(name) ?? 0}`);
 let damage = '';
 if (result.violations.length === 0) {
