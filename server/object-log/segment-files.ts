@@ -362,17 +362,43 @@ export class SegmentFiles {
       if (doubles.length === 0) this.#doubles.delete(segment.uuid);
     } else this.#remove(segment);
     this.#forgetOpen(segment.path);
-    if (this.#isRecyclable(segment) && this.#pool.length < this.#settings.poolFilesMax) {
-      const path = join(this.#settings.directory, 'pool', `used-${++this.#poolCounter}.seg`);
-      await this.#disk.rename(segment.path, path);
-      this.#pool.push(path);
-    } else {
-      try {
-        await this.#disk.unlink(segment.path);
-      } catch (error) {
-        if (errorCode(error) !== 'ENOENT') throw error;
-      }
+    // Under pressure the space is wanted, not the file.
+    const recycle = this.#isRecyclable(segment) && this.#pool.length < this.#settings.poolFilesMax && !this.#isShort;
+    try {
+      if (recycle) {
+        const path = join(this.#settings.directory, 'pool', `used-${++this.#poolCounter}.seg`);
+        await this.#disk.rename(segment.path, path);
+        this.#pool.push(path);
+      } else await this.#disk.unlink(segment.path);
+    } catch (error) {
+      if (errorCode(error) !== 'ENOENT') throw error;
     }
+  }
+
+  /** Less is free than is comfortable. */
+  get #isShort(): boolean {
+    return this.#freeBytes < this.#settings.reserveBytes * 2;
+  }
+
+  /**
+   * An object that nobody knows: what is in the cache is dropped, what may be nowhere else is moved to `orphans/` and left there for people
+   * (invariant 8: nothing is deleted on a guess). Returns the number of files moved.
+   */
+  async setAside(uuid: ObjectUuid): Promise<number> {
+    let moved = 0;
+    for (const segment of this.segmentsOf(uuid)) {
+      if (segment.place === 'cache') {
+        await this.drop(segment);
+        continue;
+      }
+      const directory = join(this.#settings.directory, 'orphans');
+      await this.#disk.makeDirectory(directory);
+      await this.#disk.rename(segment.path, join(directory, basename(segment.path)));
+      if (this.#isKnown(segment)) this.#remove(segment);
+      this.#forgetOpen(segment.path);
+      moved += 1;
+    }
+    return moved;
   }
 
   /** Drops every local copy of an object. */
@@ -517,7 +543,7 @@ export class SegmentFiles {
   async #tick(): Promise<void> {
     if (this.#closed) return;
     await this.#look();
-    if (this.#freeBytes < this.#settings.reserveBytes * 2) this.#evictSoon();
+    if (this.#isShort) this.#evictSoon();
     const appended = this.#appendedSinceTick;
     this.#appendedSinceTick = 0;
     if (appended < FILL_BYTES && this.#pool.length < this.#poolTarget && this.#freeBytes > this.#settings.reserveBytes * 4) this.#fillSoon();
@@ -541,13 +567,13 @@ export class SegmentFiles {
   }
 
   async #evict(): Promise<void> {
-    const underPressure = (): boolean => this.#freeBytes < this.#settings.reserveBytes * 2;
     const cached = [...this.#segments.values()].filter((segment) => segment.place === 'cache').sort((a, b) => a.lastUse - b.lastUse);
     const target = this.#settings.cacheBytesMax * 0.9;
     for (const segment of cached) {
-      if (this.#cacheBytes <= target && !underPressure()) return;
-      if (underPressure()) this.#freeBytes += segment.bytes;
+      if (this.#cacheBytes <= target && !this.#isShort) return;
+      const wasShort = this.#isShort;
       await this.drop(segment);
+      if (wasShort) this.#freeBytes += segment.bytes;
     }
   }
 

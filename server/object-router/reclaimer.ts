@@ -113,8 +113,11 @@ export class Reclaimer {
       for (const { inode, sinceMs } of page) {
         if (this.#stopped) return;
         after = inode.fileid;
-        if (this.#clock.wallMs() - sinceMs < this.#graceTimeMs) waitingBytes += inode.usedBytes;
-        else await this.#reclaim(inode);
+        if (this.#clock.wallMs() - sinceMs < this.#graceTimeMs) {
+          waitingBytes += inode.usedBytes;
+          // Done when it was removed, unless the router died in between: what is only here counts against the bound of dirty bytes.
+          if (inode.uuid !== null) await this.#dropLocal(inode.uuid);
+        } else await this.#reclaim(inode);
       }
       if (page.length < PAGE) break;
     }

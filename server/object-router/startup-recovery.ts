@@ -12,12 +12,14 @@ export interface LocalObjects {
   objects(): Iterable<ObjectUuid>;
   /** Those with segments that are not released. */
   dirtyObjects(): Iterable<ObjectUuid>;
-  dropObject(uuid: ObjectUuid): Promise<void>;
+  /** Moves unreleased segments out of the way, without deleting them, and returns how many; drops released ones. */
+  setAside(uuid: ObjectUuid): Promise<number>;
 }
 
 /**
  * Opens every object of this router that is not clean. An object that cannot be opened is reported by OpenObjects and tried again; it does not
- * keep the others from it. Local segments of objects that the registry does not know any more are dropped: their tombstones are gone.
+ * keep the others from it. Local segments of objects that the registry does not know as this router's are set aside: their tombstones are gone, or the
+ * registry or the router's identity is not the one that wrote them.
  */
 export async function recoverObjects(components: {
   registry: Registry;
@@ -41,8 +43,13 @@ export async function recoverObjects(components: {
   }
   for (const uuid of [...files.objects()]) {
     if (known.has(uuid)) continue;
-    logger.info({ object: uuid }, 'local segments of an object that does not exist any more are deleted');
-    await files.dropObject(uuid);
+    const moved = await files.setAside(uuid);
+    if (moved > 0) {
+      logger.warn(
+        { object: uuid, files: moved },
+        'unreleased segments of an object that is not known here were moved to orphans/; delete them if the object was removed',
+      );
+    }
   }
   // Also what is clean but left files in the log: a segment that was made ready and never begun.
   for (const uuid of files.dirtyObjects()) {

@@ -226,7 +226,7 @@ export class BlockObject {
   write(offsetBytes: number, countBytes: number, chunks: readonly Uint8Array[], stable: boolean, now: Timestamp): Promise<Changed | Refusal> {
     const first = Math.floor(offsetBytes / BLOCK_BYTES);
     const last = Math.floor((offsetBytes + countBytes - 1) / BLOCK_BYTES);
-    if (!this.busy && !this.#isLocked(first, last) && this.#admission.admit(countBytes, 0) === true) {
+    if (!this.busy && !this.#isLocked(first, last) && this.#admission.isOpen) {
       const confirmed = this.#hooks.confirmUnprotected();
       if (!isPending(confirmed)) {
         const blocks = this.#wholeBlocks(offsetBytes, countBytes, chunks, first, last);

@@ -96,28 +96,32 @@ export class BlockReader {
     const row = table.row(first.row);
     const segmentId = table.globalId(first.row);
     const owner = row.objectUuid === '' ? uuid : (row.objectUuid as ObjectUuid);
-    // A row may be freed while the read is under way: the ids were taken above, before anything waited.
+    // A row may be freed, and used again, while the read is under way: all that it says is taken here, before anything waits.
+    const bucket = this.#names.bucket(owner, row.bucket);
+    const name = this.#names.object(owner, row.bucket, table.objectName(first.row));
     const local = row.kind === 'segment' ? this.#files.segment(owner, row.number) : null;
     const direct = isDirect(blocks);
     if (local !== null) {
       const bytes = direct ? target.subarray(first.targetOffset, first.targetOffset + lengthBytes) : Buffer.allocUnsafe(lengthBytes);
-      let problem: unknown = null;
-      try {
-        const bytesRead = await this.#files.read(local, first.offsetBytes, bytes);
-        if (bytesRead === lengthBytes && this.#deliver(segmentId, blocks, bytes, direct ? null : target)) return;
-      } catch (error) {
-        problem = error;
+      for (let again = true; again;) {
+        const { path } = local;
+        let problem: unknown = null;
+        try {
+          const bytesRead = await this.#files.read(local, first.offsetBytes, bytes);
+          if (bytesRead === lengthBytes && this.#deliver(segmentId, blocks, bytes, direct ? null : target)) return;
+        } catch (error) {
+          problem = error;
+        }
+        // The file may have been released, and so moved, while it was being opened; otherwise this copy is bad.
+        again = local.path !== path && this.#files.segment(owner, row.number) === local;
+        if (!again) {
+          this.#logger.warn(
+            { err: problem, object: owner, segment: row.number, file: path, offsetBytes: first.offsetBytes },
+            'a local segment could not be read or does not match its CRC; trying another copy',
+          );
+        }
       }
-      // The segment may have been released, evicted or rebuilt while we read; otherwise this copy is bad.
-      this.#logger.warn(
-        { err: problem, object: owner, segment: row.number, file: local.path, offsetBytes: first.offsetBytes },
-        'a local segment could not be read or does not match its CRC; trying another copy',
-      );
-      const again = this.#files.segment(owner, row.number);
-      if (again !== null && again.path !== local.path) return this.#run(uuid, table, blocks, target);
     }
-    const bucket = this.#names.bucket(owner, row.bucket);
-    const name = this.#names.object(owner, row.bucket, table.objectName(first.row));
     const answer = await this.#store.get(bucket, name, { offsetBytes: first.offsetBytes, lengthBytes });
     if (answer.kind === 'found' && answer.bytes.length === lengthBytes && this.#deliver(segmentId, blocks, answer.bytes, target)) return;
     throw new ApplianceError(

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { simulate } from './testing/crash-simulation.ts';
 import type { SimulationOutcome } from './testing/crash-simulation.ts';
 
-const SEEDS = process.env['SEEDS'] ?? '1-120';
+const SEEDS = process.env['SEEDS'] ?? '1-60';
 
 function seeds(text: string): number[] {
   return text.split(',').flatMap((part) => {

@@ -26,6 +26,8 @@ import type { StorageNames } from './storage-names.ts';
 import type { StoredWriter } from './stored-writer.ts';
 import type { WriteBack } from './write-back.ts';
 
+/** Pages of the extent map that differ from the last checkpoint, at which one is due: each has to be held in RAM or spilled until then. */
+const DIRTY_PAGES_MAX = 8192;
 /** Segments whose upload is told to the registry in one step. */
 const ROOT_BATCH = 8;
 const RETRY_MS_MAX = 15_000;
@@ -67,12 +69,15 @@ export class ObjectKeeper {
   readonly #log: ObjectLog;
   readonly #writeBack: WriteBack | null;
   readonly #settings: KeeperSettings;
+  readonly #pagesPressed: () => boolean;
 
   #root: Root;
   #protection: 'clean' | 'unprotected' | 'changing';
   #protectionChange: Promise<void> | null = null;
   #sealed: Sealed[] = [];
   #uploaded: Sealed[] = [];
+  /** The root covers them; their local copies are still in `log/`. */
+  #unreleased: Sealed[] = [];
   #checkpointNumber: number;
   #checkpointSequence: number;
   #checkpointRow: number;
@@ -102,6 +107,8 @@ export class ObjectKeeper {
       object: BlockObject;
       log: ObjectLog;
       writeBack: WriteBack | null;
+      /** Spilled pages of all objects are near their bound: checkpoints make room. */
+      pagesPressed: () => boolean;
     },
     settings: KeeperSettings,
     start: KeeperStart,
@@ -116,6 +123,7 @@ export class ObjectKeeper {
     this.#object = components.object;
     this.#log = components.log;
     this.#writeBack = components.writeBack;
+    this.#pagesPressed = components.pagesPressed;
     this.#settings = settings;
     this.#root = start.owner.root;
     this.#protection = start.owner.protection.kind === 'clean' ? 'clean' : 'unprotected';
@@ -133,7 +141,7 @@ export class ObjectKeeper {
 
   /** Everything is on the backend and the registry knows. */
   get isClean(): boolean {
-    return this.#protection === 'clean' && this.#garbage.length === 0;
+    return this.#protection === 'clean' && this.#garbage.length === 0 && this.#unreleased.length === 0;
   }
 
   get rootForTests(): Root {
@@ -215,6 +223,7 @@ export class ObjectKeeper {
         else if (this.#wantsCheckpoint()) await this.#checkpoint();
         else break;
       }
+      if (!this.#stopped) await this.#release();
       if (!this.#stopped) await this.#tellAttributes();
       if (!this.#stopped) await this.#becomeClean();
       if (!this.#stopped) await this.#deleteGarbage();
@@ -242,6 +251,7 @@ export class ObjectKeeper {
     const sealedUpTo = this.#sealed.at(-1)?.segment.number ?? this.#highWater;
     if (this.#log.lastBegunSegment - sealedUpTo > (this.#log.openSegmentBytes > 0 ? 1 : 0)) return false;
     if (this.#bytesSinceCheckpoint >= Math.min(this.#settings.checkpointAfterBytes, this.#writeBack?.relocateAfterBytes ?? Infinity)) return true;
+    if (this.#object.map.dirtyPages >= DIRTY_PAGES_MAX || this.#pagesPressed()) return true;
     // Quiet: everything is sealed and uploaded, nothing is being written.
     return this.#log.idle && this.#log.openSegmentBytes === 0;
   }
@@ -313,9 +323,23 @@ export class ObjectKeeper {
     await this.#records.update({ root });
     failPoint('root.after-update');
     this.#root = root;
-    const released = this.#uploaded;
+    this.#unreleased.push(...this.#uploaded);
     this.#uploaded = [];
-    for (const sealed of released) await (sealed.dead === true ? this.#files.drop(sealed.segment) : this.#files.release(sealed.segment));
+    await this.#release();
+  }
+
+  /** Local copies below the root become cache. What cannot be moved now is tried again: until then it counts as dirty. */
+  async #release(): Promise<void> {
+    for (let sealed = this.#unreleased[0]; sealed !== undefined; sealed = this.#unreleased[0]) {
+      try {
+        await (sealed.dead === true ? this.#files.drop(sealed.segment) : this.#files.release(sealed.segment));
+      } catch (error) {
+        // Whatever else is to be done after a root has moved does not wait for the local disk.
+        this.#logger.warn({ err: error, file: sealed.segment.path }, 'a segment that the backend has could not be released; it is tried again');
+        return;
+      }
+      this.#unreleased.shift();
+    }
   }
 
   async #checkpoint(): Promise<void> {
@@ -331,6 +355,7 @@ export class ObjectKeeper {
     const frozen = map.beginCheckpoint();
     let committed = false;
     const faults = this.#log.faults;
+    const countedBytes = this.#bytesSinceCheckpoint;
     try {
       const sequence = this.#object.appliedSequence;
       const nextSegment = this.#log.nextAppliedSegment;
@@ -376,7 +401,7 @@ export class ObjectKeeper {
       await this.#moveRoot({ name, nextSegment });
       this.#checkpointRow = row;
       this.#checkpointSequence = sequence;
-      this.#bytesSinceCheckpoint = 0;
+      this.#bytesSinceCheckpoint -= countedBytes;
       this.#garbagePersisted = garbage.length;
       await this.#records.checkpointed();
     } finally {

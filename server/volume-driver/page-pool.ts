@@ -125,6 +125,11 @@ export class PagePool {
     };
   }
 
+  /** Half of the spill file is used: time for checkpoints, which make spilled pages clean. */
+  get isPressed(): boolean {
+    return this.spill.usedSlots * 2 > this.spill.slotsMax;
+  }
+
   /** Takes units at once, or answers false. */
   tryTakeUnits(units: number): boolean {
     if (this.#unitQueue.length > 0 || this.#units < units) return false;

@@ -12,7 +12,8 @@ import { FRAME_BYTES, frameBytes } from './page-image.ts';
 export class SpillFile {
   readonly #disk: Disk;
   readonly #file: DiskFile;
-  readonly #slotsMax: number;
+  /** Frames that the file may hold. */
+  readonly slotsMax: number;
   readonly #free: number[] = [];
   #slotEnd = 0;
   #crcs = new Uint32Array(64);
@@ -20,7 +21,7 @@ export class SpillFile {
   private constructor(disk: Disk, file: DiskFile, slotsMax: number) {
     this.#disk = disk;
     this.#file = file;
-    this.#slotsMax = slotsMax;
+    this.slotsMax = slotsMax;
   }
 
   /** Makes an empty file at `path`, whatever was there. Rejects with the disk's error. */
@@ -51,7 +52,7 @@ export class SpillFile {
   write(frame: Uint32Array, done: (error: Error | null, slot: number) => void): void {
     const slot = this.#free.pop() ?? this.#slotEnd;
     if (slot === this.#slotEnd) {
-      if (slot >= this.#slotsMax) {
+      if (slot >= this.slotsMax) {
         const message = `${slot} pages of extent maps are spilled to ${this.#file.path}: checkpoints do not keep up; raise the bound or see why they are slow`;
         done(new ApplianceError('spill-full', message, { retryable: true }), -1);
         return;

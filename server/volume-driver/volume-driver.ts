@@ -195,7 +195,19 @@ export class VolumeDriver implements ObjectDriver {
         for (const record of segment.records) if (record.blockCount > 0) writeBack.touched(record.startBlock, record.blockCount);
     }
     keeper = new ObjectKeeper(
-      { store: this.#components.store, writer: this.#components.writer, files, names, records, clock, logger, object, log, writeBack },
+      {
+        store: this.#components.store,
+        writer: this.#components.writer,
+        files,
+        names,
+        records,
+        clock,
+        logger,
+        object,
+        log,
+        writeBack,
+        pagesPressed: () => this.#components.pool.isPressed,
+      },
       {
         vpoolUuid: registry.vpool.uuid,
         sealAfterMs: this.#settings.sealAfterMs,

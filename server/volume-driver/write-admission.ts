@@ -28,10 +28,14 @@ export class WriteAdmission {
     return this.#waiting;
   }
 
+  /** Whether a write may pass at once. */
+  get isOpen(): boolean {
+    return this.#dirtyBytes() / this.#dirtyBytesMax < SLOW_FROM;
+  }
+
   /** Lets a write of `bytes` pass, at once or later. `false`: it waited `patienceMs` and the bound is still reached. */
   admit(bytes: number, patienceMs: number): MaybePromise<boolean> {
-    const fill = this.#dirtyBytes() / this.#dirtyBytesMax;
-    if (fill < SLOW_FROM) return true;
+    if (this.isOpen) return true;
     return this.#wait(bytes, patienceMs);
   }
 
