@@ -12,19 +12,24 @@ const inner: StoreObserver & RetryObserver = {
   willRetry: (what) => heard.push(`retry ${what}`),
 };
 
+/** What people are told. (A function, so that the type checker does not believe that a getter answers the same twice.) */
+function told(health: StoreHealth): string | null {
+  return health.problem?.message ?? null;
+}
+
 test('a failure that is retried is a problem until a request of its kind is done, whatever others do', () => {
   const health = new StoreHealth({ inner, logger: silentLogger });
-  assert.equal(health.problem, null);
+  assert.equal(told(health), null);
   health.willRetry('put bucket/name', 1, 50, new Error('no space left'));
   health.requestDone('put', 'no-space', 0, 1);
-  assert.match(health.problem?.message ?? '', /no space left/);
+  assert.equal(told(health), 'no space left');
   health.requestDone('get', 'ok', 10, 1);
-  assert.notEqual(health.problem, null);
+  assert.notEqual(told(health), null);
   health.requestDone('put', 'ok', 10, 1);
-  assert.equal(health.problem, null);
+  assert.equal(told(health), null);
   health.willRetry('create bucket b', 1, 50, new Error('gone'));
   health.requestDone('create-bucket', 'ok', 0, 1);
-  assert.equal(health.problem, null);
+  assert.equal(told(health), null);
 });
 
 test('everything is passed on', () => {
