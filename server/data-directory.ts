@@ -1,5 +1,6 @@
 /** A router's data directory: its identity, and a lock so that two processes never share it. */
 import { accessSync, constants, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { readFile, rename, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 
@@ -8,6 +9,7 @@ import { z } from 'zod';
 import { ApplianceError, errorCode } from './core/errors.ts';
 import type { RouterId } from './core/ids.ts';
 import type { Random } from './core/time.ts';
+import type { HintFile } from './object-router/garbage-schedule.ts';
 import { syncPath } from './sync-path.ts';
 
 const routerSchema = z.strictObject({ version: z.literal(1), id: z.string().regex(/^[0-9a-f]{32}$/) });
@@ -99,6 +101,24 @@ export function readVpoolFile(directory: string): VpoolFile | null {
 
 export function writeVpoolFile(directory: string, vpool: VpoolFile): void {
   writeDurably(join(directory, 'vpool.json'), vpool);
+}
+
+/** A small file that is replaced as a whole and whose loss is harmless: it is not synced. */
+export function hintFile(path: string): HintFile {
+  return {
+    async read() {
+      try {
+        return await readFile(path, 'utf8');
+      } catch (error) {
+        if (errorCode(error) === 'ENOENT') return null;
+        throw error;
+      }
+    },
+    async write(text) {
+      await writeFile(`${path}.tmp`, text);
+      await rename(`${path}.tmp`, path);
+    },
+  };
 }
 
 function readJson<T>(file: string, schema: z.ZodType<T>): T | null {

@@ -10,6 +10,7 @@ import type { DirectoryStoreConfig } from '../backends/directory/directory-store
 import { LimitedStore } from '../backends/limited-store.ts';
 import { MeteredStore } from '../backends/metered-store.ts';
 import { RetryingStore } from '../backends/retrying-store.ts';
+import { StoreHealth } from '../backends/store-health.ts';
 import { ThreadedStore } from '../backends/upload-thread/threaded-store.ts';
 import { BlockCache } from '../cache/block-cache.ts';
 import { openSqliteRegistry, SQLITE_REGISTRY_DEFAULTS } from '../registry/sqlite/sqlite-registry.ts';
@@ -19,7 +20,7 @@ import type { Incarnation } from './core/ids.ts';
 import { nodeDisk } from './core/node-disk.ts';
 import { systemClock, systemRandom } from './core/node-time.ts';
 import { timestampOf } from './core/time.ts';
-import { openDataDirectory, readVpoolFile, writeVpoolFile } from './data-directory.ts';
+import { hintFile, openDataDirectory, readVpoolFile, writeVpoolFile } from './data-directory.ts';
 import { PieceWriteBack } from './file-driver/piece-write-back.ts';
 import { ExportRules } from './nfsd/export-rules.ts';
 import { MountProgram } from './nfsd/mount-program.ts';
@@ -28,6 +29,7 @@ import { PORTMAP_PORT } from './nfsd/portmap-program.ts';
 import { SystemPortmapper } from './nfsd/register-portmap.ts';
 import { SegmentFiles } from './object-log/segment-files.ts';
 import { CapacityWatch } from './object-router/capacity-watch.ts';
+import { GarbageSchedule } from './object-router/garbage-schedule.ts';
 import { Handles } from './object-router/handles.ts';
 import { NamespaceArchive } from './object-router/namespace-archive.ts';
 import { ObjectRouter } from './object-router/object-router.ts';
@@ -88,7 +90,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
   stack.defer(async () => {
     stuckThreads.count += (await threaded.close()).stuckThreads;
   });
-  const { storeObserver } = dependencies;
+  const storeObserver = new StoreHealth({ inner: dependencies.storeObserver, logger: logger.child({ part: 'backend' }) });
   const retrying = new RetryingStore({
     inner: new MeteredStore({ inner: threaded, observer: storeObserver, clock }),
     clock,
@@ -151,8 +153,9 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
   const derived = (purpose: string): Buffer => createHmac('sha256', Buffer.from(registry.vpool.uuid, 'hex')).update(purpose).digest();
   const handles = new Handles(derived('vpool').subarray(0, 4), derived('file handles'));
   const fsid = derived('fsid').readBigUInt64BE(0);
+  const garbage = await GarbageSchedule.open(hintFile(join(directory, 'garbage.json')), logger);
   const objects = new OpenObjects(
-    { driver, namespace: registry.namespace, clock, logger: logger.child({ part: 'objects' }) },
+    { driver, namespace: registry.namespace, garbage, clock, logger: logger.child({ part: 'objects' }) },
     { fsid, handleOf: (inode) => handles.encode(inode.fileid, inode.inodeGeneration) },
   );
   stack.defer(() => objects.close(clock.monotonicMs()));
@@ -267,7 +270,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
     if (admission.waiting > 0)
       blocking.push({ code: 'dirty-bound', message: `${admission.waiting} writes wait: ${files.dirtyBytes} bytes are not on the backend yet` });
     for (const [code, problem] of [
-      ['backend', capacity.problem],
+      ['backend', storeObserver.problem ?? capacity.problem],
       ['reclaim', reclaimer.problem],
       ['archive', archive.problem],
     ] as const) {

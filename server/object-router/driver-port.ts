@@ -29,6 +29,8 @@ export interface DrivenObject {
   tick(): void;
   /** Nothing of it is only here, and nothing waits: it may be closed and forgotten. */
   readonly isClean: boolean;
+  /** Wall clock from which stored objects of it that nothing refers to may be deleted by `tick`; null: there are none. */
+  readonly garbageDueMs: number | null;
   /** What keeps it from being safe or served, or null. */
   readonly problem: Error | null;
   /** Brings everything to the backend, as far as `deadlineMs` (monotonic) allows. */

@@ -10,11 +10,14 @@ import type { Logger } from '../core/logger.ts';
 import type { Clock } from '../core/time.ts';
 import type { Attributes } from '../nfsd/file-system.ts';
 import type { DrivenObject, ObjectDriver } from './driver-port.ts';
+import type { GarbageSchedule } from './garbage-schedule.ts';
 import { attributesOf } from './inode-attributes.ts';
 
 /** Objects kept open although they are idle. */
 const OPEN_MAX = 4096;
 const TICK_MS = 1000;
+/** Closed objects opened in a second because something of theirs may be deleted. */
+const GARBAGE_OPENS_PER_TICK = 4;
 /** Objects flushed at a time when the router stops. */
 const FLUSH_AT_ONCE = 16;
 /** How long objects may take to close once flushing is over; all that is left to do then is to sync logs. */
@@ -54,6 +57,7 @@ interface FailedOpen {
 export class OpenObjects {
   readonly #driver: ObjectDriver;
   readonly #namespace: Namespace;
+  readonly #garbage: GarbageSchedule;
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #handleOf: (inode: Inode) => Buffer;
@@ -69,11 +73,12 @@ export class OpenObjects {
   #closed = false;
 
   constructor(
-    components: { driver: ObjectDriver; namespace: Namespace; clock: Clock; logger: Logger },
+    components: { driver: ObjectDriver; namespace: Namespace; garbage: GarbageSchedule; clock: Clock; logger: Logger },
     identity: { fsid: bigint; handleOf: (inode: Inode) => Buffer },
   ) {
     this.#driver = components.driver;
     this.#namespace = components.namespace;
+    this.#garbage = components.garbage;
     this.#clock = components.clock;
     this.#logger = components.logger;
     this.#handleOf = identity.handleOf;
@@ -166,6 +171,7 @@ export class OpenObjects {
     const served = this.#served.get(fileid);
     if (served === undefined) return;
     served.unlinked = true;
+    this.#garbage.note(fileid, null);
     this.#close(served).catch((error: unknown) => this.#logger.error({ err: error, fileid }, 'closing a removed object failed'));
   }
 
@@ -197,10 +203,13 @@ export class OpenObjects {
 
   #tick(): void {
     let idle = this.#served.size - OPEN_MAX;
+    const nowMs = this.#clock.wallMs();
     const candidates: ServedObject[] = [];
     for (const served of this.#served.values()) {
       if (served.unlinked) continue;
-      if (!served.driven.isClean) served.driven.tick();
+      const dueMs = served.driven.garbageDueMs;
+      this.#garbage.note(served.driven.fileid, dueMs);
+      if (!served.driven.isClean || (dueMs !== null && dueMs <= nowMs)) served.driven.tick();
       else if (idle > 0 && served.users === 0) candidates.push(served);
     }
     candidates.sort((a, b) => a.lastUse - b.lastUse);
@@ -211,6 +220,17 @@ export class OpenObjects {
         this.#logger.error({ err: error, fileid: served.driven.fileid }, 'closing an idle object failed'),
       );
     }
+    for (const fileid of this.#garbage.dueAt(nowMs, GARBAGE_OPENS_PER_TICK)) {
+      if (this.#served.has(fileid)) continue;
+      // Opening it puts it among those that are looked after; one that is gone has nothing to delete any more, its tombstone has.
+      this.open(fileid).then(
+        (served) => {
+          if (served === null) this.#garbage.note(fileid, null);
+        },
+        () => undefined,
+      );
+    }
+    void this.#garbage.save();
     for (const [fileid, failed] of this.#failed) {
       // Nobody asks for it any more, but what is wrong must not stay unseen, nor its data un-uploaded.
       if (this.#clock.monotonicMs() - failed.atMs > 10_000) this.open(fileid as FileId).catch(() => null);
@@ -238,6 +258,8 @@ export class OpenObjects {
       }
     };
     await Promise.race([Promise.allSettled(Array.from({ length: FLUSH_AT_ONCE }, flushSome)), untilDeadline()]);
+    for (const { driven } of all) this.#garbage.note(driven.fileid, driven.garbageDueMs);
+    await Promise.race([this.#garbage.save(), this.#clock.sleep(CLOSE_MS_MAX)]);
     this.#served.clear();
     const closing = Promise.allSettled(all.map((served) => served.driven.close()));
     await Promise.race([closing, this.#clock.sleep(CLOSE_MS_MAX)]);

@@ -84,6 +84,10 @@ export class OpenObject implements DrivenObject {
     return this.keeper.isClean && this.log.idle && this.log.openSegmentBytes === 0 && this.#unsealed.length === 0;
   }
 
+  get garbageDueMs(): number | null {
+    return this.keeper.garbageDueMs;
+  }
+
   get problem(): Error | null {
     return this.log.problem ?? this.#repairProblem ?? this.keeper.problem;
   }

@@ -141,7 +141,13 @@ export class ObjectKeeper {
 
   /** Everything is on the backend and the registry knows. */
   get isClean(): boolean {
-    return this.#protection === 'clean' && this.#garbage.length === 0 && this.#unreleased.length === 0;
+    return this.#protection === 'clean' && this.#unreleased.length === 0;
+  }
+
+  /** Wall clock from which the first garbage that the root's checkpoint lists may be deleted; null: there is none. */
+  get garbageDueMs(): number | null {
+    const first = this.#garbagePersisted > 0 ? this.#garbage[0] : undefined;
+    return first === undefined ? null : first.sinceMs + this.#settings.graceTimeMs;
   }
 
   get rootForTests(): Root {
