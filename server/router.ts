@@ -90,7 +90,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
   stack.defer(async () => {
     stuckThreads.count += (await threaded.close()).stuckThreads;
   });
-  const storeObserver = new StoreHealth({ inner: dependencies.storeObserver, logger: logger.child({ part: 'backend' }) });
+  const storeObserver = new StoreHealth({ inner: dependencies.storeObserver, clock, logger: logger.child({ part: 'backend' }) });
   const retrying = new RetryingStore({
     inner: new MeteredStore({ inner: threaded, observer: storeObserver, clock }),
     clock,
