@@ -172,8 +172,10 @@ async function compare(scratch: string, options: BenchOptions, args: readonly st
   const limits = await diskLimits(scratch, Math.min(2, options.seconds));
   const missed = scores.filter((score) => judge(score).missed.length > 0).map((score) => score.bench.name);
   const bound = scores.filter(isGeneratorTooSlow).map((score) => score.bench.name);
+  const foreign = median(scores.map((score) => score.foreignPercent));
   const tail = [
     ...limits,
+    `CPU used by others while measuring: ${foreign.toFixed(0)} % of one core (median; the kernel's disk threads included); load average at the end: ${os.loadavg()[0]!.toFixed(1)}`,
     bound.length === 0 ? 'The generator was nowhere the bottleneck.' : `The generator bounds: ${bound.join(', ')}.`,
     missed.length === 0 ? 'Every goal with a peer to compare with is met.' : `Missed goals: ${missed.join(', ')}.`,
   ];
