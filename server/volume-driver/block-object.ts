@@ -18,9 +18,11 @@ import { BLOCK_BYTES, encodeTimes, RecordFlag, RecordKind } from '../object-log/
 import type { LocalSegment } from '../object-log/segment-files.ts';
 import type { BlockReader, MissingBlock } from './block-reader.ts';
 import type { ExtentMap } from './extent-map.ts';
+import { RangeLocks } from './range-locks.ts';
+import type { RangeLock } from './range-locks.ts';
 import type { SegmentTable } from './segment-table.ts';
 import type { WriteAdmission } from './write-admission.ts';
-import { copyChunks, planBlocks, sliceChunks, ZERO_BLOCK } from './write-plan.ts';
+import { copyChunks, mergeEdges, planBlocks, ZERO_BLOCK } from './write-plan.ts';
 
 /** Records up to this many blocks leave their blocks in the RAM cache: larger ones are sequential and come back from the page cache. */
 const CACHE_WRITES_BLOCKS_MAX = 64;
@@ -66,13 +68,6 @@ export interface BlockObjectHooks {
   touched(startBlock: number, blockCount: number): void;
 }
 
-interface RangeLock {
-  readonly first: number;
-  readonly last: number;
-  readonly released: Promise<void>;
-  readonly release: () => void;
-}
-
 export class BlockObject {
   readonly uuid: ObjectUuid;
   readonly term: Term;
@@ -102,8 +97,7 @@ export class BlockObject {
   #appliedUnstableOpen: boolean;
   #appliedSequence: number;
   #before: ObjectAttributes;
-  #locks: RangeLock[] = [];
-  #exclusive: Promise<void> | null = null;
+  readonly #locks = new RangeLocks();
   readonly #rows = new Map<number, number>();
 
   constructor(
@@ -154,7 +148,7 @@ export class BlockObject {
   }
   /** True while a shrink is between its record and the extent map: no checkpoint may begin. */
   get busy(): boolean {
-    return this.#exclusive !== null || this.#untruncated !== null;
+    return this.#locks.exclusive || this.#untruncated !== null;
   }
 
   /** ctime and such that the registry made for this object: times never run back. */
@@ -226,7 +220,7 @@ export class BlockObject {
   write(offsetBytes: number, countBytes: number, chunks: readonly Uint8Array[], stable: boolean, now: Timestamp): Promise<Changed | Refusal> {
     const first = Math.floor(offsetBytes / BLOCK_BYTES);
     const last = Math.floor((offsetBytes + countBytes - 1) / BLOCK_BYTES);
-    if (!this.busy && !this.#isLocked(first, last) && this.#admission.isOpen) {
+    if (!this.busy && !this.#locks.isLocked(first, last) && this.#admission.isOpen) {
       const confirmed = this.#hooks.confirmUnprotected();
       if (!isPending(confirmed)) {
         const blocks = this.#wholeBlocks(offsetBytes, countBytes, chunks, first, last);
@@ -249,7 +243,7 @@ export class BlockObject {
     stable: boolean,
     now: Timestamp,
   ): Promise<Changed | Refusal> {
-    const lock = this.#lock(first, last);
+    const lock = this.#locks.lock(first, last);
     try {
       await pinned;
       await this.#confirmed(first, last - first + 1);
@@ -301,7 +295,7 @@ export class BlockObject {
     let lock: RangeLock | null = null;
     try {
       await this.#hooks.confirmUnprotected();
-      lock = await this.#lockWhenFree(first, last);
+      lock = await this.#locks.lockWhenFree(first, last);
       await this.#finishTruncate();
       let blocks = this.#wholeBlocks(offsetBytes, countBytes, chunks, first, last);
       if (blocks === null) {
@@ -481,7 +475,7 @@ export class BlockObject {
   ): Promise<Changed | Refusal> {
     try {
       await this.#hooks.confirmUnprotected();
-      while (this.#exclusive !== null) await this.#exclusive;
+      while (this.#locks.exclusive) await this.#locks.untilShared();
       await this.#finishTruncate();
       await this.#confirmed();
       const sizeBytes = changes.sizeBytes;
@@ -559,57 +553,14 @@ export class BlockObject {
   }
 
   /** Runs `work` while no write is under way or begins. */
-  async #exclusively<T>(work: () => Promise<T>): Promise<T> {
-    let release = (): void => undefined;
-    this.#exclusive = new Promise((resolve) => {
-      release = resolve;
-    });
-    try {
-      while (this.#locks.length > 0) await this.#locks[0]?.released;
+  #exclusively<T>(work: () => Promise<T>): Promise<T> {
+    return this.#locks.exclusively(async () => {
       await this.#log?.drained();
       // A fault, or a full disk: not the time for it, and nobody else shall wait for it either.
       const problem = this.#log?.problem ?? null;
       if (problem !== null) throw problem;
       return await work();
-    } finally {
-      this.#exclusive = null;
-      release();
-    }
-  }
-
-  #isLocked(first: number, last: number): boolean {
-    for (const lock of this.#locks) if (first <= lock.last && last >= lock.first) return true;
-    return false;
-  }
-
-  #lock(first: number, last: number): RangeLock {
-    let wake = (): void => undefined;
-    const released = new Promise<void>((resolve) => {
-      wake = resolve;
     });
-    const lock: RangeLock = {
-      first,
-      last,
-      released,
-      release: () => {
-        const at = this.#locks.indexOf(lock);
-        if (at >= 0) this.#locks.splice(at, 1);
-        wake();
-      },
-    };
-    this.#locks.push(lock);
-    return lock;
-  }
-
-  async #lockWhenFree(first: number, last: number): Promise<RangeLock> {
-    for (;;) {
-      if (this.#exclusive !== null) await this.#exclusive;
-      else {
-        const conflict = this.#locks.find((lock) => first <= lock.last && last >= lock.first);
-        if (conflict === undefined) return this.#lock(first, last);
-        await conflict.released;
-      }
-    }
   }
 
   /** LogEvents.opened: a row for the new segment. */
@@ -713,29 +664,11 @@ export class BlockObject {
     let chunk = 0;
     let at = 0;
     for (let block = 0; block < record.blockCount; block += 1) {
-      const bytes = chunks[chunk] as Uint8Array;
-      const offset = record.payloadOffset + block * BLOCK_BYTES;
-      if (bytes.length - at >= BLOCK_BYTES) {
-        this.#cache.put(segmentId, offset, bytes, at);
-        at += BLOCK_BYTES;
-        if (at === bytes.length) {
-          chunk += 1;
-          at = 0;
-        }
-        continue;
-      }
-      const whole = Buffer.allocUnsafe(BLOCK_BYTES);
-      copyChunks(chunks, block * BLOCK_BYTES, BLOCK_BYTES, whole, 0);
-      this.#cache.put(segmentId, offset, whole, 0);
-      let left = BLOCK_BYTES;
-      while (left > 0) {
-        const take = Math.min(left, (chunks[chunk] as Uint8Array).length - at);
-        at += take;
-        left -= take;
-        if (at === (chunks[chunk] as Uint8Array).length) {
-          chunk += 1;
-          at = 0;
-        }
+      this.#cache.putChunks(segmentId, record.payloadOffset + block * BLOCK_BYTES, chunks, chunk, at);
+      at += BLOCK_BYTES;
+      while (chunk < chunks.length && at >= (chunks[chunk] as Uint8Array).length) {
+        at -= (chunks[chunk] as Uint8Array).length;
+        chunk += 1;
       }
     }
   }
@@ -753,37 +686,4 @@ export class OverloadedError extends Error {
     super('the bound of data that is not on the backend yet is reached, and the backend takes nothing');
     this.name = 'OverloadedError';
   }
-}
-
-/** Whole blocks out of a payload with partial edges: `headBase` and `tailBase` are the blocks as they were, and are modified. */
-function mergeEdges(
-  offsetBytes: number,
-  countBytes: number,
-  chunks: readonly Uint8Array[],
-  first: number,
-  last: number,
-  headBase: Buffer | null,
-  tailBase: Buffer | null,
-): Uint8Array[] {
-  const headSkip = offsetBytes - first * BLOCK_BYTES;
-  if (first === last) {
-    const base = headBase ?? tailBase;
-    assert(base !== null);
-    copyChunks(chunks, 0, countBytes, base, headSkip);
-    return [base];
-  }
-  const blocks: Uint8Array[] = [];
-  let from = 0;
-  if (headBase !== null) {
-    from = BLOCK_BYTES - headSkip;
-    copyChunks(chunks, 0, from, headBase, headSkip);
-    blocks.push(headBase);
-  }
-  const tailBytes = tailBase === null ? 0 : offsetBytes + countBytes - last * BLOCK_BYTES;
-  for (const part of sliceChunks(chunks, from, countBytes - from - tailBytes)) blocks.push(part);
-  if (tailBase !== null) {
-    copyChunks(chunks, countBytes - tailBytes, tailBytes, tailBase, 0);
-    blocks.push(tailBase);
-  }
-  return blocks;
 }

@@ -4,6 +4,7 @@
  */
 import { crc32 } from 'node:zlib';
 
+import { assert } from '../core/assert.ts';
 import { LogRecord } from '../object-log/log-record.ts';
 import { BLOCK_BYTES, RECORD_BLOCKS_MAX, RecordKind } from '../object-log/segment-codec.ts';
 
@@ -96,4 +97,37 @@ export function planBlocks(startBlock: number, blockCount: number, chunks: reado
     from = to;
   }
   return records;
+}
+
+/** Whole blocks out of a payload with partial edges: `headBase` and `tailBase` are the blocks as they were, and are modified. */
+export function mergeEdges(
+  offsetBytes: number,
+  countBytes: number,
+  chunks: readonly Uint8Array[],
+  first: number,
+  last: number,
+  headBase: Buffer | null,
+  tailBase: Buffer | null,
+): Uint8Array[] {
+  const headSkip = offsetBytes - first * BLOCK_BYTES;
+  if (first === last) {
+    const base = headBase ?? tailBase;
+    assert(base !== null);
+    copyChunks(chunks, 0, countBytes, base, headSkip);
+    return [base];
+  }
+  const blocks: Uint8Array[] = [];
+  let from = 0;
+  if (headBase !== null) {
+    from = BLOCK_BYTES - headSkip;
+    copyChunks(chunks, 0, from, headBase, headSkip);
+    blocks.push(headBase);
+  }
+  const tailBytes = tailBase === null ? 0 : offsetBytes + countBytes - last * BLOCK_BYTES;
+  for (const part of sliceChunks(chunks, from, countBytes - from - tailBytes)) blocks.push(part);
+  if (tailBase !== null) {
+    copyChunks(chunks, countBytes - tailBytes, tailBytes, tailBase, 0);
+    blocks.push(tailBase);
+  }
+  return blocks;
 }
