@@ -146,6 +146,8 @@ export class OpenObjects {
       await driven.close();
       return null;
     }
+    // A kill may have lost the owner's copy of a ctime that a change of names or mode moved; the registry's is durable.
+    driven.observeTime(current.ctime);
     const served = new ServedObject(driven, current, this.#handleOf(current), this.#fsid);
     served.lastUse = ++this.#useCounter;
     this.#served.set(fileid, served);
