@@ -4,6 +4,7 @@
  * there or not; `meet` looks what a restarted router shows, judges it, and goes on from there.
  */
 import assert from 'node:assert/strict';
+import { inspect } from 'node:util';
 
 import { compareTimestamp } from '../server/core/time.ts';
 import { type Attributes, Stability, Status } from '../server/nfsd/file-system.ts';
@@ -42,7 +43,7 @@ export class RandomActor {
   #pending: FileContents | null = null;
   #pendingNames: NameChange | null = null;
   #verifier: string | null = null;
-  /** UNSTABLE writes were answered as such since the last COMMIT. */
+  /** UNSTABLE writes were answered as such since the last COMMIT, the only thing that closes the window in which a kill changes the verifier. */
   #uncommitted = false;
   #attributes: Attributes | null = null;
   #staleHandle: FileHandle | null = null;
@@ -92,7 +93,8 @@ export class RandomActor {
   }
 
   /** Removes the file and the directory. */
-  async end(): Promise<void> {
+  async end(client: StoreClient): Promise<void> {
+    this.#client = client;
     for (const name of this.#names) assert.equal((await this.#nfs().remove(this.#directory, name)).status, Status.OK);
     assert.equal((await this.#nfs().rmdir(this.#nfs().root, this.id)).status, Status.OK);
   }
@@ -208,7 +210,7 @@ export class RandomActor {
     for (let at = 0; at < length; at += 64) {
       // Every line differs; some blocks stay zeros.
       if (dice < 4 && (at >>> 12) % 2 === 0) continue;
-      data.fill((this.#random.uint32() & 0xff) | 1, at, at + 60);
+      data.fill((this.#random.uint32() & 0xff) | 1, at, Math.min(length, at + 60));
       if (at + 64 <= length) data.writeUInt32LE(this.#random.uint32(), at + 60);
     }
     return data;
@@ -242,7 +244,6 @@ export class RandomActor {
     // Records are recovered as a prefix: what is durable makes everything before it durable.
     if (unstable) this.#states.push(after);
     else this.#states = [after];
-    if (stability !== Stability.UNSTABLE) this.#uncommitted = false;
     if (this.#states.length > 40) await this.#commit();
   }
 
@@ -294,7 +295,6 @@ export class RandomActor {
     this.#pending = null;
     this.#attributes = null;
     this.#states = [after];
-    this.#uncommitted = false;
   }
 
   async #getattr(): Promise<void> {
@@ -314,12 +314,12 @@ export class RandomActor {
     assert.equal(seen.nlink, this.#names.size, 'nlink');
     assert.equal(seen.mode & 0o777, 0o600, 'mode');
     assert.equal(seen.sizeBytes, this.#contents.sizeBytes, 'size');
-    // Inline files may count their bytes, however few.
-    const usedMax = Math.max(this.#contents.usedBytes(), Math.min(this.#contents.sizeBytes, INLINE_BYTES_MAX));
+    // An inline file counts as one block, whatever is in it.
+    const usedMax = this.#contents.usedBytes() + (this.#contents.sizeBytes === 0 ? 0 : INLINE_BYTES_MAX);
     assert.ok(seen.usedBytes <= usedMax, `used ${seen.usedBytes} of at most ${usedMax}`);
     assert.ok(this.#contents.usedBytes() === 0 || seen.usedBytes > 0, 'used 0, with data');
     if (last !== null) {
-      assert.equal(compareTimestamp(seen.mtime, last.mtime), 0, `mtime moved, nothing was written: ${JSON.stringify([last, seen])}`);
+      assert.equal(compareTimestamp(seen.mtime, last.mtime), 0, `mtime moved, nothing was written: ${inspect([last.mtime, seen.mtime])}`);
       assert.ok(compareTimestamp(seen.ctime, last.ctime) >= 0, 'ctime ran backwards');
       assert.equal(seen.usedBytes, last.usedBytes, 'used moved, nothing was written');
     }

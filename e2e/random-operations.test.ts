@@ -22,8 +22,8 @@ const TIGHT = {
   VFERRY_CACHE_SSD_BYTES: '0',
 };
 const ACTORS = 6;
-const ROUNDS = Number(process.env['ROUNDS'] ?? 5);
-const ROUND_MS = Number(process.env['ROUND_MS'] ?? 2000);
+const ROUNDS = Number(process.env['ROUNDS'] ?? 4);
+const ROUND_MS = Number(process.env['ROUND_MS'] ?? 1500);
 const SEED = Number(process.env['SEED'] ?? Math.floor(Math.random() * 2 ** 31));
 
 for (const hardLinks of ['true', 'false']) {
@@ -31,7 +31,7 @@ for (const hardLinks of ['true', 'false']) {
     t.diagnostic(`SEED=${SEED}`);
     const router = await RouterProcess.forTest(t, { environment: { ...TIGHT, VFERRY_VPOOL_BACKEND_HARD_LINKS: hardLinks } });
     const random = new SeededRandom(SEED);
-    const actors = Array.from({ length: ACTORS }, (_, index) => new RandomActor(`actor-${index}`, new SeededRandom(SEED + 1 + index)));
+    const actors = Array.from({ length: ACTORS }, (_, index) => new RandomActor(`actor-${index}`, new SeededRandom(Math.imul(SEED, 31) + index)));
     {
       await using client = await connectStore(router, { timeoutMs: 60_000 });
       for (const actor of actors) await actor.begin(client);
@@ -47,8 +47,10 @@ for (const hardLinks of ['true', 'false']) {
       for (const actor of actors) await actor.meet(client, clean);
     }
     t.diagnostic(`${actors.reduce((sum, actor) => sum + actor.operations, 0)} operations`);
-    await using client = await connectStore(router, { timeoutMs: 60_000 });
-    for (const actor of actors) await actor.end();
+    {
+      await using client = await connectStore(router, { timeoutMs: 60_000 });
+      for (const actor of actors) await actor.end(client);
+    }
     await router.stop();
     assert.equal((await router.fsck()).code, 0, `SEED=${SEED}: fsck after everything was removed`);
   });
