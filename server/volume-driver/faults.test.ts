@@ -1,0 +1,269 @@
+/** Histories that went wrong once, one by one; random ones are in crash-simulation.test.ts. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { seededRandom } from '../../backends/virtual-clock.ts';
+import { silentLogger } from '../core/logger.ts';
+import { FaultyDisk } from '../object-log/testing/faulty-disk.ts';
+import type { DrivenObject, ObjectChange } from '../object-router/driver-port.ts';
+import { SimulatedRouter, SimulatedWorld } from './testing/simulated-router.ts';
+import type { SimulationSettings } from './testing/simulated-router.ts';
+
+const KIB = 1024;
+const BLOCK = 4096;
+const NOW = { seconds: 1_700_000_000, nanoseconds: 0 };
+const SETTINGS: SimulationSettings = {
+  segmentBytes: 64 * KIB,
+  segmentFileBytes: 80 * KIB,
+  checkpointAfterBytes: 1024 * KIB,
+  dirtyBytesMax: 64 * 1024 * KIB,
+  cacheBytes: 0,
+  graceTimeMs: 0,
+  recycle: true,
+};
+
+interface Life {
+  readonly world: SimulatedWorld;
+  readonly router: SimulatedRouter;
+  readonly object: DrivenObject;
+  run<T>(promise: PromiseLike<T> | T): Promise<T>;
+  write(offsetBytes: number, fill: number, countBytes?: number, stable?: boolean): Promise<ObjectChange>;
+  turns(count: number): Promise<void>;
+}
+
+async function start(world?: SimulatedWorld, settings: Partial<SimulationSettings> = {}): Promise<Life> {
+  const random = seededRandom(7);
+  const at = world ?? new SimulatedWorld(new FaultyDisk(random), random, 'volume');
+  const router = await SimulatedRouter.start(at, { ...SETTINGS, ...settings }, silentLogger);
+  const run = <T>(promise: PromiseLike<T> | T): Promise<T> => router.clock.run(Promise.resolve(promise));
+  const object = await run(router.driver.open(at.inode));
+  return {
+    world: at,
+    router,
+    object,
+    run,
+    write: (offsetBytes, fill, countBytes = BLOCK, stable = true) =>
+      object.write(offsetBytes, countBytes, [Buffer.alloc(countBytes, fill)], stable, NOW),
+    turns: async (count) => {
+      for (let turn = 0; turn < count; turn += 1) await router.clock.turn();
+    },
+  };
+}
+
+/** The machine loses power, and starts again. */
+async function powerCut(life: Life): Promise<Life> {
+  life.router.kill();
+  life.world.disk.setFaults({});
+  life.world.disk.powerCut();
+  return start(life.world);
+}
+
+async function read(life: Life, offsetBytes: number, countBytes = BLOCK): Promise<Buffer> {
+  const target = Buffer.alloc(countBytes, 0xee);
+  return target.subarray(0, await life.run(life.object.read(offsetBytes, target)));
+}
+
+function accepted(change: ObjectChange): void {
+  assert.equal(change.kind, 'changed', change.kind === 'refused' ? String(change.error) : '');
+}
+
+const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
+
+test('a COMMIT that comes while another is under way is not answered before that one', async () => {
+  const life = await start();
+  accepted(await life.run(life.write(0, 1, BLOCK, false)));
+  accepted(await life.run(life.write(BLOCK, 2, BLOCK, false)));
+  const first = life.object.commit(NOW);
+  const second = life.object.commit(NOW);
+  let answered = false;
+  void Promise.resolve(second).then(() => (answered = true));
+  await Promise.resolve();
+  assert.ok(!answered, 'nothing was synced yet');
+  assert.equal(await life.run(first), null);
+  assert.equal(await life.run(second), null);
+});
+
+test('the size does not keep what a refused write would have added', async () => {
+  const life = await start();
+  accepted(await life.run(life.write(0, 1)));
+  life.world.disk.setFaults({ syncError: 1 });
+  assert.equal((await life.run(life.write(100 * BLOCK, 2))).kind, 'refused');
+  life.world.disk.setFaults({});
+  await life.run(life.router.clock.sleep(3000));
+  accepted(await life.run(life.write(BLOCK, 3)));
+  assert.equal(life.object.attributes().sizeBytes, 2 * BLOCK);
+});
+
+test('after a fault that lost the first UNSTABLE write, the next one is seen by a recovery as the first', async () => {
+  let life = await start();
+  accepted(await life.run(life.write(0, 1)));
+  life.world.disk.setFaults({ syncError: 1 });
+  assert.equal((await life.run(life.write(BLOCK, 2, BLOCK, false))).kind, 'refused');
+  life.world.disk.setFaults({});
+  await life.run(life.router.clock.sleep(3000));
+  accepted(await life.run(life.write(BLOCK, 3, BLOCK, false)));
+  accepted(await life.run(life.write(2 * BLOCK, 4, BLOCK, false)));
+  const verifier = hex(life.object.verifier);
+  life = await powerCut(life);
+  // The last write was never synced: gone or not, the client must learn that it may be.
+  assert.notEqual(hex(life.object.verifier), verifier);
+});
+
+test('data answered UNSTABLE survives fault after fault, and is never shown in an older state', async () => {
+  let life = await start();
+  accepted(await life.run(life.write(0, 1)));
+  accepted(await life.run(life.write(0, 2, BLOCK, false)));
+  for (let fill = 3; fill < 9; fill += 1) accepted(await life.run(life.write(0, fill, BLOCK, false)));
+  const verifier = hex(life.object.verifier);
+  life.world.disk.setFaults({ syncError: 1 });
+  assert.notEqual(await life.run(life.object.commit(NOW)), null);
+  for (let turn = 0; turn < 400; turn += 1) {
+    await life.turns(1);
+    if (turn % 40 === 0) {
+      const bytes = await read(life, 0);
+      assert.ok(
+        bytes.every((byte) => byte === 8),
+        `block 0 is ${bytes[0]}`,
+      );
+    }
+  }
+  life.world.disk.setFaults({});
+  await life.run(life.router.clock.sleep(5000));
+  assert.equal(life.object.problem, null);
+  assert.notEqual(hex(life.object.verifier), verifier);
+  assert.equal(await life.run(life.object.commit(NOW)), null);
+  life = await powerCut(life);
+  assert.ok((await read(life, 0)).every((byte) => byte === 8));
+});
+
+test('a fault with more UNSTABLE data on more pages than the pool has frames ends', async () => {
+  const life = await start(undefined, { segmentBytes: 1024 * KIB, segmentFileBytes: 1200 * KIB });
+  for (let page = 0; page < 60; page += 1) accepted(await life.run(life.write(page * 1024 * BLOCK, 1 + page, BLOCK, false)));
+  life.world.disk.setFaults({ syncError: 1 });
+  assert.notEqual(await life.run(life.object.commit(NOW)), null);
+  life.world.disk.setFaults({});
+  await life.run(life.router.clock.sleep(5000));
+  assert.equal(life.object.problem, null);
+  assert.equal(await life.run(life.object.commit(NOW)), null);
+  for (let page = 0; page < 60; page += 1) assert.equal((await read(life, page * 1024 * BLOCK))[0], 1 + page);
+  assert.equal(life.router.pool.stats.unitsFree, life.router.pool.framesMax);
+});
+
+test('a fault while the next segment is awaited leaves no hole in the numbers: everything is uploaded in the end', async () => {
+  const life = await start();
+  for (let round = 0; round < 12; round += 1) {
+    life.world.disk.setFaults({ syncError: round % 3 === 0 ? 0.5 : 0 });
+    const writes = Array.from({ length: 20 }, (_, index) => life.write(index * 16 * BLOCK, round + 1, 15 * BLOCK));
+    await life.run(Promise.all(writes));
+  }
+  life.world.disk.setFaults({});
+  for (let second = 0; second < 120 && !life.object.isClean; second += 1) {
+    life.object.tick();
+    await life.run(life.router.clock.sleep(1000));
+  }
+  assert.ok(life.object.isClean, String(life.object.problem));
+  assert.equal(life.router.files.dirtyBytes, 0);
+});
+
+test('an object that had a fault and nothing to write again becomes clean without another write', async () => {
+  const life = await start();
+  accepted(await life.run(life.write(0, 1)));
+  life.world.disk.setFaults({ syncError: 1 });
+  assert.equal((await life.run(life.write(0, 2))).kind, 'refused');
+  life.world.disk.setFaults({});
+  for (let second = 0; second < 60 && !life.object.isClean; second += 1) {
+    life.object.tick();
+    await life.run(life.router.clock.sleep(1000));
+  }
+  assert.ok(life.object.isClean, String(life.object.problem));
+});
+
+test('an object closes although a fault keeps its log from going on', async () => {
+  const life = await start();
+  accepted(await life.run(life.write(0, 1)));
+  life.world.disk.setFaults({ syncError: 1, writeError: 1, metadataError: 1 });
+  assert.equal((await life.run(life.write(0, 2))).kind, 'refused');
+  await life.router.clock.run(life.object.close(), 5000);
+  const refused = await life.run(life.write(0, 3));
+  assert.equal(refused.kind, 'refused');
+  const after = await powerCut(life);
+  assert.equal((await read(after, 0))[0], 1);
+});
+
+test('a write that waits for its pages while the object becomes clean is not acknowledged as clean', async () => {
+  const life = await start();
+  accepted(await life.run(life.write(0, 1)));
+  for (let second = 0; second < 60 && !life.object.isClean; second += 1) {
+    life.object.tick();
+    await life.run(life.router.clock.sleep(1000));
+  }
+  assert.equal(life.world.owner?.protection.kind, 'clean');
+  // An unaligned write on a page that has to be loaded: it waits between being admitted and being appended, and ticks go on meanwhile.
+  const protections: (string | undefined)[] = [];
+  const writes = Array.from({ length: 40 }, async (_, index) => {
+    await life.turns(index * 5);
+    accepted(await life.write((index + 1) * 1024 * BLOCK + 100, 7, 50));
+    protections.push(life.world.owner?.protection.kind);
+  });
+  let ended = false;
+  const all = Promise.all(writes).finally(() => (ended = true));
+  while (!ended) {
+    life.object.tick();
+    await life.turns(1);
+  }
+  await all;
+  assert.deepEqual(new Set(protections), new Set(['unprotected']));
+  assert.equal(protections.length, 40);
+});
+
+test('a segment is sealed and a checkpoint made while writes never pause', async () => {
+  const life = await start(undefined, { checkpointAfterBytes: 64 * KIB });
+  let stop = false;
+  const writer = async (lane: number): Promise<void> => {
+    for (let round = 0; !stop; round += 1) accepted(await life.write((lane * 8 + (round % 8)) * BLOCK, 1 + (round % 200)));
+  };
+  const writers = Array.from({ length: 16 }, (_, lane) => writer(lane));
+  for (let turn = 0; turn < 6000 && (life.world.owner?.root.checkpoint ?? null) === null; turn += 1) await life.turns(1);
+  stop = true;
+  await life.run(Promise.all(writers));
+  assert.notEqual(life.world.owner?.root.checkpoint ?? null, null, 'no checkpoint under load');
+});
+
+test('what only the page cache had is durable before a recovery tells of it', async () => {
+  let life = await start();
+  accepted(await life.run(life.write(0, 1)));
+  accepted(await life.run(life.write(0, 2, BLOCK, false)));
+  accepted(await life.run(life.write(BLOCK, 3, BLOCK, false)));
+  // The process is killed: the kernel still has everything.
+  life.router.kill();
+  life = await start(life.world);
+  const before = [(await read(life, 0))[0], (await read(life, BLOCK))[0]];
+  assert.deepEqual(before, [2, 3]);
+  life = await powerCut(life);
+  assert.deepEqual([(await read(life, 0))[0], (await read(life, BLOCK))[0]], before);
+});
+
+test('a shrink whose blocks cannot be dropped at once never shows them again', async () => {
+  let life = await start();
+  for (let page = 0; page < 40; page += 1) accepted(await life.run(life.write(page * 1024 * BLOCK, 9)));
+  for (let second = 0; second < 60 && !life.object.isClean; second += 1) {
+    life.object.tick();
+    await life.run(life.router.clock.sleep(1000));
+  }
+  await life.run(life.object.close());
+  life.router.kill();
+  // Pages now come from the backend, which is away.
+  life = await start(life.world);
+  life.router.store.setFaults({ failBefore: 1 });
+  accepted(await life.run(life.object.setAttributes({ sizeBytes: BLOCK, atime: null, mtime: null }, NOW)));
+  const grown = await life.run(life.object.setAttributes({ sizeBytes: 40 * 1024 * BLOCK, atime: null, mtime: null }, NOW));
+  if (grown.kind === 'changed')
+    for (let page = 1; page < 40; page += 1) assert.ok((await read(life, page * 1024 * BLOCK)).every((byte) => byte === 0));
+  life.router.store.setFaults({});
+  accepted(await life.run(life.object.setAttributes({ sizeBytes: 40 * 1024 * BLOCK, atime: null, mtime: null }, NOW)));
+  for (let page = 1; page < 40; page += 1)
+    assert.ok(
+      (await read(life, page * 1024 * BLOCK)).every((byte) => byte === 0),
+      `page ${page}`,
+    );
+});
