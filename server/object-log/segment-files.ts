@@ -70,7 +70,7 @@ export class SegmentFiles {
   readonly #pool: string[] = [];
   readonly #open = new Map<string, OpenFile>();
   #poolCounter = 0;
-  #poolTarget = POOL_FILES_FIRST;
+  #poolTarget: number;
   #filling = false;
   #dirtyBytes = 0;
   #cacheBytes = 0;
@@ -89,6 +89,7 @@ export class SegmentFiles {
     this.#clock = components.clock;
     this.#logger = components.logger;
     this.#settings = settings;
+    this.#poolTarget = Math.min(POOL_FILES_FIRST, settings.poolFilesMax);
   }
 
   /** Learns what is there and looks after nothing: for checks that change nothing. */
