@@ -35,6 +35,7 @@ export function statusOfError(error: unknown): ErrorStatus {
     case 'block-absent':
     case 'object-closing':
     case 'spill-full':
+    case 'spill-full':
     case 'fenced':
       return Status.JUKEBOX;
     default:

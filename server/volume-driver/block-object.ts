@@ -475,9 +475,12 @@ export class BlockObject {
   ): Promise<Changed | Refusal> {
     try {
       await this.#hooks.confirmUnprotected();
-      while (this.#locks.exclusive) await this.#locks.untilShared();
-      await this.#finishTruncate();
-      await this.#confirmed();
+      // Each of these waits may let another shrink begin.
+      do {
+        while (this.#locks.exclusive) await this.#locks.untilShared();
+        await this.#finishTruncate();
+        await this.#confirmed();
+      } while (this.busy);
       const sizeBytes = changes.sizeBytes;
       if (sizeBytes === null || sizeBytes >= this.#pendingSizeBytes) return await this.#appendAttributes(changes, now);
       return await this.#exclusively(() => this.#shrink(sizeBytes, changes, now));

@@ -267,3 +267,61 @@ test('a shrink whose blocks cannot be dropped at once never shows them again', a
       `page ${page}`,
     );
 });
+
+test('while the backend is away writes go on up to the bound, wait there, and go on when it is back', async () => {
+  const life = await start(undefined, { dirtyBytesMax: 512 * KIB });
+  life.router.store.setFaults({ failBefore: 1 });
+  let outcomes = '';
+  for (let round = 0; round < 12; round += 1) {
+    const change = await life.run(life.write((round % 4) * 16 * BLOCK, 1 + round, 16 * BLOCK));
+    outcomes += change.kind === 'changed' ? '+' : '-';
+    life.object.tick();
+  }
+  assert.match(outcomes, /^\+{6,}-+$/, 'accepted up to the bound, then asked to come back');
+  assert.ok(life.router.files.dirtyBytes < 640 * KIB, String(life.router.files.dirtyBytes));
+  assert.notEqual(life.object.problem, null);
+  // Minutes later it is back; nobody has to do anything.
+  await life.run(life.router.clock.sleep(300_000));
+  life.router.store.setFaults({});
+  const waiting = life.write(0, 99, 16 * BLOCK);
+  for (let second = 0; second < 60; second += 1) {
+    life.object.tick();
+    await life.run(life.router.clock.sleep(1000));
+  }
+  accepted(await life.run(waiting));
+  assert.equal(life.object.problem, null);
+  assert.equal((await read(life, 0))[0], 99);
+});
+
+test('the last byte of the largest object can be written and read', async () => {
+  const life = await start();
+  const end = 2 ** 46;
+  accepted(await life.run(life.write(end - 100, 5, 100)));
+  assert.equal(life.object.attributes().sizeBytes, end);
+  const bytes = await read(life, end - 200, 300);
+  assert.equal(bytes.length, 200);
+  assert.ok(bytes.subarray(0, 100).every((byte) => byte === 0) && bytes.subarray(100).every((byte) => byte === 5));
+  const after = await powerCut(life);
+  assert.equal((await read(after, end - 1, 10)).length, 1);
+});
+
+test('writes, a shrink and more writes at once leave what one order of them leaves', async () => {
+  let life = await start();
+  accepted(await life.run(life.write(0, 1, 64 * BLOCK)));
+  const before = Array.from({ length: 8 }, (_, index) => life.write(index * BLOCK + 100, 2, 50));
+  const shrink = life.object.setAttributes({ sizeBytes: 4 * BLOCK + 10, atime: null, mtime: null }, NOW);
+  const grow = life.object.setAttributes({ sizeBytes: 32 * BLOCK, atime: null, mtime: null }, NOW);
+  const after = Array.from({ length: 4 }, (_, index) => life.write((8 + index) * BLOCK + 7, 3, 20));
+  for (const change of await life.run(Promise.all([...before, shrink, grow, ...after]))) accepted(change);
+  const check = async (at: Life): Promise<void> => {
+    const { sizeBytes } = at.object.attributes();
+    const bytes = await read(at, 0, 64 * BLOCK);
+    assert.equal(bytes.length, sizeBytes);
+    // Behind the cut there is nothing but what was written after it.
+    for (let place = 16 * BLOCK; place < sizeBytes; place += 1) assert.equal(bytes[place], 0, `byte ${place}`);
+    for (let index = 0; index < 4; index += 1) assert.equal(bytes[(8 + index) * BLOCK + 7], 3);
+  };
+  await check(life);
+  life = await powerCut(life);
+  await check(life);
+});

@@ -27,7 +27,7 @@ import type { StoredWriter } from './stored-writer.ts';
 import type { WriteBack } from './write-back.ts';
 
 /** Pages of the extent map that differ from the last checkpoint, at which one is due: each has to be held in RAM or spilled until then. */
-const DIRTY_PAGES_MAX = 8192;
+const DIRTY_PAGES_MAX = 32_768;
 /** Segments whose upload is told to the registry in one step. */
 const ROOT_BATCH = 8;
 const RETRY_MS_MAX = 15_000;
