@@ -14,7 +14,7 @@ export interface SmallDisk {
   free(): Promise<void>;
   /**
    * Cuts it off, as a power failure does: from here on it takes nothing, and what was not synced is gone after `repair` (ext4 stops writing back
-   * when it is told to abort).
+   * when it is told to abort). What it cannot show is a missing fsync of a directory: ext4 makes names durable along with any file that is synced.
    */
   cut(): Promise<void>;
   /** Mounts it again; nobody may use it at that moment. */
