@@ -653,20 +653,28 @@ export class ObjectLog {
     }
     segment.sealed = true;
     this.#advance();
-    // The seal is found with or without the unused tail of the file; cutting it costs a journal commit, so only a large one is cut.
-    const cut = this.#files.isWasteful(segment.writeOffset) ? segment.file.truncate(segment.writeOffset) : Promise.resolve();
-    cut
-      .catch((error: unknown) => this.#logger.warn({ err: error, file: segment.local.path }, 'cutting a sealed segment to its size failed'))
-      .then(() => segment.close())
-      .catch((error: unknown) => this.#logger.warn({ err: error, file: segment.local.path }, 'closing a sealed segment failed'))
-      .then(() => {
-        this.#files.grow(segment.local, segment.writeOffset);
-        this.#older = this.#older.filter((other) => other !== segment);
-        this.#advance();
-        this.#events.sealed(segment.local, segment.writeOffset, segment.lastSequence);
-        this.#wakeSealers();
-        this.#wakeIdle();
-      });
+    void this.#closeSealed(segment);
+  }
+
+  /** The seal is durable: what happens to the file from here on is no fault of the log. */
+  async #closeSealed(segment: OpenSegment): Promise<void> {
+    try {
+      // The seal is found with or without the unused tail of the file; cutting it costs a journal commit, so only a large one is cut.
+      if (this.#files.isWasteful(segment.writeOffset)) await segment.file.truncate(segment.writeOffset);
+    } catch (error) {
+      this.#logger.warn({ err: error, file: segment.local.path }, 'cutting a sealed segment to its size failed');
+    }
+    try {
+      await segment.close();
+    } catch (error) {
+      this.#logger.warn({ err: error, file: segment.local.path }, 'closing a sealed segment failed');
+    }
+    this.#files.grow(segment.local, segment.writeOffset);
+    this.#older = this.#older.filter((other) => other !== segment);
+    this.#advance();
+    this.#events.sealed(segment.local, segment.writeOffset, segment.lastSequence);
+    this.#wakeSealers();
+    this.#wakeIdle();
   }
 
   /**

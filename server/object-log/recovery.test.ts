@@ -53,7 +53,8 @@ async function log(segments: readonly (BuiltSegment & { change?: (bytes: Buffer,
 
 function found(end: LogEnd): LogEnd & { kind: 'found' } {
   assert.equal(end.kind, 'found', end.kind === 'damaged' ? end.reason : '');
-  return end as LogEnd & { kind: 'found' };
+  assert.ok(end.kind === 'found');
+  return end;
 }
 
 function damaged(end: LogEnd): string {
@@ -182,11 +183,11 @@ test('records that a fault moved count where they are now, not where they were',
 test('a seal that reached the disk before the records in front of it proves nothing: they are read', async () => {
   const segment: BuiltSegment = { number: 1, term: T1, base: 1, blocks: [1, 1, 1], sealed: true, durable: 1 };
   const { offsets } = buildSegment(segment);
-  const lost = await log([{ ...segment, change: (bytes) => Buffer.from(bytes).fill(0, offsets[2]!, offsets[2]! + 512) }]);
+  const lost = await log([{ ...segment, change: (bytes) => Buffer.from(bytes).fill(0, offsets[2], offsets[2]! + 512) }]);
   const end = found((await find(lost)).end);
   assert.equal(end.lastSequence, 2);
   // Proven to be durable, it is damage.
-  const proven = await log([{ ...segment, durable: 3, change: (bytes) => Buffer.from(bytes).fill(0, offsets[2]!, offsets[2]! + 512) }]);
+  const proven = await log([{ ...segment, durable: 3, change: (bytes) => Buffer.from(bytes).fill(0, offsets[2], offsets[2]! + 512) }]);
   const { end: trusted } = await find(proven);
   assert.equal(found(trusted).provenSequence, 3, 'blocks of proven records are checked when they are read');
 });

@@ -183,26 +183,6 @@ export async function findLogEnd(
     if (beyond.local !== null) leftovers.push(beyond.local);
   }
   if (proven >= expected) {
-    for (const x of scanned)
-      console.log(
-        'SEG',
-        x.number,
-        x.term.counter,
-        x.local?.path.slice(-60),
-        x.local?.place,
-        'base',
-        x.scan.header?.baseSequence,
-        'n',
-        x.scan.records.length,
-        'last',
-        x.scan.records.at(-1)?.sequence,
-        'sealed',
-        x.scan.sealed,
-        'dur',
-        x.scan.durableSequence,
-        'end',
-        x.scan.endOffset,
-      );
     return damaged(
       `record ${expected} is missing or damaged although records up to ${proven} were durable${gap === null ? '' : ` (${gap})`}; nothing was cut off`,
     );

@@ -223,7 +223,7 @@ test('a number that is there twice does not keep the router from starting: the y
     files
       .segmentsOf(UUID)
       .map((segment) => segment.term.counter)
-      .toSorted(),
+      .toSorted((a, b) => a - b),
     [1, 2],
   );
   assert.equal(files.dirtyBytes, bytes.length);

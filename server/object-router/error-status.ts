@@ -35,7 +35,6 @@ export function statusOfError(error: unknown): ErrorStatus {
     case 'block-absent':
     case 'object-closing':
     case 'spill-full':
-    case 'spill-full':
     case 'fenced':
       return Status.JUKEBOX;
     default:

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
+import { fuzzCrashes } from './crash-simulation.fuzz.ts';
 import { simulate } from './testing/crash-simulation.ts';
 import type { SimulationOutcome } from './testing/crash-simulation.ts';
 
@@ -26,6 +27,7 @@ test('whatever crashes and faults come, what was acknowledged is there, untorn, 
     }
     for (const key of Object.keys(total) as (keyof SimulationOutcome)[]) total[key] += outcome[key];
   }
+  await fuzzCrashes(1_000_000, 20);
   // A simulation in which nothing happens proves nothing.
   for (const [what, count] of Object.entries(total)) assert.ok(count > 0, `${what}: ${count}`);
 });

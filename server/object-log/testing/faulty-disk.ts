@@ -192,7 +192,7 @@ export class FaultyDisk {
             if (this.#hits(this.#faults.metadataError)) throw systemError('EIO', name, path);
             resolve(work());
           } catch (error) {
-            reject(error as Error);
+            reject(error);
           }
         }),
       );

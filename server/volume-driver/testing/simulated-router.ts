@@ -260,7 +260,7 @@ export class SimulatedRouter {
     const faulty = new FaultyStore({ inner: world.store, clock, random });
     const never = new Promise<never>(() => undefined);
     // A dead process's calls have no effect and no answer.
-    const store = new Proxy(faulty as ObjectStore, {
+    const store = new Proxy<ObjectStore>(faulty, {
       get(target, property) {
         const value: unknown = Reflect.get(target, property, target);
         if (typeof value !== 'function') return value;
