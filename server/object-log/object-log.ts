@@ -30,7 +30,7 @@ import {
   SEGMENT_HEADER_BYTES,
   SegmentIndex,
 } from './segment-codec.ts';
-import type { LocalSegment, SegmentFiles } from './segment-files.ts';
+import type { LocalSegment, PreparedSegment, SegmentFiles } from './segment-files.ts';
 
 /** Most bytes of one write to the segment. */
 const BATCH_BYTES_MAX = 4 * 1024 * 1024;
@@ -38,6 +38,9 @@ const BATCH_BYTES_MAX = 4 * 1024 * 1024;
 const UNSYNCED_SYNC_BYTES = 8 * 1024 * 1024;
 /** Un-synced bytes at which unstable records wait like stable ones: they are all kept in memory. */
 const UNSYNCED_BYTES_MAX = 64 * 1024 * 1024;
+/** Batches up to this size fill a hole file ahead of themselves; larger ones allocate enough at a time. */
+const SMALL_BATCH_BYTES_MAX = 256 * 1024;
+const ZEROS = Buffer.alloc(1024 * 1024);
 const RETRY_AFTER_FAULT_MS = 1000;
 const RETRY_PREPARE_MS = 100;
 
@@ -78,6 +81,8 @@ class OpenSegment {
   readonly header: Buffer;
   readonly index = new SegmentIndex();
   writeOffset = 0;
+  /** Bytes of a hole file that have blocks of the disk by now. */
+  filledBytes = 0;
   payloadBytes = 0;
   lastSequence: number;
   writtenSequence: number;
@@ -87,19 +92,31 @@ class OpenSegment {
   /** Its seal is durable: no fault can take it back. */
   sealed = false;
   openedAtMs: number;
+  readonly #holeBytes: number;
   /** Calls under way: a file is not closed before they end, since its number may be given to another one. */
   #calls = 0;
   #closing: ((value: void) => void) | null = null;
 
-  constructor(file: DiskFile, local: LocalSegment, salt: number, header: Buffer, baseSequence: number, openedAtMs: number) {
-    this.file = file;
-    this.local = local;
+  constructor(prepared: PreparedSegment, salt: number, header: Buffer, baseSequence: number, openedAtMs: number) {
+    this.file = prepared.file;
+    this.local = prepared.segment;
+    this.#holeBytes = prepared.holeBytes;
     this.salt = salt;
     this.header = header;
     this.lastSequence = baseSequence - 1;
     this.writtenSequence = baseSequence - 1;
     this.syncedSequence = baseSequence - 1;
     this.openedAtMs = openedAtMs;
+  }
+
+  /**
+   * Zeros to be written behind a small batch that ends at `endOffset`, or null. In a hole file every sync would allocate blocks, and that is a
+   * commit of the journal: twice as slow (docs/PERFORMANCE.md). So one batch allocates for the next few hundred records.
+   */
+  zerosBehind(endOffset: number): Buffer | null {
+    if (endOffset <= this.filledBytes || endOffset >= this.#holeBytes) return null;
+    this.filledBytes = Math.min(endOffset + ZEROS.length, this.#holeBytes);
+    return ZEROS.subarray(0, this.filledBytes - endOffset);
   }
 
   write(offsetBytes: number, buffers: readonly Uint8Array[], done: (error: Error | null) => void): void {
@@ -152,9 +169,9 @@ export class ObjectLog {
   #durableSequence: number;
   #current: OpenSegment | null = null;
   #older: OpenSegment[] = [];
-  #prepared: Promise<{ file: DiskFile; segment: LocalSegment }> | null = null;
+  #prepared: Promise<PreparedSegment> | null = null;
   /** The prepared segment that a rotation waits for. */
-  #taken: Promise<{ file: DiskFile; segment: LocalSegment }> | null = null;
+  #taken: Promise<PreparedSegment> | null = null;
   /** The segment that `seal` wants sealed although it is not full. */
   #sealWanted: OpenSegment | null = null;
   /** Moved records that are durable in their new place. */
@@ -386,6 +403,10 @@ export class ObjectLog {
       segment.index.add(record, record.payloadOffset, record.times);
       segment.lastSequence = record.sequence;
     }
+    if (payloadBytes <= SMALL_BATCH_BYTES_MAX) {
+      const zeros = segment.zerosBehind(offset);
+      if (zeros !== null) buffers.push(zeros);
+    }
     this.#unwritten = end;
     this.#lastBegun = segment.local.number;
     segment.writeOffset = offset;
@@ -576,7 +597,7 @@ export class ObjectLog {
     this.#wakeIdle();
   }
 
-  #prepareNext(): Promise<{ file: DiskFile; segment: LocalSegment }> {
+  #prepareNext(): Promise<PreparedSegment> {
     const number = this.#nextSegment;
     this.#nextSegment += 1;
     const prepared = this.#files.prepare(this.#identity.objectUuid, number, this.#identity.term, this.#settings.preallocate);
@@ -588,7 +609,7 @@ export class ObjectLog {
     return prepared;
   }
 
-  #begin(prepared: { file: DiskFile; segment: LocalSegment }): OpenSegment {
+  #begin(prepared: PreparedSegment): OpenSegment {
     const salt = this.#random.bytes(4).readUInt32LE(0);
     const baseSequence = (this.#records[this.#unwritten]?.sequence ?? this.#nextSequence) || 1;
     const cut = this.#identity.cut;
@@ -603,7 +624,7 @@ export class ObjectLog {
       cut: cut === null ? null : { term: cut.term, lastSegment: cut.lastSegment, lastSequence: cut.lastSequence },
     });
     this.#events.opened(prepared.segment);
-    return new OpenSegment(prepared.file, prepared.segment, salt, header, baseSequence, this.#clock.monotonicMs());
+    return new OpenSegment(prepared, salt, header, baseSequence, this.#clock.monotonicMs());
   }
 
   #startSeal(segment: OpenSegment): void {

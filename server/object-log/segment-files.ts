@@ -42,6 +42,14 @@ export interface LocalSegment {
   lastUse: number;
 }
 
+/** A file for a new segment. */
+export interface PreparedSegment {
+  readonly file: DiskFile;
+  readonly segment: LocalSegment;
+  /** Size of the file when it is a hole, without blocks of the disk behind it; 0 when it has them, or grows as it is written. */
+  readonly holeBytes: number;
+}
+
 const NAME = /^([0-9a-f]{32})\.(\d{10,16})\.(\d+)-(\d+)-([0-9a-f]{16})\.seg$/;
 const OPEN_FILES_MAX = 512;
 const FILL_BYTES = 1024 * 1024;
@@ -241,7 +249,7 @@ export class SegmentFiles {
    * A file for a new segment, in place and with its name durable. Contents are arbitrary (an earlier life's); the segment's salt tells them apart.
    * Rejects with `ENOSPC` when the reserve would be touched and no ready file is left.
    */
-  async prepare(uuid: ObjectUuid, number: number, term: Term, preallocate: boolean): Promise<{ file: DiskFile; segment: LocalSegment }> {
+  async prepare(uuid: ObjectUuid, number: number, term: Term, preallocate: boolean): Promise<PreparedSegment> {
     const name = `${uuid}.${String(number).padStart(10, '0')}.${term.generation}-${term.counter}-${term.nonce}.seg`;
     const path = join(this.#settings.directory, 'log', name);
     const ready = preallocate ? this.#pool.pop() : undefined;
@@ -257,7 +265,7 @@ export class SegmentFiles {
     failPoint('log.segment-created');
     const segment: LocalSegment = { uuid, number, term, path, bytes: 0, place: 'log', lastUse: 0 };
     this.#add(segment);
-    return { file, segment };
+    return { file, segment, holeBytes: preallocate && ready === undefined ? this.#settings.segmentFileBytes : 0 };
   }
 
   async #requireRoom(): Promise<void> {
