@@ -26,8 +26,6 @@ class NoAnswer extends Error {}
 /** A change of names under way: what the directory lists before and after. */
 interface NameChange {
   readonly names: ReadonlySet<string>;
-  /** The file itself is gone after it. */
-  readonly removes: boolean;
 }
 
 export class RandomActor {
@@ -153,7 +151,7 @@ export class RandomActor {
   async #create(): Promise<void> {
     const name = this.#random.pick(CLASS_NAMES);
     this.#note(`CREATE ${name}`);
-    this.#pendingNames = { names: new Set([name]), removes: false };
+    this.#pendingNames = { names: new Set([name]) };
     const made = await this.#answer(this.#nfs().create(this.#directory, name, 'guarded', { mode: 0o600 }));
     assert.equal(made.status, Status.OK, 'CREATE');
     this.#pendingNames = null;
@@ -336,7 +334,7 @@ export class RandomActor {
       names.delete(from);
       names.add(to);
     }
-    this.#pendingNames = { names, removes: false };
+    this.#pendingNames = { names };
     const answer = await this.#answer(this.#nfs().rename(this.#directory, from, this.#directory, to));
     assert.equal(answer.status, Status.OK, 'RENAME');
     this.#pendingNames = null;
@@ -348,7 +346,7 @@ export class RandomActor {
     this.#note(`LINK ${name}`);
     const exists = this.#names.has(name);
     const names = new Set(this.#names).add(name);
-    this.#pendingNames = { names, removes: false };
+    this.#pendingNames = { names };
     const answer = await this.#answer(this.#nfs().link(this.#file(), this.#directory, name));
     assert.equal(answer.status, exists ? Status.EXIST : Status.OK, 'LINK');
     this.#pendingNames = null;
@@ -360,7 +358,7 @@ export class RandomActor {
     this.#note(`REMOVE ${name}`);
     const names = new Set(this.#names);
     names.delete(name);
-    this.#pendingNames = { names, removes: names.size === 0 };
+    this.#pendingNames = { names };
     const answer = await this.#answer(this.#nfs().remove(this.#directory, name));
     assert.equal(answer.status, Status.OK, 'REMOVE');
     this.#pendingNames = null;
@@ -381,13 +379,13 @@ export class RandomActor {
     const made = await this.#answer(this.#nfs().create(this.#nfs().root, `${this.id}-new.vmx`, 'unchecked', { mode: 0o600, sizeBytes: 0 }));
     assert.equal(made.status, Status.OK, 'CREATE');
     // A kill in here leaves the old or the new file: told apart by the fileid.
-    this.#pendingNames = { names: new Set([target]), removes: true };
+    this.#pendingNames = { names: new Set([target]) };
     const answer = await this.#answer(this.#nfs().rename(this.#nfs().root, `${this.id}-new.vmx`, this.#directory, target));
     assert.equal(answer.status, Status.OK, 'RENAME over');
-    this.#pendingNames = null;
     this.#gone();
     const found = await this.#answer(this.#nfs().lookup(this.#directory, target));
     assert.equal(found.status, Status.OK);
+    this.#pendingNames = null;
     this.#fresh(found.handle, found.attributes);
   }
 

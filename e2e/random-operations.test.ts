@@ -22,7 +22,7 @@ const TIGHT = {
   VFERRY_CACHE_SSD_BYTES: '0',
 };
 const ACTORS = 6;
-const ROUNDS = Number(process.env['ROUNDS'] ?? 4);
+const ROUNDS = Number(process.env['ROUNDS'] ?? 3);
 const ROUND_MS = Number(process.env['ROUND_MS'] ?? 1500);
 const SEED = Number(process.env['SEED'] ?? Math.floor(Math.random() * 2 ** 31));
 
