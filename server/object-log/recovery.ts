@@ -122,12 +122,10 @@ export async function findLogEnd(
       if (reread.headerDamaged || reread.header === null) return damaged(`the header of ${local.path} cannot be read twice`);
       scan = reread;
     }
-    // A first write that failed leaves part of a header, and no records. With a record that continues the log behind it, it is damage.
-    if (
-      scan.headerDamaged &&
-      (scan.firstSequence === undefined ||
-        (scan.firstSequence !== null && scan.firstSequence <= expected && (scan.firstSequence > from.sequence || number === from.segment)))
-    ) {
+    // A first write that failed leaves part of a header, and no records. With a record that continues the log behind it, it is damage; one that is on
+    // the backend already is of the file's earlier life.
+    const first = scan.firstSequence;
+    if (scan.headerDamaged && (first === undefined || (first !== null && first <= expected && first > root.uploadedSequence))) {
       return damaged(
         `the header of ${local?.path ?? `segment ${number}`} is damaged; restore that file or take the object over from its last checkpoint`,
       );

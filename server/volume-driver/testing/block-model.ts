@@ -43,6 +43,7 @@ export class BlockModel {
   sizeMax = 0;
   /** What is surely there after a crash. */
   #durableSize = 0;
+  #unknownResizeAt = -1;
   /** UNSTABLE writes that a resize made durable: no COMMIT said so. */
   #uncommitted = false;
 
@@ -94,7 +95,8 @@ export class BlockModel {
 
   #makeDurable(write: ModelWrite): void {
     write.durable = true;
-    this.#durableSize = Math.max(this.#durableSize, (write.lastCell + 1) * CELL_BYTES);
+    // A shrink of which nobody knows whether it took effect: what was written before it may be cut off.
+    if (write.issued > this.#unknownResizeAt) this.#durableSize = Math.max(this.#durableSize, (write.lastCell + 1) * CELL_BYTES);
   }
 
   /** Whether any UNSTABLE write is not committed: only then may a crash change the verifier. */
@@ -121,6 +123,7 @@ export class BlockModel {
     for (const cell of this.#cells.keys()) {
       if (cell * CELL_BYTES >= sizeBytes) this.#entries(cell).push({ ...NOTHING, issued: now, done: Infinity, visible: false, durable: false });
     }
+    this.#unknownResizeAt = now;
     this.sizeMax = Math.max(this.sizeMax, sizeBytes);
     this.sizeMin = Math.min(this.sizeMin, sizeBytes);
     this.#durableSize = Math.min(this.#durableSize, sizeBytes);
