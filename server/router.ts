@@ -54,6 +54,8 @@ const MIB = 1024 * 1024;
 /** Room in a preallocated segment file beside its payload: record heads of 4 KiB writes, index, footer. */
 const SEGMENT_OVERHEAD_SHARE = 1 / 24;
 const POOL_FILES_MAX = 64;
+/** Share of the local file system that files kept ready for new segments may take. */
+const POOL_SHARE_MAX = 1 / 50;
 /** A write that waited this long at the dirty bound is answered JUKEBOX, so that other calls of its connection go on (esxi.md 1.3). */
 const WRITE_PATIENCE_MS = 15_000;
 
@@ -105,7 +107,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
     {
       directory,
       segmentFileBytes: Math.ceil(settings.log.segmentBytes * (1 + SEGMENT_OVERHEAD_SHARE)),
-      poolFilesMax: POOL_FILES_MAX,
+      poolFilesMax: Math.max(2, Math.min(POOL_FILES_MAX, Math.floor((space.totalBytes * POOL_SHARE_MAX) / settings.log.segmentBytes))),
       cacheBytesMax: settings.cache.ssdBytes,
       reserveBytes: Math.min(256 * MIB, Math.floor(space.totalBytes / 20)),
       recycle: storeConfig.linkFiles !== true && readVpoolFile(directory)?.linked !== true,

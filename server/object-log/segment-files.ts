@@ -124,9 +124,19 @@ export class SegmentFiles {
     return files;
   }
 
+  /** A directory that is missing holds nothing: what should be there the registry says. */
+  async #namesIn(place: string): Promise<string[]> {
+    try {
+      return await this.#disk.list(join(this.#settings.directory, place));
+    } catch (error) {
+      if (errorCode(error) === 'ENOENT') return [];
+      throw error;
+    }
+  }
+
   async #learn(): Promise<void> {
     for (const place of ['log', 'cache'] as const) {
-      for (const name of await this.#disk.list(join(this.#settings.directory, place))) {
+      for (const name of await this.#namesIn(place)) {
         const match = NAME.exec(name);
         if (match === null) {
           this.#logger.warn(
