@@ -51,6 +51,9 @@ const MIB = 1024 * 1024;
 /** Two clients, so that no order comes from the connection. */
 const CLIENTS = 2;
 
+/** A router that is ready answers; one that keeps a call for longer than this hangs. */
+const ANSWER_TIMEOUT_MS = 60_000;
+
 const SLOTS: readonly SlotOptions[] = [
   { id: 1, slotClass: 'volume', lifeOperations: null, capacityBytes: 24 * MIB },
   { id: 2, slotClass: 'volume', lifeOperations: null, capacityBytes: 8 * MIB },
@@ -139,7 +142,7 @@ export class Campaign {
       return false;
     }
     try {
-      await using client = await connectStore(router);
+      await using client = await connectStore(router, { timeoutMs: ANSWER_TIMEOUT_MS });
       if (!this.#prepared) {
         await this.#names.prepare(client);
         this.#prepared = true;
@@ -147,7 +150,7 @@ export class Campaign {
       await this.#verify(client);
     } catch (error) {
       if (error instanceof HarnessError && this.#violations.length > 0) return true;
-      if (error instanceof HarnessError || !(await router.isGone(5000))) throw error;
+      if (error instanceof HarnessError || !(await router.isGone(5000))) throw new Error(`verifying failed\n${router.logTail()}`, { cause: error });
       this.#expectKilled(await router.exited(), environment);
       this.#kills += 1;
       return false;
