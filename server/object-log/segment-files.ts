@@ -565,7 +565,7 @@ export class SegmentFiles {
     if (this.#isShort) this.#evictSoon();
     const appended = this.#appendedSinceTick;
     this.#appendedSinceTick = 0;
-    if (appended < FILL_BYTES && this.#pool.length < this.#poolTarget && this.#freeBytes > this.#settings.reserveBytes * 4) this.#fillSoon();
+    if (this.#mayFill(appended)) this.#fillSoon();
     if (!this.#closed) {
       this.#clock.after(1000, () => {
         this.#tick().catch((error: unknown) => this.#logger.error({ err: error }, 'looking after the local segments failed'));
@@ -586,6 +586,11 @@ export class SegmentFiles {
   }
 
   async #evict(): Promise<void> {
+    // Ready files first, but for those that let a writer go on where no new file may be begun.
+    while (this.#isShort && this.#pool.length > POOL_FILES_FIRST) {
+      await this.#disk.unlink(this.#pool.pop() as string);
+      this.#freeBytes += this.#settings.segmentFileBytes;
+    }
     const cached = [...this.#segments.values()].filter((segment) => segment.place === 'cache').sort((a, b) => a.lastUse - b.lastUse);
     const target = this.#settings.cacheBytesMax * 0.9;
     for (const segment of cached) {
@@ -611,7 +616,7 @@ export class SegmentFiles {
   /** Files of real zeros: a hole would have to be allocated at the first sync, which is what preallocation is to avoid. */
   async #fill(): Promise<void> {
     const zeros = Buffer.alloc(FILL_BYTES);
-    while (this.#appendedSinceTick < FILL_BYTES && this.#pool.length < this.#poolTarget && !this.#closed) {
+    while (this.#mayFill(this.#appendedSinceTick)) {
       const path = join(this.#settings.directory, 'pool', `free-${++this.#poolCounter}.seg`);
       const file = await this.#disk.create(path);
       let complete = false;
@@ -627,6 +632,14 @@ export class SegmentFiles {
         if (!complete) await this.#disk.unlink(path);
       }
       this.#pool.push(path);
+      // The next look at the disk is up to a second away.
+      this.#freeBytes -= this.#settings.segmentFileBytes;
     }
+  }
+
+  /** Ready files are a convenience: none is made beside writes, nor from space that somebody could need soon. */
+  #mayFill(appendedBytes: number): boolean {
+    const spareBytes = this.#freeBytes - this.#settings.segmentFileBytes;
+    return appendedBytes < FILL_BYTES && this.#pool.length < this.#poolTarget && spareBytes > this.#settings.reserveBytes * 4 && !this.#closed;
   }
 }
