@@ -214,7 +214,10 @@ export class RouterProcess implements AsyncDisposable {
         // The state follows the name in parentheses: T is stopped, D is inside a system call that ends before anything else happens.
         return !/^[TD]$/.test(status.slice(status.lastIndexOf(')') + 2)[0] ?? '');
       });
-    while (moving()) await new Promise((resolve) => setTimeout(resolve, 1));
+    for (let waited = 0; moving(); waited += 1) {
+      if (waited > 10_000) throw new Error('the router does not stop moving after SIGSTOP');
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
   }
 
   /** A clean stop as systemd does it. @throws Error unless it exits 0 within `timeoutMs`. */
