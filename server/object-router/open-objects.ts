@@ -239,10 +239,6 @@ export class OpenObjects {
     }
   }
 
-  touch(served: ServedObject): void {
-    served.lastUse = ++this.#useCounter;
-  }
-
   /**
    * Flushes and closes everything, as far as `deadlineMs` (monotonic) allows. What is acknowledged is durable in the local logs already; what does not
    * reach the backend in time is uploaded after the next start.

@@ -77,7 +77,6 @@ export class BlockObject {
   readonly #cache: BlockCache;
   readonly #admission: WriteAdmission;
   readonly #hooks: BlockObjectHooks;
-  readonly #sizeBytesMax: number;
   readonly #patienceMs: number;
   #log: ObjectLog | null = null;
 
@@ -105,7 +104,7 @@ export class BlockObject {
     identity: { uuid: ObjectUuid; term: Term },
     state: BlockObjectState,
     appliedSequence: number,
-    settings: { sizeBytesMax: number; patienceMs: number },
+    settings: { patienceMs: number },
   ) {
     this.uuid = identity.uuid;
     this.term = identity.term;
@@ -115,7 +114,6 @@ export class BlockObject {
     this.#cache = components.cache;
     this.#admission = components.admission;
     this.#hooks = components.hooks;
-    this.#sizeBytesMax = settings.sizeBytesMax;
     this.#patienceMs = settings.patienceMs;
     this.#attributes = { sizeBytes: state.sizeBytes, atime: state.atime, mtime: state.mtime, ctime: state.ctime };
     this.#before = this.#attributes;
@@ -674,11 +672,6 @@ export class BlockObject {
         chunk += 1;
       }
     }
-  }
-
-  /** Largest size the object may have. */
-  get sizeBytesMax(): number {
-    return this.#sizeBytesMax;
   }
 }
 

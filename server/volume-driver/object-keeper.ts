@@ -150,10 +150,6 @@ export class ObjectKeeper {
     return first === undefined ? null : first.sinceMs + this.#settings.graceTimeMs;
   }
 
-  get rootForTests(): Root {
-    return this.#root;
-  }
-
   /** BlockObjectHooks.confirmUnprotected. */
   confirmUnprotected(): MaybePromise<void> {
     if (this.#protection === 'unprotected') return undefined;

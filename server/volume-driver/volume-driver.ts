@@ -24,7 +24,6 @@ import { BlockObject } from './block-object.ts';
 import { BlockReader } from './block-reader.ts';
 import { OpenObject } from './driven-object.ts';
 import type { UnsealedSegment } from './driven-object.ts';
-import { BLOCK_BYTES, BLOCKS_MAX } from './extent-map.ts';
 import { ObjectKeeper } from './object-keeper.ts';
 import { ObjectLoader, sameTerm } from './object-loader.ts';
 import type { Loaded } from './object-loader.ts';
@@ -161,7 +160,7 @@ export class VolumeDriver implements ObjectDriver {
       { uuid, term },
       { ...state, unstableOpen: end.unstableOpen },
       end.lastSequence,
-      { sizeBytesMax: BLOCKS_MAX * BLOCK_BYTES, patienceMs: this.#settings.patienceMs },
+      { patienceMs: this.#settings.patienceMs },
     );
     for (const [number, row] of rows) object.adoptSegment(number, row);
     const log = new ObjectLog(
