@@ -1,8 +1,9 @@
 #!/bin/sh
-# Real clients and the peer of the benchmarks, from Debian's packages: installs what is missing, nothing else, and starts no daemon.
+# Real clients, real object storage and the peer of the benchmarks, from Debian's packages: installs what is missing, nothing else, and starts no daemon.
 set -eu
 
 packages='qemu-system-x86 qemu-utils qemu-block-extra seabios busybox-static cpio kmod libnfs-utils nfs-ganesha nfs-ganesha-vfs rpcbind iproute2'
+packages="$packages ceph-mon ceph-osd radosgw ceph-common redis-server redis-sentinel redis-tools"
 
 missing=''
 for package in $packages; do
