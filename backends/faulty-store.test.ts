@@ -90,6 +90,85 @@ test('stale list: a put shows late, a delete shows late, pages stay within their
   assert.deepEqual((await store.list('bucket', '', '', 10)).names, ['a', 'a0', 'a1', 'a2', 'a3', 'a4', 'c', 'd']);
 });
 
+test('half visible: for a while after a put whose answer was lost, some calls see the object and some do not; a blind put replaces it', async () => {
+  const { store, clock } = await faulty({ loseAnswer: 1 });
+  store.setFaults({ loseAnswer: 1, halfVisibleMsMax: 1000 });
+  await rejectsWith(store.put('bucket', 'object', bytes(Buffer.from('first'))), 'retry');
+  store.setFaults({});
+  const kinds = new Set<string>();
+  for (let call = 0; call < 32; call += 1) kinds.add((await store.head('bucket', 'object')).kind);
+  assert.deepEqual([...kinds].sort(), ['absent', 'found']);
+  store.setFaults({ blindPut: 1 });
+  const outcomes = new Set<string>();
+  for (let call = 0; call < 32; call += 1) outcomes.add(await store.put('bucket', 'object', bytes(Buffer.from('second'))));
+  assert.deepEqual([...outcomes].sort(), ['exists', 'written']);
+  clock.advance(1000);
+  assert.equal((await readAllOf(store, 'bucket', 'object')).toString(), 'second');
+  assert.equal(await store.put('bucket', 'object', bytes(Buffer.from('third'))), 'exists', 'what everybody sees is not replaced');
+});
+
+test('waver: what was visible is absent now and then, and lists leave out a name; nothing is lost', async () => {
+  const { store } = await faulty({});
+  for (const name of ['a', 'b']) await store.put('bucket', name, bytes(Buffer.from('x')));
+  store.setFaults({ waver: 1 });
+  assert.deepEqual(await store.get('bucket', 'a'), { kind: 'absent' });
+  assert.deepEqual(await store.head('bucket', 'a'), { kind: 'absent' });
+  assert.equal((await store.list('bucket', '', '', 10)).names.length, 1);
+  store.setFaults({});
+  assert.deepEqual((await store.list('bucket', '', '', 10)).names, ['a', 'b']);
+});
+
+test('undead: a deleted object is shown for a while, whole and in ranges', async () => {
+  const { store, clock } = await faulty({});
+  await store.put('bucket', 'object', bytes(Buffer.from('content')));
+  store.setFaults({ undeadMsMax: 1000 });
+  await store.delete('bucket', 'object');
+  assert.deepEqual(await store.head('bucket', 'object'), { kind: 'found', sizeBytes: 7 });
+  assert.deepEqual(await store.get('bucket', 'object', { offsetBytes: 3, lengthBytes: 10 }), { kind: 'found', bytes: Buffer.from('tent') });
+  clock.advance(1000);
+  assert.deepEqual(await store.get('bucket', 'object'), { kind: 'absent' });
+});
+
+test('a late effect: the call fails, what it asked for happens afterwards, with the bytes of then', async () => {
+  const { store, inner, clock } = await faulty({ applyLate: 1, applyLateMsMax: 1000 });
+  const body = Buffer.from('late');
+  await rejectsWith(store.put('bucket', 'object', bytes(body)), 'retry');
+  body.fill(0);
+  assert.equal(inner.objectCount, 0);
+  store.setFaults({});
+  clock.advance(1000);
+  assert.equal((await readAllOf(store, 'bucket', 'object')).toString(), 'late');
+  store.setFaults({ applyLate: 1, applyLateMsMax: 1000 });
+  await rejectsWith(store.delete('bucket', 'object'), 'retry');
+  assert.equal(inner.objectCount, 1);
+  store.setFaults({});
+  clock.advance(1000);
+  assert.deepEqual(await store.head('bucket', 'object'), { kind: 'absent' });
+});
+
+test('bandwidth: payload passes at the speed asked for, one after the other', async () => {
+  const { store, clock } = await faulty({ bytesPerSecond: 1000 });
+  await clock.run(Promise.all([store.put('bucket', 'a', bytes(Buffer.alloc(500))), store.put('bucket', 'b', bytes(Buffer.alloc(500)))]));
+  assert.equal(clock.monotonicMs(), 1000);
+  await clock.run(store.get('bucket', 'a', { offsetBytes: 0, lengthBytes: 100 }));
+  assert.equal(clock.monotonicMs(), 1100);
+  const controller = new AbortController();
+  const call = store.get('bucket', 'a', undefined, controller.signal);
+  controller.abort();
+  await rejectsWith(call, 'retry');
+});
+
+test('a new bucket is not found for a while by put and list; one that was there already is', async () => {
+  const { store, clock } = await faulty({ bucketLagMsMax: 1000 });
+  await store.createBucket('bucket');
+  await store.createBucket('new');
+  await store.put('bucket', 'object', bytes(Buffer.from('x')));
+  await rejectsWith(store.put('new', 'object', bytes(Buffer.from('x'))), 'absent');
+  await rejectsWith(store.list('new', '', '', 1), 'absent');
+  clock.advance(1000);
+  assert.equal(await store.put('new', 'object', bytes(Buffer.from('x'))), 'written');
+});
+
 test('bytes are damaged on the way out, or in the store, as asked', async () => {
   const content = Buffer.alloc(1000, 7);
   const out = await faulty({});
