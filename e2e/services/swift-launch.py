@@ -1,0 +1,49 @@
+#!/usr/bin/python3
+"""Starts one part of OpenStack Swift for the tests. Each directory is a Swift of its own:
+
+The stock /usr/bin/swift-* servers always read /etc/swift/swift.conf (`swift_dir` moves only the rings); here the directory is set before
+the rest of Swift is imported, so each has its own hash, policies and limits, and /etc/swift is not touched.
+
+    swift-launch.py rings ETC ACCOUNT_PORT CONTAINER_PORT OBJECT_PORT   writes the three rings: one device, one replica
+    swift-launch.py serve ETC ROLE CONF                                ROLE: proxy-server, account-server, container-server, object-server
+    swift-launch.py update ETC CONF                                    one pass of the object updater: listings catch up
+"""
+import os
+import sys
+
+
+def use_directory(etc):
+    from swift.common import utils
+    # Importing it has read the hash of /etc/swift already; this reads it again.
+    utils.set_swift_dir(etc)
+
+
+def rings(etc, *ports):
+    from swift.common.ring import RingBuilder
+    for name, port in zip(('account', 'container', 'object'), ports):
+        builder = RingBuilder(6, 1, 0)  # 64 partitions, 1 replica, no wait between rebalances
+        builder.add_dev({'id': 0, 'region': 1, 'zone': 1, 'weight': 1.0, 'ip': '127.0.0.1', 'port': int(port), 'device': 'd1', 'meta': ''})
+        builder.rebalance()
+        builder.get_ring().save(os.path.join(etc, name + '.ring.gz'))
+
+
+def main(action, *arguments):
+    if action == 'rings':
+        rings(*arguments)
+    elif action == 'serve':
+        etc, role, conf = arguments
+        use_directory(etc)
+        from swift.common.wsgi import run_wsgi
+        # verbose: the log goes to stderr, there may be no syslog.
+        return run_wsgi(conf, role, verbose=True)
+    elif action == 'update':
+        etc, conf = arguments
+        use_directory(etc)
+        from swift.common.daemon import run_daemon
+        from swift.obj.updater import ObjectUpdater
+        run_daemon(ObjectUpdater, conf, once=True, verbose=True)
+    else:
+        sys.exit(__doc__)
+
+
+sys.exit(main(*sys.argv[1:]))
