@@ -114,8 +114,8 @@ class RouterLife {
       this.#logger.warn({}, `no port mapper on port 111${why}: ESXi, QEMU's nfs:// and showmount need it; Linux clients can name the ports`);
     }
     if (!this.#logger.isHuman) return;
-    const { name, backend } = this.#settings.vpool;
-    this.#output.write(banner({ version: VERSION, vpool: name, data: this.#settings.data, backend: backend.path, addresses, adminUrl }));
+    const { vpool, backend } = router.status();
+    this.#output.write(banner({ version: VERSION, vpool, data: this.#settings.data, backend, addresses, adminUrl }));
   }
 
   async #stop(router: Router): Promise<ExitCode> {

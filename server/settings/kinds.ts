@@ -43,6 +43,17 @@ export function choice<const T extends readonly string[]>(...words: T): Kind<T[n
   };
 }
 
+/** One of few numbers. */
+export function numberChoice<const T extends readonly number[]>(...numbers: T): Kind<T[number]> {
+  return {
+    allowed: `one of ${numbers.join(', ')}`,
+    parse(value) {
+      const number = wholeNumber(value);
+      return numbers.find((candidate) => candidate === number);
+    },
+  };
+}
+
 const SIZE_UNITS: Readonly<Record<string, number>> = { B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40, PiB: 2 ** 50 };
 
 /** Bytes: a whole number, or a number with a binary unit. Decimal units and bare `G` mean different things to different people: refused. */
@@ -118,6 +129,51 @@ export const network: Kind<string> = {
 export const path: Kind<string> = {
   allowed: 'a directory path',
   parse: (value) => (typeof value === 'string' && value !== '' && !value.includes('\0') && value.length <= 4096 ? value : undefined),
+};
+
+/** A file name; made absolute when the settings are resolved. */
+export const filePath: Kind<string> = { ...path, allowed: 'a file path' };
+
+/** Text in one line. A number is refused: nobody knows how it was written before YAML read it. */
+export function text(charactersMax: number): Kind<string> {
+  return {
+    allowed: `text of at most ${charactersMax} characters, in quotes if it looks like something else to YAML`,
+    // oxlint-disable-next-line no-control-regex -- control characters are what is refused
+    parse: (value) => (typeof value === 'string' && value.length <= charactersMax && /^\P{Cc}+$/u.test(value) ? value : undefined),
+  };
+}
+
+/** Text that may have several lines. */
+export function secretText(charactersMax: number): Kind<string> {
+  return {
+    allowed: `text of at most ${charactersMax} characters, in quotes if it looks like something else to YAML`,
+    parse: (value) => (typeof value === 'string' && value !== '' && value.length <= charactersMax && !value.includes('\0') ? value : undefined),
+  };
+}
+
+/** No credentials in it: they would be in logs and in `config print`. */
+export const httpUrl: Kind<string> = {
+  allowed: 'a URL that begins with http:// or https://, without user, password, query and fragment',
+  parse(value) {
+    if (typeof value !== 'string' || value.length > 2048 || !/^https?:\/\/[^\s]+$/.test(value)) return undefined;
+    const url = URL.parse(value);
+    return url === null || url.username !== '' || url.password !== '' || /[?#]/.test(value) ? undefined : value;
+  },
+};
+
+/** What S3 allows, and Swift too. */
+export const bucketName: Kind<string> = {
+  allowed: 'a bucket name of 3 to 63 lower-case letters, digits, "." and "-" that begins and ends with a letter or digit',
+  parse: (value) => (typeof value === 'string' && /^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/.test(value) && !value.includes('..') ? value : undefined),
+};
+
+/** An amount of money. */
+export const price: Kind<number> = {
+  allowed: 'a number from 0 to 1000000 with at most 6 decimals, such as 0.005',
+  parse(value) {
+    const number = typeof value === 'string' && /^(0|[1-9]\d{0,6})(\.\d{1,6})?$/.test(value) ? Number(value) : value;
+    return typeof number === 'number' && number >= 0 && number <= 1_000_000 && Number(number.toFixed(6)) === number ? number : undefined;
+  },
 };
 
 /** One component of an export path, safe in file names, URLs, Redis keys and metrics labels. */

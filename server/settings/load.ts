@@ -77,7 +77,11 @@ function explain(issue: z.core.$ZodIssue, tree: RawTree, origins: ReadonlyMap<st
   let given: unknown = tree;
   for (const part of path) given = (given as RawTree | undefined)?.[part];
   const entry = settingKeys.find((candidate) => candidate.key === key);
-  if (entry === undefined) return [`${where}: ${key} is ${show(given)}; it must be a section with the keys ${keysUnder(key).join(', ')}`];
+  // Somebody may have written a secret where its section should be.
+  const shown = settingKeys.some((candidate) => candidate.setting.secret === true && candidate.key.startsWith(`${key}.`))
+    ? 'no section'
+    : show(given);
+  if (entry === undefined) return [`${where}: ${key} is ${shown}; it must be a section with the keys ${keysUnder(key).join(', ')}`];
   return [`${where}: ${key} is ${entry.setting.secret === true ? 'set' : show(given)}; it must be ${issue.message}`];
 }
 

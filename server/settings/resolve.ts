@@ -2,6 +2,7 @@
 import { resolve } from 'node:path';
 
 import { formatSize, isLoopback } from './kinds.ts';
+import { resolveBackend } from './resolve-backend.ts';
 import type { ParsedSettings } from './schema.ts';
 import { SettingsError } from './settings-error.ts';
 import type { Settings } from './settings.ts';
@@ -24,16 +25,13 @@ export function resolveSettings(
   machine: Machine,
 ): Settings {
   const data = resolve(baseOf('data'), parsed.data);
-  const { backend } = parsed.vpool;
+  const problems: string[] = [];
+  const given = { labelOf: (key: string) => origins.get(key)?.label, baseOf };
   const settings: Settings = {
     data,
     vpool: {
       ...parsed.vpool,
-      backend: {
-        kind: backend.kind,
-        path: backend.path === undefined ? resolve(data, 'backend') : resolve(baseOf('vpool.backend.path'), backend.path),
-        hardLinks: backend.hardLinks,
-      },
+      backend: resolveBackend(parsed.vpool.backend, data, given, problems),
     },
     nfs: { ...parsed.nfs, mountPort: parsed.nfs.mountPort !== 0 && parsed.nfs.mountPort === parsed.nfs.port ? null : parsed.nfs.mountPort },
     exports: { ...parsed.exports, clients: parsed.exports.clients ?? (isLoopback(parsed.nfs.listen) ? LOOPBACK_NETWORKS : []) },
@@ -45,7 +43,7 @@ export function resolveSettings(
     admin: { ...parsed.admin, listen: parsed.admin.listen ?? (isLoopback(parsed.nfs.listen) ? parsed.nfs.listen : '127.0.0.1') },
     logging: parsed.logging,
   };
-  const problems = contradictions(settings, machine, (key) => origins.get(key)?.label ?? 'settings');
+  problems.push(...contradictions(settings, machine, (key) => origins.get(key)?.label ?? 'settings'));
   if (problems.length > 0) throw new SettingsError(problems);
   return settings;
 }
@@ -66,7 +64,7 @@ function contradictions(settings: Settings, machine: Machine, origin: (key: stri
       problems.push(`${origin('admin.port')}: admin.port is ${admin.port}, which is nfs.mountPort already; it must be another one`);
     }
   }
-  if (vpool.backend.path === settings.data) {
+  if (vpool.backend.kind === 'directory' && vpool.backend.path === settings.data) {
     problems.push(
       `${origin('vpool.backend.path')}: vpool.backend.path is the data directory ${settings.data}; it must be another directory, or one inside it`,
     );

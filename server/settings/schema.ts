@@ -4,8 +4,9 @@
  */
 import { z } from 'zod';
 
+import { backend, backendSection, prices, s3, swift } from './backend-schema.ts';
 import * as kinds from './kinds.ts';
-import type { Kind } from './kinds.ts';
+import { type Setting, computed, section, setting } from './setting.ts';
 
 const KIB = 2 ** 10;
 const MIB = 2 ** 20;
@@ -14,49 +15,8 @@ const TIB = 2 ** 40;
 const SECOND = 1000;
 const HOUR = 3600 * SECOND;
 
-interface Flag {
-  /** As commander wants it: `--nfs-port <port>`. */
-  readonly flag?: string;
-  /** Never shown by `config print`, messages or logs. */
-  readonly secret?: boolean;
-}
-
-/** One setting. `fallback`: its default as a person would write it, or undefined when `resolve.ts` finds it (`fallbackText` says how). */
-export interface Setting<T> extends Flag {
-  readonly kind: Kind<T>;
-  readonly description: string;
-  readonly fallback: unknown;
-  readonly fallbackText: string;
-  readonly type: z.ZodType<T>;
-}
-
-function zodType<T>(kind: Kind<T>): z.ZodType<T> {
-  return z.unknown().transform((value, context) => {
-    const parsed = kind.parse(value);
-    if (parsed !== undefined) return parsed;
-    context.addIssue({ code: 'custom', message: kind.allowed, input: value });
-    return z.NEVER;
-  });
-}
-
-function setting<T>(kind: Kind<T>, fallback: string | number | boolean | readonly string[], description: string, flag: Flag = {}): Setting<T> {
-  const fallbackText = Array.isArray(fallback) ? fallback.join(', ') : String(fallback);
-  return { kind, description, fallback, fallbackText, type: zodType(kind).prefault(fallback), ...flag };
-}
-
-/** A setting whose default depends on something else. */
-function computed<T>(kind: Kind<T>, fallbackText: string, description: string, flag: Flag = {}): Setting<T | undefined> {
-  return { kind, description, fallback: undefined, fallbackText, type: zodType(kind).optional(), ...flag };
-}
-
 /** Design section 1: these names are VM disks from the moment of their creation. */
 const VOLUME_PATTERNS = ['*-flat.vmdk', '*-delta.vmdk', '*-sesparse.vmdk', '*.raw', '*.vswp'];
-
-const backend = {
-  kind: setting(kinds.choice('directory'), 'directory', 'Kind of Storage Backend.'),
-  path: computed(kinds.path, '`<data>/backend`', 'Directory of the `directory` backend: another disk, or a mounted file system.'),
-  hardLinks: setting(kinds.boolean, true, 'Share files between the local log and a backend on the same file system instead of copying them.'),
-};
 
 const vpool = {
   name: setting(kinds.poolName, 'vpool1', 'Name of the datastore; exported as `/<name>`.', { flag: '--vpool <name>' }),
@@ -65,7 +25,11 @@ const vpool = {
   allWritesStable: setting(kinds.boolean, false, 'Treat UNSTABLE writes as FILE_SYNC.'),
   durability: setting(kinds.choice('local'), 'local', 'When a write is acknowledged: on the local disk (fdatasync).'),
   graceTimeMs: setting(kinds.duration(0, 366 * 24 * HOUR), '24h', 'How long deleted data is kept before its space is freed.'),
-  capacityBytes: setting(kinds.orAuto(kinds.size(MIB, 4096 * TIB)), 'auto', 'Size that the datastore shows; auto: what the backend has.'),
+  capacityBytes: setting(
+    kinds.orAuto(kinds.size(MIB, 4096 * TIB)),
+    'auto',
+    'Size that the datastore shows; auto: what the backend directory has, 64 TiB on an object store.',
+  ),
 };
 
 const nfs = {
@@ -125,17 +89,10 @@ const logging = {
 
 const data = setting(kinds.path, './data', 'Data directory.', { flag: '--data <directory>' });
 
-type Shape<R extends Record<string, Setting<unknown>>> = { [K in keyof R]: R[K]['type'] };
-
-function section<R extends Record<string, Setting<unknown>>, N extends z.ZodRawShape>(settings: R, nested: N) {
-  const shape = Object.fromEntries(Object.entries(settings).map(([key, value]) => [key, value.type])) as Shape<R>;
-  return z.strictObject({ ...shape, ...nested }).prefault({} as never);
-}
-
 /** Parses the merged sources. Its output is complete but for what `resolve.ts` computes. */
 export const settingsSchema = z.strictObject({
   data: data.type,
-  vpool: section(vpool, { backend: section(backend, {}) }),
+  vpool: section(vpool, { backend: backendSection }),
   nfs: section(nfs, {}),
   exports: section(exports, {}),
   cache: section(cache, {}),
@@ -159,6 +116,9 @@ export const settingKeys: readonly SettingKey[] = [
   describe('data', data),
   ...under('vpool', vpool),
   ...under('vpool.backend', backend),
+  ...under('vpool.backend.swift', swift),
+  ...under('vpool.backend.s3', s3),
+  ...under('vpool.backend.prices', prices),
   ...under('nfs', nfs),
   ...under('exports', exports),
   ...under('cache', cache),

@@ -8,12 +8,21 @@ import fc from 'fast-check';
 
 import { loadSettings } from './load.ts';
 import { printSettings, printSettingsJson } from './print.ts';
-import { type SettingKey, settingKeys } from './schema.ts';
+import { settingKeys } from './schema.ts';
 import { SettingsError } from './settings-error.ts';
 import type { Settings } from './settings.ts';
 import { settingsTable } from './testing/settings-table.ts';
 
 const MACHINE = { workingDirectory: '/work', memoryBytes: 8 * 2 ** 30 };
+
+/** The least that a backend of each kind needs. */
+const SWIFT_FLAGS = {
+  'vpool.backend.kind': 'swift',
+  'vpool.backend.swift.authUrl': 'http://127.0.0.1:8080/auth/v1.0',
+  'vpool.backend.swift.user': 'test:tester',
+  'vpool.backend.swift.key': 'hunter2',
+};
+const S3_FLAGS = { 'vpool.backend.kind': 's3' };
 
 interface Given {
   readonly yaml?: string;
@@ -47,6 +56,10 @@ function settingsOf(given: Given): Settings {
   return load(given).settings;
 }
 
+function pathOf({ vpool }: Settings): string | null {
+  return vpool.backend.kind === 'directory' ? vpool.backend.path : null;
+}
+
 /** Every problem of settings that are refused. */
 function problemsOf(given: Given): readonly string[] {
   try {
@@ -63,7 +76,19 @@ test('without anything there are complete defaults', () => {
     data: '/work/data',
     vpool: {
       name: 'vpool1',
-      backend: { kind: 'directory', path: '/work/data/backend', hardLinks: true },
+      backend: {
+        kind: 'directory',
+        layout: 'buckets',
+        bucket: null,
+        concurrency: 16,
+        compression: 'none',
+        encryption: 'none',
+        keyFile: null,
+        key: null,
+        path: '/work/data/backend',
+        hardLinks: true,
+        prices: { currency: 'USD', putPerThousand: 0, getPerThousand: 0, deletePerThousand: 0, outPerGigabyte: 0, storagePerGigabyteMonth: 0 },
+      },
       inlineBytesMax: 4096,
       volumePatterns: ['*-flat.vmdk', '*-delta.vmdk', '*-sesparse.vmdk', '*.raw', '*.vswp'],
       allWritesStable: false,
@@ -85,11 +110,15 @@ test('every key of the settings has an entry, a distinct variable and a descript
     typeof value === 'object' && value !== null && !Array.isArray(value)
       ? Object.entries(value).flatMap(([key, child]) => leaves(child, path === '' ? key : `${path}.${key}`))
       : [path];
-  assert.deepEqual(settingKeys.map((entry) => entry.key).toSorted(), leaves(settingsOf({}), '').toSorted());
+  const kindsOfBackend = [{}, { flags: SWIFT_FLAGS }, { flags: S3_FLAGS }].map((given) => settingsOf(given));
+  assert.deepEqual(
+    settingKeys.map((entry) => entry.key).toSorted(),
+    [...new Set(kindsOfBackend.flatMap((settings) => leaves(settings, '')))].toSorted(),
+  );
   assert.equal(new Set(settingKeys.map((entry) => entry.variable)).size, settingKeys.length);
   for (const { setting, variable } of settingKeys) {
     assert.match(setting.description, /^[A-Z].*\.$/);
-    assert.match(variable, /^VFERRY_[A-Z]+(_[A-Z]+)*$/);
+    assert.match(variable, /^VFERRY_[A-Z]+(_[A-Z][A-Z0-9]*)*$/);
   }
 });
 
@@ -122,11 +151,11 @@ test('a wrong value in the file is refused even when a flag overrides another ke
 test('relative paths belong to the file they are written in, or to the working directory', () => {
   const inFile = load({ yaml: 'data: d\nvpool: { backend: { path: ../b } }' }).settings;
   assert.match(inFile.data, /vferry-settings-[^/]+\/d$/);
-  assert.equal(inFile.vpool.backend.path, join(tmpdir(), 'b'));
+  assert.equal(pathOf(inFile), join(tmpdir(), 'b'));
   const elsewhere = settingsOf({ flags: { data: 'd' }, environment: { VFERRY_VPOOL_BACKEND_PATH: '/mnt/b' } });
   assert.equal(elsewhere.data, '/work/d');
-  assert.equal(elsewhere.vpool.backend.path, '/mnt/b');
-  assert.equal(settingsOf({ flags: { data: '/srv/d' } }).vpool.backend.path, '/srv/d/backend');
+  assert.equal(pathOf(elsewhere), '/mnt/b');
+  assert.equal(pathOf(settingsOf({ flags: { data: '/srv/d' } })), '/srv/d/backend');
 });
 
 test('unknown keys are errors with line, column and the likely meaning', () => {
@@ -135,8 +164,9 @@ test('unknown keys are errors with line, column and the likely meaning', () => {
     `v.yaml:2:3: unknown key nfs.prot (did you mean port?); allowed here: ${keys}`,
     'v.yaml:3:1: unknown key export (did you mean exports?); allowed here: data, vpool, nfs, exports, cache, log, admin, logging',
   ]);
-  assert.deepEqual(problemsOf({ yaml: 'vpool: { backend: { bucket: x } }' }), [
-    'v.yaml:1:21: unknown key vpool.backend.bucket; allowed here: kind, path, hardLinks',
+  assert.deepEqual(problemsOf({ yaml: 'vpool: { backend: { prices: { get: 1 } } }' }), [
+    'v.yaml:1:31: unknown key vpool.backend.prices.get; allowed here: ' +
+      'currency, putPerThousand, getPerThousand, deletePerThousand, outPerGigabyte, storagePerGigabyteMonth',
   ]);
   assert.match(problemsOf({ yaml: '__proto__: { port: 1 }' })[0] ?? '', /^v\.yaml:1:1: unknown key __proto__/);
   assert.match(problemsOf({ yaml: 'nfs: { constructor: 1 }' })[0] ?? '', /^v\.yaml:1:8: unknown key nfs\.constructor/);
@@ -164,7 +194,19 @@ test('the message names where the value is from, the key, the value and what is 
 const REFUSED: readonly (readonly [string, string, string])[] = [
   ['vpool.name', 'a/b', 'a name of 1 to 63 letters, digits, ".", "_" and "-" that begins with a letter or digit'],
   ['vpool.name', '..', 'a name of 1 to 63 letters'],
-  ['vpool.backend.kind', 's3', 'directory (nothing else exists yet)'],
+  ['vpool.backend.kind', 'S3', 'one of directory, swift, s3'],
+  ['vpool.backend.layout', 'bucket', 'one of auto, buckets, prefix'],
+  ['vpool.backend.bucket', 'My_Bucket', 'a bucket name of 3 to 63 lower-case letters, digits'],
+  ['vpool.backend.bucket', 'a..b', 'a bucket name of 3 to 63 lower-case letters, digits'],
+  ['vpool.backend.concurrency', '0', 'a whole number from 1 to 256'],
+  ['vpool.backend.compression', 'gzip', 'one of none, zstd'],
+  ['vpool.backend.encryption', 'aes', 'one of none, aes-256-gcm'],
+  ['vpool.backend.swift.authUrl', 'keystone:5000', 'a URL that begins with http:// or https://, without user'],
+  ['vpool.backend.swift.authVersion', '2', 'auto, or one of 1, 3'],
+  ['vpool.backend.s3.endpoint', 'https://h/?x=1', 'a URL that begins with http:// or https://, without user'],
+  ['vpool.backend.s3.pathStyle', 'yes', 'auto, or true or false'],
+  ['vpool.backend.prices.putPerThousand', '-1', 'a number from 0 to 1000000 with at most 6 decimals'],
+  ['vpool.backend.prices.putPerThousand', '0.0000001', 'a number from 0 to 1000000 with at most 6 decimals'],
   ['vpool.backend.path', '', 'a directory path'],
   ['vpool.inlineBytesMax', '65KiB', 'a size from 0B to 64KiB: bytes, or a number with B, KiB, MiB, GiB, TiB or PiB such as 4GiB'],
   ['vpool.volumePatterns', 'a/b', 'a list of 0 to 100: file name patterns of at most 255 characters, with * and ? as wildcards and without "/"'],
@@ -206,7 +248,8 @@ for (const [key, value, allowed] of REFUSED) {
 
 test('every setting is refused with a message when it is nonsense', () => {
   for (const { key, setting } of settingKeys) {
-    assert.deepEqual(problemsOf({ flags: { [key]: '\0' } }), [`--flag-of-${key}: ${key} is "\\u0000"; it must be ${setting.kind.allowed}`]);
+    const shown = setting.secret === true ? 'set' : '"\\u0000"';
+    assert.deepEqual(problemsOf({ flags: { [key]: '\0' } }), [`--flag-of-${key}: ${key} is ${shown}; it must be ${setting.kind.allowed}`]);
   }
 });
 
@@ -215,7 +258,7 @@ test('YAML: yes, 010, 1_000, 0x10 and 1e3 are refused, not interpreted', () => {
   assert.match(problemsOf({ yaml: 'nfs: { port: 1_000 }' })[0] ?? '', /nfs\.port is "1_000"; it must be a port/);
   for (const text of ['010', '0x10', '0o10', '1e3', '+5']) {
     assert.deepEqual(problemsOf({ yaml: `nfs: { port: ${text} }` }), [
-      `v.yaml:1:14: nfs.port is ${text}; write numbers in plain decimal without leading zeros`,
+      `v.yaml:1:14: nfs.port is ${text}; write numbers in plain decimal without leading zeros, and text in quotes`,
     ]);
   }
   assert.equal(settingsOf({ yaml: 'nfs: { portmap: off }' }).nfs.portmap, 'off');
@@ -354,16 +397,72 @@ test('what config print shows reads back as the same settings', () => {
   );
 });
 
-test('a secret is not shown by config print', () => {
-  const secretKeys: SettingKey[] = settingKeys.map((entry) =>
-    entry.key === 'vpool.name' ? { ...entry, setting: { ...entry.setting, secret: true } } : entry,
-  );
-  const { settings, origins } = load({ flags: { 'vpool.name': 'hunter2' } });
-  for (const text of [printSettings(settings, origins, secretKeys), printSettingsJson(settings, secretKeys)]) {
-    assert.doesNotMatch(text, /hunter2/);
-    assert.match(text, /name"?: "?\*{8}/);
+test('what config print shows of a backend reads back as the same settings, but for its secrets', () => {
+  const swift = { ...SWIFT_FLAGS, 'vpool.backend.swift.user': '007', 'vpool.backend.layout': 'prefix' };
+  const prices = { 'vpool.backend.prices.getPerThousand': '0.000001', 'vpool.backend.prices.putPerThousand': '999999.999999' };
+  const s3 = { ...S3_FLAGS, ...prices, 'vpool.backend.s3.pathStyle': 'true', 'vpool.backend.s3.profile': 'true' };
+  const keystone = { ...SWIFT_FLAGS, 'vpool.backend.swift.project': '007', 'vpool.backend.swift.region': 'null' };
+  for (const flags of [swift, keystone, s3]) {
+    const { settings, origins } = load({ flags });
+    const printed = printSettings(settings, origins);
+    const secrets: Record<string, string> = flags !== s3 ? { VFERRY_VPOOL_BACKEND_SWIFT_KEY: 'hunter2' } : {};
+    assert.deepEqual(settingsOf({ yaml: printed.replace(/^ *key: \*+ #.*$/gm, ''), environment: secrets }), settings);
   }
-  assert.equal(settings.vpool.name, 'hunter2');
+});
+
+/** Every secret with a value that must never be seen, in settings that are valid. */
+const SECRETS: readonly Readonly<Record<string, string>>[] = [
+  { ...SWIFT_FLAGS, 'vpool.backend.encryption': 'aes-256-gcm', 'vpool.backend.key': 'hunter2-key' },
+  {
+    'vpool.backend.kind': 'swift',
+    'vpool.backend.swift.authUrl': 'https://keystone/v3',
+    'vpool.backend.swift.applicationCredentialId': 'id',
+    'vpool.backend.swift.applicationCredentialSecret': 'hunter2-ac',
+  },
+  {
+    ...S3_FLAGS,
+    'vpool.backend.s3.accessKeyId': 'id',
+    'vpool.backend.s3.secretAccessKey': 'hunter2',
+    'vpool.backend.s3.sessionToken': 'hunter2-token',
+  },
+];
+
+test('no secret is shown by config print, as YAML or as JSON', () => {
+  const seen = new Set<string>();
+  for (const flags of SECRETS) {
+    const { settings, origins } = load({ flags });
+    assert.ok(JSON.stringify(settings).includes('hunter2'));
+    for (const text of [printSettings(settings, origins), printSettingsJson(settings)]) {
+      assert.doesNotMatch(text, /hunter2/);
+      for (const { key, setting } of settingKeys) {
+        if (setting.secret !== true || !(key in flags)) continue;
+        seen.add(key);
+        assert.match(text, new RegExp(`^ *"?${key.split('.').at(-1)}"?: "?\\*{8}`, 'm'));
+      }
+    }
+  }
+  assert.deepEqual([...seen].toSorted(), settingKeys.flatMap(({ key, setting }) => (setting.secret === true ? [key] : [])).toSorted());
+});
+
+test('no message shows a secret: of a wrong kind, in a wrong place, without quotes, beside its file', () => {
+  const messages = [
+    { yaml: 'vpool: { backend: { kind: swift, swift: { key: [hunter2] } } }' },
+    { yaml: 'vpool: { backend: { kind: swift, swift: hunter2 } }' },
+    { yaml: 'vpool: { backend: [hunter2] }' },
+    { yaml: 'vpool: { backend: { kind: swift, swift: { key: 0x68756e746572 } } }' },
+    { yaml: 'vpool: { backend: { kind: swift, swift: { key: !hunter2 x } } }', tagMayBeSeen: true },
+    { flags: { ...SWIFT_FLAGS, 'vpool.backend.swift.key': 'hunter2\0' } },
+    { flags: { ...SWIFT_FLAGS, 'vpool.backend.kind': 's3' } },
+    { flags: { ...SWIFT_FLAGS, 'vpool.backend.swift.keyFile': '/k', 'vpool.backend.swift.applicationCredentialSecret': 'hunter2' } },
+    { flags: { ...S3_FLAGS, 'vpool.backend.s3.secretAccessKey': 'hunter2', 'vpool.backend.s3.sessionToken': 'hunter2' } },
+    { flags: { 'vpool.backend.key': 'hunter2', 'vpool.backend.keyFile': '/k' } },
+    { environment: { VFERRY_VPOOL_BACKEND_KEY: 'hunter2\0' } },
+  ];
+  for (const { tagMayBeSeen, ...given } of messages) {
+    const problems = problemsOf(given).join('\n');
+    assert.notEqual(problems, '', JSON.stringify(given));
+    if (tagMayBeSeen !== true) assert.doesNotMatch(problems, /hunter2|68756e746572/);
+  }
 });
 
 test('the file parser never throws anything but SettingsError', () => {

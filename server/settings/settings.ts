@@ -1,3 +1,5 @@
+import type { BackendSettings } from './backend-settings.ts';
+
 /**
  * Validated, complete settings of a router: what every other part gets its options from. How they are read from flags, environment and
  * file is in `sources.ts` and `load.ts`; allowed values are in `schema.ts`.
@@ -27,15 +29,8 @@ export interface VpoolSettings {
   readonly durability: 'local';
   /** How long deleted data is kept before its space is freed. */
   readonly graceTimeMs: number;
-  /** What FSSTAT shows as the size of the datastore; null: ask the backend. */
+  /** What FSSTAT shows as the size of the datastore; null: what the backend directory has, or a fixed size on an object store. */
   readonly capacityBytes: number | null;
-}
-
-/** `path`: absolute. */
-export interface BackendSettings {
-  readonly kind: 'directory';
-  readonly path: string;
-  readonly hardLinks: boolean;
 }
 
 export interface NfsSettings {

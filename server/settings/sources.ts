@@ -27,6 +27,7 @@ export interface Source {
 
 /** Variables that are no settings but are read by other parts: the file's name, and fault injection (`core/fail-points.ts`). */
 const OTHER_VARIABLES = new Set(['VFERRY_CONFIG', 'VFERRY_FAIL_POINTS']);
+const SECRETS = new Set(settingKeys.filter((entry) => entry.setting.secret === true).map((entry) => entry.key));
 const FILE_CHARACTERS_MAX = 1024 * 1024;
 
 /** Settings from `VFERRY_*` variables; all others are ignored. @throws SettingsError on an unknown one: it is misspelt or of another version. */
@@ -69,7 +70,8 @@ export function fileSource(name: string, text: string): Source {
     if (isScalar(node)) {
       // YAML reads 010, 0x10, 0o10, 1e3, .5 and +5 as numbers that not everybody expects.
       if (typeof node.value === 'number' && !/^-?(0|[1-9]\d*)(\.\d+)?$/.test(node.source ?? '')) {
-        problems.push(`${at(offset)}: ${path} is ${node.source}; write numbers in plain decimal without leading zeros`);
+        const shown = SECRETS.has(path) ? 'set' : node.source;
+        problems.push(`${at(offset)}: ${path} is ${shown}; write numbers in plain decimal without leading zeros, and text in quotes`);
       }
       return node.value;
     }

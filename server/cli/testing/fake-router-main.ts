@@ -29,7 +29,7 @@ function status(settings: Settings, addresses: RouterAddresses): RouterStatus {
     incarnation: 'bb',
     startedAt: '2026-01-01T00:00:00.000Z',
     addresses,
-    backend: `directory:${settings.vpool.backend.path}`,
+    backend: `${settings.vpool.backend.kind}:somewhere`,
     volumesOpen: 3,
     dirtyBytes: 5 * 1024 * 1024,
     inodes: 17,
