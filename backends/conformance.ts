@@ -158,6 +158,17 @@ export function objectStoreConformance(name: string, open: () => Promise<OpenedS
       assert.equal((await readAllOf(store, bucket, 'b')).toString(), 'b');
     });
 
+    conforms('many objects are deleted by one call, absent ones among them, also in an absent bucket', async (store, bucket) => {
+      const names = Array.from({ length: 30 }, (_, index) => `object-${index}`);
+      await Promise.all([...names, 'kept'].map((name) => store.put(bucket, name, bytes(Buffer.from(name)))));
+      await store.deleteMany(bucket, [...names, 'never-there', 'kept-not']);
+      assert.deepEqual(await store.list(bucket, '', '', 100), { names: ['kept'], more: false });
+      await store.deleteMany(bucket, names);
+      await store.deleteMany(bucket, []);
+      await store.deleteMany(`${bucket}-missing`, names);
+      assert.equal((await readAllOf(store, bucket, 'kept')).toString(), 'kept');
+    });
+
     conforms('a bucket can be made twice and deleted twice, but not deleted with objects in it', async (store, bucket) => {
       await store.createBucket(bucket);
       await store.put(bucket, 'object', bytes(Buffer.from('x')));
@@ -214,12 +225,14 @@ export function objectStoreConformance(name: string, open: () => Promise<OpenedS
         await rejectsWith(store.get(bucket, hostile), 'denied');
         await rejectsWith(store.head(bucket, hostile), 'denied');
         await rejectsWith(store.delete(bucket, hostile), 'denied');
+        await rejectsWith(store.deleteMany(bucket, ['kept', hostile]), 'denied');
       }
       for (const hostile of ['', '.', '..', '../..', 'ab', 'UPPER', 'a/b', 'a\0bc', '-abc', 'abc.', 'a..b', 'a_b', 'x'.repeat(64)]) {
         await rejectsWith(store.createBucket(hostile), 'denied');
         await rejectsWith(store.deleteBucket(hostile), 'denied');
         await rejectsWith(store.put(hostile, 'object', body), 'denied');
         await rejectsWith(store.get(hostile, 'object'), 'denied');
+        await rejectsWith(store.deleteMany(hostile, ['object']), 'denied');
         await rejectsWith(store.list(hostile, '', '', 10), 'denied');
       }
     });
@@ -231,6 +244,7 @@ export function objectStoreConformance(name: string, open: () => Promise<OpenedS
       await rejectsWith(store.get(bucket, 'object', undefined, signal), 'retry');
       await rejectsWith(store.head(bucket, 'object', signal), 'retry');
       await rejectsWith(store.delete(bucket, 'object', signal), 'retry');
+      await rejectsWith(store.deleteMany(bucket, ['object'], signal), 'retry');
       await rejectsWith(store.list(bucket, '', '', 10, signal), 'retry');
       await rejectsWith(store.listBuckets('', 10, signal), 'retry');
       await rejectsWith(store.createBucket(`${bucket}-b`, signal), 'retry');

@@ -209,6 +209,17 @@ export class FaultyStore implements ObjectStore {
     });
   }
 
+  deleteMany(bucket: string, names: readonly string[], signal?: AbortSignal): Promise<void> {
+    const what = `delete ${names.length} objects of ${bucket}`;
+    return this.#call(what, signal, async () => {
+      const deleteAll = async (attempt?: AbortSignal): Promise<void> => {
+        for (const name of names) await this.#delete(bucket, name, attempt);
+      };
+      if (this.#happens(this.#faults.applyLate)) throw this.#defer(what, () => deleteAll());
+      await deleteAll(signal);
+    });
+  }
+
   async #delete(bucket: string, name: string, signal?: AbortSignal): Promise<void> {
     const key = `${bucket}/${name}`;
     const { undeadMsMax, listLagMsMax } = this.#faults;

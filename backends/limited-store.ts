@@ -85,6 +85,10 @@ export class LimitedStore implements ObjectStore {
     return this.#others.run(bucket, 0, `delete ${bucket}/${name}`, signal, () => this.#inner.delete(bucket, name, signal));
   }
 
+  deleteMany(bucket: string, names: readonly string[], signal?: AbortSignal): Promise<void> {
+    return this.#others.run(bucket, 0, `delete ${names.length} objects of ${bucket}`, signal, () => this.#inner.deleteMany(bucket, names, signal));
+  }
+
   list(bucket: string, prefix: string, after: string, limit: number, signal?: AbortSignal): Promise<{ names: string[]; more: boolean }> {
     return this.#others.run(bucket, 0, `list ${bucket}`, signal, () => this.#inner.list(bucket, prefix, after, limit, signal));
   }

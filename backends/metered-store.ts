@@ -63,6 +63,10 @@ export class MeteredStore implements ObjectStore {
     return this.#metered('delete', signal, () => this.#inner.delete(bucket, name, signal), isOk);
   }
 
+  deleteMany(bucket: string, names: readonly string[], signal?: AbortSignal): Promise<void> {
+    return this.#metered('delete-many', signal, () => this.#inner.deleteMany(bucket, names, signal), isOk);
+  }
+
   list(bucket: string, prefix: string, after: string, limit: number, signal?: AbortSignal): Promise<{ names: string[]; more: boolean }> {
     return this.#metered('list', signal, () => this.#inner.list(bucket, prefix, after, limit, signal), isOk);
   }

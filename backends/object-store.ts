@@ -32,9 +32,14 @@ export interface ObjectStore {
   head(bucket: string, name: string, signal?: AbortSignal): Promise<{ kind: 'found'; sizeBytes: number } | { kind: 'absent' }>;
   /** Deletes an object; an absent one is success. */
   delete(bucket: string, name: string, signal?: AbortSignal): Promise<void>;
+  /** Deletes objects, at most `DELETE_MANY_MAX`; absent ones are success. When it rejects, some may be deleted: the whole call can be repeated. */
+  deleteMany(bucket: string, names: readonly string[], signal?: AbortSignal): Promise<void>;
   /** Names with `prefix` greater than `after` in byte order, at most `limit`. May lag behind puts and deletes: never evidence of absence. */
   list(bucket: string, prefix: string, after: string, limit: number, signal?: AbortSignal): Promise<{ names: string[]; more: boolean }>;
 }
+
+/** What S3 takes in one request. */
+export const DELETE_MANY_MAX = 1000;
 
 export interface ByteRange {
   readonly offsetBytes: number;

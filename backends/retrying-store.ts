@@ -82,6 +82,11 @@ export class RetryingStore implements ObjectStore {
     return this.#retried(`delete ${bucket}/${name}`, signal, (attempt) => this.#inner.delete(bucket, name, attempt));
   }
 
+  deleteMany(bucket: string, names: readonly string[], signal?: AbortSignal): Promise<void> {
+    const what = `delete ${names.length} objects of ${bucket}`;
+    return this.#retried(what, signal, (attempt) => this.#inner.deleteMany(bucket, names, attempt));
+  }
+
   list(bucket: string, prefix: string, after: string, limit: number, signal?: AbortSignal): Promise<{ names: string[]; more: boolean }> {
     return this.#retried(`list ${bucket}`, signal, (attempt) => this.#inner.list(bucket, prefix, after, limit, attempt));
   }

@@ -1,6 +1,6 @@
 import type { StoreErrorClass } from './object-store.ts';
 
-export const STORE_REQUEST_KINDS = ['create-bucket', 'delete-bucket', 'list-buckets', 'put', 'get', 'head', 'delete', 'list'] as const;
+export const STORE_REQUEST_KINDS = ['create-bucket', 'delete-bucket', 'list-buckets', 'put', 'get', 'head', 'delete', 'delete-many', 'list'] as const;
 export type StoreRequestKind = (typeof STORE_REQUEST_KINDS)[number];
 
 /** ok: done, found or written. exists, not-found: answers, not failures. aborted: the caller's signal. Else the class of the StoreError. */

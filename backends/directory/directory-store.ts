@@ -12,7 +12,7 @@ import { join } from 'node:path';
 
 import { errorCode } from '../../server/core/errors.ts';
 import { throwIfAborted } from '../abort.ts';
-import { assertLimit, assertRange, OBJECT_BYTES_MAX } from '../call-arguments.ts';
+import { assertLimit, assertRange, OBJECT_BYTES_MAX, requireNamesToDelete } from '../call-arguments.ts';
 import { bodySizeBytes, fileBodyError, fileBodyShort } from '../object-body.ts';
 import { isBucketName, isObjectName, requireBucketName, requireObjectName } from '../object-name.ts';
 import { type ByteRange, type GetOutcome, type ObjectBody, type ObjectStore, StoreError } from '../object-store.ts';
@@ -174,6 +174,16 @@ export class DirectoryStore implements ObjectStore {
       const directory = join(this.#bucketsPath, bucket);
       // Durable, or an object that came back after a power cut would be nobody's: its name has left the garbage list.
       if (unlinkIfThere(join(directory, name))) syncDirectory(directory);
+    });
+  }
+
+  async deleteMany(bucket: string, names: readonly string[], signal?: AbortSignal): Promise<void> {
+    requireNamesToDelete(bucket, names);
+    this.#run(`delete ${names.length} objects of ${bucket}`, signal, () => {
+      const directory = join(this.#bucketsPath, bucket);
+      let removed = false;
+      for (const name of names) removed = unlinkIfThere(join(directory, name)) || removed;
+      if (removed) syncDirectory(directory);
     });
   }
 

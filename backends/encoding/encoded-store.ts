@@ -41,6 +41,10 @@ export class EncodedStore implements ObjectStore {
     return this.#inner.delete(bucket, name, signal);
   }
 
+  deleteMany(bucket: string, names: readonly string[], signal?: AbortSignal): Promise<void> {
+    return this.#inner.deleteMany(bucket, names, signal);
+  }
+
   list(bucket: string, prefix: string, after: string, limit: number, signal?: AbortSignal): Promise<{ names: string[]; more: boolean }> {
     return this.#inner.list(bucket, prefix, after, limit, signal);
   }

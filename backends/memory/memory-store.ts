@@ -1,5 +1,5 @@
 import { throwIfAborted } from '../abort.ts';
-import { assertLimit, assertRange } from '../call-arguments.ts';
+import { assertLimit, assertRange, requireNamesToDelete } from '../call-arguments.ts';
 import { readBody } from '../object-body.ts';
 import { requireBucketName, requireObjectName } from '../object-name.ts';
 import { type ByteRange, type GetOutcome, type ObjectBody, type ObjectStore, StoreError } from '../object-store.ts';
@@ -81,6 +81,13 @@ export class MemoryStore implements ObjectStore {
     requireObjectName(bucket, name);
     throwIfAborted(signal, `delete ${bucket}/${name}`);
     this.#buckets.get(bucket)?.delete(name);
+  }
+
+  async deleteMany(bucket: string, names: readonly string[], signal?: AbortSignal): Promise<void> {
+    requireNamesToDelete(bucket, names);
+    throwIfAborted(signal, `delete ${names.length} objects of ${bucket}`);
+    const objects = this.#buckets.get(bucket);
+    for (const name of names) objects?.delete(name);
   }
 
   async list(bucket: string, prefix: string, after: string, limit: number, signal?: AbortSignal): Promise<{ names: string[]; more: boolean }> {

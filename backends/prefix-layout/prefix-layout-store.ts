@@ -76,6 +76,14 @@ export class PrefixLayoutStore implements ObjectStore {
     return this.#inner.delete(this.#realBucket, realName(bucket, name), signal);
   }
 
+  async deleteMany(bucket: string, names: readonly string[], signal?: AbortSignal): Promise<void> {
+    return this.#inner.deleteMany(
+      this.#realBucket,
+      names.map((name) => realName(bucket, name)),
+      signal,
+    );
+  }
+
   async list(bucket: string, prefix: string, after: string, limit: number, signal?: AbortSignal): Promise<{ names: string[]; more: boolean }> {
     requireDotless(bucket);
     assertLimit(limit);

@@ -8,6 +8,7 @@ export type StoreCall =
   | { readonly kind: 'put'; readonly bucket: string; readonly name: string; readonly body: ObjectBody }
   | { readonly kind: 'get'; readonly bucket: string; readonly name: string; readonly range: ByteRange | undefined }
   | { readonly kind: 'head' | 'delete'; readonly bucket: string; readonly name: string }
+  | { readonly kind: 'delete-many'; readonly bucket: string; readonly names: readonly string[] }
   | { readonly kind: 'list'; readonly bucket: string; readonly prefix: string; readonly after: string; readonly limit: number };
 
 /** To the worker. `close` lets it end when it has answered what it got before. */

@@ -105,6 +105,10 @@ export class ThreadedStore implements ObjectStore, AsyncDisposable {
     return this.#call({ kind: 'delete', bucket, name }, signal);
   }
 
+  deleteMany(bucket: string, names: readonly string[], signal?: AbortSignal): Promise<void> {
+    return this.#call({ kind: 'delete-many', bucket, names }, signal);
+  }
+
   list(bucket: string, prefix: string, after: string, limit: number, signal?: AbortSignal): Promise<{ names: string[]; more: boolean }> {
     return this.#call({ kind: 'list', bucket, prefix, after, limit }, signal);
   }

@@ -61,6 +61,8 @@ function perform(call: StoreCall, signal: AbortSignal): Promise<unknown> {
       return store.head(call.bucket, call.name, signal);
     case 'delete':
       return store.delete(call.bucket, call.name, signal);
+    case 'delete-many':
+      return store.deleteMany(call.bucket, call.names, signal);
     case 'list':
       return store.list(call.bucket, call.prefix, call.after, call.limit, signal);
   }

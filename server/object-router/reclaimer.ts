@@ -132,10 +132,8 @@ export class Reclaimer {
       let after = '';
       for (;;) {
         const page = await this.#list(place.bucket, place.prefix, after);
-        for (const name of page.names) {
-          await this.#store.delete(place.bucket, name);
-          after = name;
-        }
+        if (page.names.length > 0) await this.#store.deleteMany(place.bucket, page.names);
+        after = page.names.at(-1) ?? after;
         if (!page.more) break;
       }
       if (place.ownBucket) await this.#store.deleteBucket(place.bucket);
