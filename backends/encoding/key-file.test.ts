@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { test } from 'node:test';
 
 import { ApplianceError } from '../../server/core/errors.ts';
+import { systemRandom } from '../../server/core/node-time.ts';
 import { generateKey, keyId, parseKeys } from './key-file.ts';
 
 const HEX = '000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f';
@@ -61,8 +62,8 @@ test('an error names the line and never the key', () => {
 });
 
 test('a generated key is one that can be parsed, and never the same', () => {
-  const [first] = parseKeys(generateKey());
-  const [second] = parseKeys(`${generateKey()}\n`);
+  const [first] = parseKeys(generateKey(systemRandom));
+  const [second] = parseKeys(`${generateKey(systemRandom)}\n`);
   assert.equal(first?.secret.byteLength, 32);
   assert.notEqual(first?.id, second?.id);
 });

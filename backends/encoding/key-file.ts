@@ -1,7 +1,8 @@
 /** Encryption keys as an operator keeps them: lines of a key file, or of an environment variable (docs/formats/encoded-object.md). */
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash } from 'node:crypto';
 
 import { ApplianceError } from '../../server/core/errors.ts';
+import type { Random } from '../../server/core/time.ts';
 import type { EncryptionKey } from './encoding-config.ts';
 
 const KEY_BYTES = 32;
@@ -37,9 +38,9 @@ export function parseKeys(text: string): EncryptionKey[] {
   return keys;
 }
 
-/** A new random key, as a line for a key file without its line end. */
-export function generateKey(): string {
-  return randomBytes(KEY_BYTES).toString('base64');
+/** A new key, as a line for a key file without its line end. `random` must be the system's (server/core/node-time.ts): the key is as good as it is. */
+export function generateKey(random: Random): string {
+  return random.bytes(KEY_BYTES).toString('base64');
 }
 
 /** Id of a key: 16 lower-case hex digits, the first 8 bytes of SHA-256 of `vferry key id` and the key. It tells nothing about the key. */
