@@ -32,7 +32,6 @@ export function statusOfError(error: unknown): ErrorStatus {
     case 'overloaded':
     case 'registry-unavailable':
     case 'generation-changed':
-    case 'block-absent':
     case 'object-closing':
     case 'spill-full':
     case 'fenced':

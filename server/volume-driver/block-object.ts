@@ -162,7 +162,7 @@ export class BlockObject {
 
   /**
    * Reads into `target` from `offsetBytes`; returns the bytes read, short only at the end. Synchronous when everything is in RAM.
-   * Rejects with `block-corrupt` or `block-absent`, or the store's error.
+   * Rejects as BlockReader.fetch does.
    */
   read(offsetBytes: number, target: Buffer): MaybePromise<number> {
     const length = Math.min(target.length, this.#attributes.sizeBytes - offsetBytes);

@@ -4,21 +4,24 @@
  */
 import { crc32 } from 'node:zlib';
 
-import type { ObjectStore } from '../../backends/object-store.ts';
+import type { GetOutcome, ObjectStore } from '../../backends/object-store.ts';
 import type { BlockCache } from '../../cache/block-cache.ts';
 import { Crc32Join } from '../core/crc32-join.ts';
-import { ApplianceError } from '../core/errors.ts';
 import type { ObjectUuid } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import { BLOCK_BYTES } from '../object-log/segment-codec.ts';
-import type { SegmentFiles } from '../object-log/segment-files.ts';
+import type { LocalSegment, SegmentFiles } from '../object-log/segment-files.ts';
+import type { BackendReads, Look } from './backend-reads.ts';
 import type { SegmentTable } from './segment-table.ts';
 import type { StorageNames } from './storage-names.ts';
 
-/** Bytes between two wanted blocks that are read along rather than skipped: a record head, not more. */
-const GAP_BYTES_MAX = 1024;
+/** Bytes between two wanted blocks that are read along rather than skipped: of a local file a record head, not more; of the backend what costs less than one more request. */
+const LOCAL_GAP_BYTES_MAX = 1024;
+const REMOTE_GAP_BYTES_MAX = 16 * 1024;
 /** Most bytes of one read. */
 const RUN_BYTES_MAX = 1024 * 1024;
+/** An object up to this size is asked for as a whole once its parts were wrong twice. */
+const WHOLE_BYTES_MAX = 64 * 1024 * 1024;
 
 /** One block to bring: where it is, and where in the target its part goes. */
 export interface MissingBlock {
@@ -48,16 +51,31 @@ function isDirect(blocks: readonly MissingBlock[]): boolean {
   return true;
 }
 
+/** A request to the backend whose answer others may share. */
+interface RunningGet {
+  readonly segmentId: number;
+  readonly offsetBytes: number;
+  readonly lengthBytes: number;
+  readonly outcome: Promise<GetOutcome>;
+}
+
+function cut(outcome: GetOutcome, offsetBytes: number, lengthBytes: number): GetOutcome {
+  return outcome.kind === 'absent' ? outcome : { kind: 'found', bytes: outcome.bytes.subarray(offsetBytes, offsetBytes + lengthBytes) };
+}
+
 export class BlockReader {
   readonly #files: SegmentFiles;
   readonly #store: ObjectStore;
+  readonly #reads: BackendReads;
   readonly #cache: BlockCache;
   readonly #names: StorageNames;
   readonly #logger: Logger;
+  readonly #running = new Set<RunningGet>();
 
-  constructor(components: { files: SegmentFiles; store: ObjectStore; cache: BlockCache; names: StorageNames; logger: Logger }) {
+  constructor(components: { files: SegmentFiles; store: ObjectStore; reads: BackendReads; cache: BlockCache; names: StorageNames; logger: Logger }) {
     this.#files = components.files;
     this.#store = components.store;
+    this.#reads = components.reads;
     this.#cache = components.cache;
     this.#names = components.names;
     this.#logger = components.logger;
@@ -65,20 +83,26 @@ export class BlockReader {
 
   /**
    * Fills the parts of `target` that `missing` names and puts the blocks into the RAM cache. `uuid`: the object whose table it is.
-   * @throws ApplianceError `block-corrupt` when no copy matches; the errors of disk and store otherwise.
+   * @throws StoreError of class `retry` when no copy is right now; ApplianceError `block-corrupt` when that lasts; the errors of the store otherwise.
    */
   async fetch(uuid: ObjectUuid, table: SegmentTable, missing: readonly MissingBlock[], target: Buffer): Promise<void> {
     const sorted = missing.length === 1 ? missing : [...missing].sort((a, b) => a.row - b.row || a.offsetBytes - b.offsetBytes);
     const runs: Promise<void>[] = [];
     let from = 0;
+    let row = 0;
+    let gapBytesMax = 0;
     for (let index = 1; index <= sorted.length; index += 1) {
       const before = sorted[index - 1] as MissingBlock;
       const first = sorted[from] as MissingBlock;
       const block = sorted[index];
+      if (before.row !== row) {
+        row = before.row;
+        gapBytesMax = this.#local(uuid, table, row) === null ? REMOTE_GAP_BYTES_MAX : LOCAL_GAP_BYTES_MAX;
+      }
       if (
         block !== undefined &&
-        block.row === before.row &&
-        block.offsetBytes - before.offsetBytes - BLOCK_BYTES <= GAP_BYTES_MAX &&
+        block.row === row &&
+        block.offsetBytes - before.offsetBytes - BLOCK_BYTES <= gapBytesMax &&
         block.offsetBytes + BLOCK_BYTES - first.offsetBytes <= RUN_BYTES_MAX
       ) {
         continue;
@@ -87,6 +111,12 @@ export class BlockReader {
       from = index;
     }
     await Promise.all(runs);
+  }
+
+  #local(uuid: ObjectUuid, table: SegmentTable, row: number): LocalSegment | null {
+    if (table.kind(row) !== 'segment') return null;
+    const owner = table.objectUuid(row);
+    return this.#files.segment(owner === '' ? uuid : (owner as ObjectUuid), table.number(row));
   }
 
   async #run(uuid: ObjectUuid, table: SegmentTable, blocks: readonly MissingBlock[], target: Buffer): Promise<void> {
@@ -122,12 +152,44 @@ export class BlockReader {
         }
       }
     }
-    const answer = await this.#store.get(bucket, name, { offsetBytes: first.offsetBytes, lengthBytes });
-    if (answer.kind === 'found' && answer.bytes.length === lengthBytes && this.#deliver(segmentId, blocks, answer.bytes, target)) return;
-    throw new ApplianceError(
-      answer.kind === 'absent' ? 'block-absent' : 'block-corrupt',
-      `block at ${first.offsetBytes} of ${bucket}/${name} ${answer.kind === 'absent' ? 'is not on the backend' : 'does not match its CRC'}${local === null ? '' : `, and neither does ${local.path}`}; run vferry fsck`,
-    );
+    await this.#reads.ask(`block at ${first.offsetBytes} of ${bucket}/${name}`, 'block-corrupt', async (attempt): Promise<Look<void>> => {
+      // A store that keeps several copies may give the bad one for ranges for ever; a whole object it checks itself, and then gives another one.
+      const whole = attempt === 2 && row.sizeBytes >= first.offsetBytes + lengthBytes && row.sizeBytes <= WHOLE_BYTES_MAX;
+      const answer = await (whole
+        ? this.#getWhole(bucket, name, first.offsetBytes, lengthBytes)
+        : this.#get(segmentId, bucket, name, first.offsetBytes, lengthBytes));
+      if (answer.kind === 'absent') {
+        // Not released yet, so the backend need not have it: the local copy is the one that counts.
+        return local?.place === 'log' ? { kind: 'wrong', message: `does not match its CRC in ${local.path}, and is not on the backend yet` } : answer;
+      }
+      if (answer.bytes.length === lengthBytes && this.#deliver(segmentId, blocks, answer.bytes, target)) return { kind: 'right', value: undefined };
+      const problem = answer.bytes.length === lengthBytes ? 'does not match its CRC' : 'is cut off';
+      return { kind: 'wrong', message: `${problem}${local === null ? '' : `, and neither is ${local.path} right`}` };
+    });
+  }
+
+  /** The range, from a request that is under way and covers it, or a new one. The bytes may be shared: they are only read. */
+  async #get(segmentId: number, bucket: string, name: string, offsetBytes: number, lengthBytes: number): Promise<GetOutcome> {
+    for (const running of this.#running) {
+      if (
+        running.segmentId !== segmentId ||
+        running.offsetBytes > offsetBytes ||
+        running.offsetBytes + running.lengthBytes < offsetBytes + lengthBytes
+      )
+        continue;
+      return cut(await running.outcome, offsetBytes - running.offsetBytes, lengthBytes);
+    }
+    const running: RunningGet = { segmentId, offsetBytes, lengthBytes, outcome: this.#store.get(bucket, name, { offsetBytes, lengthBytes }) };
+    this.#running.add(running);
+    try {
+      return await running.outcome;
+    } finally {
+      this.#running.delete(running);
+    }
+  }
+
+  async #getWhole(bucket: string, name: string, offsetBytes: number, lengthBytes: number): Promise<GetOutcome> {
+    return cut(await this.#store.get(bucket, name), offsetBytes, lengthBytes);
   }
 
   /** False when a block does not match. Copies what is wanted and caches the blocks; `target` null: they were read in place. */

@@ -2,24 +2,31 @@
  * Brings together what is stored of an object: its checkpoint and the records behind it, from the local disk and the backend. It only reads; opening
  * an object and checking it offline (fsck) both begin here.
  */
-import type { ObjectStore } from '../../backends/object-store.ts';
+import { crc32 } from 'node:zlib';
+
 import { StoreError } from '../../backends/object-store.ts';
+import type { ObjectStore } from '../../backends/object-store.ts';
 import type { Inode } from '../../registry/inode.ts';
 import type { OwnerRecord, Root } from '../../registry/ports.ts';
 import type { Disk } from '../core/disk.ts';
-import { ApplianceError } from '../core/errors.ts';
+import { ApplianceError, errorCode } from '../core/errors.ts';
 import type { ObjectUuid, Term } from '../core/ids.ts';
+import { silentLogger } from '../core/logger.ts';
 import type { Clock } from '../core/time.ts';
 import { findLogEnd } from '../object-log/recovery.ts';
 import type { LogEnd } from '../object-log/recovery.ts';
 import type { SegmentFiles } from '../object-log/segment-files.ts';
+import { readSealed } from '../object-log/segment-scan.ts';
 import type { SegmentBytes } from '../object-log/segment-scan.ts';
+import { BackendReads } from './backend-reads.ts';
+import type { Look } from './backend-reads.ts';
 import type { GarbageEntry } from './checkpoint-codec.ts';
 import { ExtentMap } from './extent-map.ts';
 import { formatObjectName, parseObjectName } from './object-names.ts';
+import type { ObjectName } from './object-names.ts';
 import { decodeObjectState } from './object-state.ts';
 import { openCheckpoint } from './open-checkpoint.ts';
-import type { CheckpointReader } from './open-checkpoint.ts';
+import type { CheckpointReader, OpenedCheckpoint } from './open-checkpoint.ts';
 import type { PagePool } from './page-pool.ts';
 import type { PageSource } from './page-residence.ts';
 import { applyRecovered } from './recovered-records.ts';
@@ -49,13 +56,17 @@ export interface ObjectLoaderComponents {
   readonly pool: PagePool;
   readonly rowIds: RowIds;
   readonly clock: Clock;
+  /** Default: one that takes for damaged what is wrong after some attempts. */
+  readonly reads?: BackendReads;
 }
 
 export class ObjectLoader {
   readonly #components: ObjectLoaderComponents;
+  readonly #reads: BackendReads;
 
   constructor(components: ObjectLoaderComponents) {
     this.#components = components;
+    this.#reads = components.reads ?? new BackendReads({ clock: components.clock, logger: silentLogger }, { damagedAfterMs: 0 });
   }
 
   /** The checkpoint that the root names, or an empty map. */
@@ -105,17 +116,10 @@ export class ObjectLoader {
     const parsed = parseObjectName(name);
     if (parsed === null || parsed.kind !== 'checkpoint')
       throw new ApplianceError('registry-corrupt', `the root of object ${uuid} names "${name}", which is no checkpoint`);
-    const opened = await openCheckpoint({
-      reader: this.#checkpointReader(uuid, names, name),
-      pool: this.#components.pool,
-      rowIds: this.#components.rowIds,
-      sourceOf: (table) => this.#pageSource(uuid, names, table),
-    });
+    const opened = await this.#reads.ask(`checkpoint ${names.bucket(uuid, '')}/${names.object(uuid, '', name)}`, 'checkpoint-corrupt', () =>
+      this.#openCheckpoint(uuid, names, name, parsed),
+    );
     const { header } = opened;
-    if (header.objectUuid !== uuid || header.number !== parsed.number || !sameTerm(header.term, parsed.term)) {
-      opened.map.close();
-      throw new ApplianceError('checkpoint-corrupt', `checkpoint ${name} says that it is number ${header.number} of object ${header.objectUuid}`);
-    }
     return {
       map: opened.map,
       table: opened.table,
@@ -128,44 +132,99 @@ export class ObjectLoader {
     };
   }
 
-  /** The root says that the checkpoint exists: absence means not visible yet. */
-  #checkpointReader(uuid: ObjectUuid, names: StorageNames, name: string): CheckpointReader {
+  /** One look: every read of it is a new one, so that a wrong answer is not believed twice. */
+  async #openCheckpoint(uuid: ObjectUuid, names: StorageNames, name: string, parsed: ObjectName): Promise<Look<OpenedCheckpoint>> {
     const bucket = names.bucket(uuid, '');
     const object = names.object(uuid, '', name);
-    return {
+    const head = await this.#components.store.head(bucket, object);
+    if (head.kind === 'absent') return head;
+    let absent = false;
+    const reader: CheckpointReader = {
       description: `${bucket}/${object}`,
-      size: async () => {
-        const head = await this.#components.store.head(bucket, object);
-        if (head.kind === 'absent') throw new StoreError('retry', `checkpoint ${bucket}/${object} is not visible on the backend`);
-        return head.sizeBytes;
+      size: () => Promise.resolve(head.sizeBytes),
+      read: async (offsetBytes, lengthBytes) => {
+        const answer = await this.#components.store.get(bucket, object, { offsetBytes, lengthBytes });
+        absent = answer.kind === 'absent';
+        // What is not there is short: the opening ends, and is told from a wrong one by the flag.
+        return answer.kind === 'absent' ? Buffer.alloc(0) : answer.bytes;
       },
-      read: (offsetBytes, lengthBytes) => this.#readObject(bucket, object, offsetBytes, lengthBytes),
     };
+    try {
+      const opened = await openCheckpoint({
+        reader,
+        pool: this.#components.pool,
+        rowIds: this.#components.rowIds,
+        sourceOf: (table) => this.#pageSource(uuid, names, table),
+      });
+      const { header } = opened;
+      if (header.objectUuid === uuid && header.number === parsed.number && sameTerm(header.term, parsed.term))
+        return { kind: 'right', value: opened };
+      opened.map.close();
+      return { kind: 'wrong', message: `says that it is number ${header.number} of object ${header.objectUuid}` };
+    } catch (error) {
+      if (errorCode(error) !== 'checkpoint-corrupt') throw error;
+      return absent ? { kind: 'absent' } : { kind: 'wrong', message: `is damaged: ${(error as Error).message}` };
+    }
   }
 
   #pageSource(uuid: ObjectUuid, names: StorageNames, table: SegmentTable): PageSource {
     return {
-      read: (row, offsetBytes, lengthBytes) => {
+      read: (row, offsetBytes, lengthBytes, crc) => {
         const owner = (table.objectUuid(row) === '' ? uuid : table.objectUuid(row)) as ObjectUuid;
         const bucket = names.bucket(owner, table.bucket(row));
-        return this.#readObject(bucket, names.object(owner, table.bucket(row), table.objectName(row)), offsetBytes, lengthBytes);
+        const object = names.object(owner, table.bucket(row), table.objectName(row));
+        return this.#reads.ask(`map page at ${offsetBytes} of ${bucket}/${object}`, 'checkpoint-corrupt', async () => {
+          const answer = await this.#components.store.get(bucket, object, { offsetBytes, lengthBytes });
+          if (answer.kind === 'absent') return answer;
+          if (answer.bytes.length === lengthBytes && crc32(answer.bytes) === crc) return { kind: 'right', value: answer.bytes };
+          return { kind: 'wrong', message: answer.bytes.length === lengthBytes ? 'does not match its CRC' : `has only ${answer.bytes.length} bytes` };
+        });
       },
     };
   }
 
   async #remoteSegment(uuid: ObjectUuid, names: StorageNames, number: number, term: Term): Promise<SegmentBytes> {
-    const bucket = names.bucket(uuid, '');
-    const object = names.object(uuid, '', formatObjectName({ kind: 'segment', number, term }));
-    const head = await this.#components.store.head(bucket, object);
-    if (head.kind === 'absent') throw new StoreError('retry', `segment ${bucket}/${object} is not visible on the backend`);
-    return { sizeBytes: head.sizeBytes, read: (offsetBytes, lengthBytes) => this.#readObject(bucket, object, offsetBytes, lengthBytes) };
+    try {
+      return await this.#askForSegment(uuid, names, number, term);
+    } catch (error) {
+      if (errorCode(error) !== 'segment-corrupt') throw error;
+      // The recovery says what it means that there is none, and the object keeps the reason.
+      return { sizeBytes: 0, read: () => Promise.resolve(Buffer.alloc(0)) };
+    }
   }
 
-  async #readObject(bucket: string, object: string, offsetBytes: number, lengthBytes: number): Promise<Buffer> {
-    const answer = await this.#components.store.get(bucket, object, { offsetBytes, lengthBytes });
-    if (answer.kind === 'absent') throw new StoreError('retry', `${bucket}/${object} is not visible on the backend`);
-    if (answer.bytes.length !== lengthBytes) throw new StoreError('corrupt', `${bucket}/${object} ends before byte ${offsetBytes + lengthBytes}`);
-    return answer.bytes;
+  /** Its three reads are checked together before anybody sees them: what does not belong together, or is cut, is asked for again. */
+  #askForSegment(uuid: ObjectUuid, names: StorageNames, number: number, term: Term): Promise<SegmentBytes> {
+    const bucket = names.bucket(uuid, '');
+    const object = names.object(uuid, '', formatObjectName({ kind: 'segment', number, term }));
+    return this.#reads.ask(`segment ${bucket}/${object}`, 'segment-corrupt', async (): Promise<Look<SegmentBytes>> => {
+      const head = await this.#components.store.head(bucket, object);
+      if (head.kind === 'absent') return head;
+      let absent = false;
+      const read = new Map<string, Buffer>();
+      const bytes: SegmentBytes = {
+        sizeBytes: head.sizeBytes,
+        read: async (offsetBytes, lengthBytes) => {
+          const key = `${offsetBytes}+${lengthBytes}`;
+          const known = read.get(key);
+          if (known !== undefined) return known;
+          const answer = await this.#components.store.get(bucket, object, { offsetBytes, lengthBytes });
+          if (answer.kind === 'found' && answer.bytes.length === lengthBytes) {
+            read.set(key, answer.bytes);
+            return answer.bytes;
+          }
+          absent = answer.kind === 'absent';
+          throw new StoreError('corrupt', `the answer for ${lengthBytes} bytes at ${offsetBytes} is ${absent ? 'that it is not there' : 'short'}`);
+        },
+      };
+      try {
+        if ((await readSealed(bytes, { uuid, number, term })) !== null) return { kind: 'right', value: bytes };
+        return { kind: 'wrong', message: 'is not the sealed segment that it should be' };
+      } catch (error) {
+        if (absent) return { kind: 'absent' };
+        throw error;
+      }
+    });
   }
 }
 

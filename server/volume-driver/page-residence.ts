@@ -19,8 +19,8 @@ export const IMAGE_ALIGN_BYTES = 64;
 
 /** Reads parts of checkpoint objects by the row of the segment table that names them. */
 export interface PageSource {
-  /** Exactly `lengthBytes` bytes, owned by the caller; the caller checks their CRC. Rejects when they cannot be had now. */
-  read(row: number, offsetBytes: number, lengthBytes: number): Promise<Buffer>;
+  /** Exactly `lengthBytes` bytes, owned by the caller. `crc`: what they should have; the caller checks it again. Rejects when they cannot be had now. */
+  read(row: number, offsetBytes: number, lengthBytes: number, crc: number): Promise<Buffer>;
 }
 
 /** Frozen contents of pages that were changed since: what the running checkpoint still has to write. */
@@ -199,7 +199,7 @@ export class PageResidence implements FrameOwner {
     const length = dir.length[slot]!;
     const expected = dir.crc[slot]!;
     assert(row !== 0, `page ${page} has no image`);
-    const image = await this.#source.read(row, dir.offset[slot]! * IMAGE_ALIGN_BYTES, length);
+    const image = await this.#source.read(row, dir.offset[slot]! * IMAGE_ALIGN_BYTES, length, expected);
     if (image.byteLength !== length || crc32(image) !== expected) throw this.#corrupt(row, page, 'its CRC is wrong');
     return image;
   }

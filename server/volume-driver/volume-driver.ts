@@ -20,6 +20,7 @@ import type { FoundSegment, LogEnd } from '../object-log/recovery.ts';
 import type { SegmentFiles } from '../object-log/segment-files.ts';
 import { scanEveryRecord, scanLocalSegment, sealByCopy } from '../object-log/segment-scan.ts';
 import type { DrivenObject, ObjectDriver } from '../object-router/driver-port.ts';
+import { BackendReads } from './backend-reads.ts';
 import { BlockObject } from './block-object.ts';
 import { BlockReader } from './block-reader.ts';
 import { OpenObject } from './driven-object.ts';
@@ -64,6 +65,8 @@ export interface VolumeDriverComponents {
 }
 
 export class VolumeDriver implements ObjectDriver {
+  /** What is asked of the backend again, and what it does not have right. */
+  readonly reads: BackendReads;
   readonly #components: VolumeDriverComponents;
   readonly #loader: ObjectLoader;
   readonly #settings: VolumeDriverSettings;
@@ -71,7 +74,8 @@ export class VolumeDriver implements ObjectDriver {
 
   constructor(components: VolumeDriverComponents, settings: VolumeDriverSettings, self: { router: RouterId; incarnation: Incarnation }) {
     this.#components = components;
-    this.#loader = new ObjectLoader(components);
+    this.reads = new BackendReads({ clock: components.clock, logger: components.logger });
+    this.#loader = new ObjectLoader({ ...components, reads: this.reads });
     this.#settings = settings;
     this.#self = self;
   }
@@ -144,7 +148,7 @@ export class VolumeDriver implements ObjectDriver {
     let opened: OpenObject | null = null;
     let keeper: ObjectKeeper | null = null;
     let writeBack: WriteBack | null = null;
-    const reader = new BlockReader({ files, store: this.#components.store, cache: this.#components.cache, names, logger });
+    const reader = new BlockReader({ files, store: this.#components.store, reads: this.reads, cache: this.#components.cache, names, logger });
     const object = new BlockObject(
       {
         map: loaded.map,
