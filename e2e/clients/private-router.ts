@@ -13,13 +13,21 @@ export interface PrivateRouter {
   readonly url: string;
 }
 
+export interface PrivateRouterOptions {
+  readonly vpool?: string;
+  /** More settings, made when its network is there and before it starts. */
+  readonly environment?: (network: NetworkNamespace) => Promise<Readonly<Record<string, string>>>;
+}
+
 /** Starts one with its own port mapper; everything is gone when the test ends. */
-export async function privateRouter(t: TestContext): Promise<PrivateRouter> {
+export async function privateRouter(t: TestContext, options: PrivateRouterOptions = {}): Promise<PrivateRouter> {
   const network = stackOf(t).use(await NetworkNamespace.create());
+  const more = (await options.environment?.(network)) ?? {};
   const router = await RouterProcess.forTest(t, {
     ports: { nfs: 2049, admin: 8080 },
     portMapper: true,
-    environment: { VFERRY_NFS_PORTMAP: 'required' },
+    environment: { VFERRY_NFS_PORTMAP: 'required', ...more },
+    ...(options.vpool === undefined ? {} : { vpool: options.vpool }),
     prefix: network.prefix,
     privateNetwork: true,
   });

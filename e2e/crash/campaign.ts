@@ -112,6 +112,13 @@ export class Campaign {
     };
   }
 
+  /** Judges what the router, started by the caller, has now: after something that is no end of a life. */
+  async verify(): Promise<readonly string[]> {
+    await using client = await connectStore(this.#options.router, { timeoutMs: ANSWER_TIMEOUT_MS });
+    await this.#verify(client);
+    return this.#violations;
+  }
+
   #operations(): number {
     return this.#slots.reduce((sum, slot) => sum + slot.operations, this.#names.operations);
   }
