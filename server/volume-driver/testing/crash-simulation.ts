@@ -4,13 +4,16 @@
  */
 import assert from 'node:assert/strict';
 
+import type { StoreFaults } from '../../../backends/faulty-store.ts';
 import { seededRandom } from '../../../backends/virtual-clock.ts';
 import { errorCode } from '../../core/errors.ts';
 import { silentLogger } from '../../core/logger.ts';
 import type { Logger } from '../../core/logger.ts';
 import { timestampOf } from '../../core/time.ts';
+import { Status } from '../../nfsd/file-system.ts';
 import { FaultyDisk } from '../../object-log/testing/faulty-disk.ts';
 import type { DrivenObject } from '../../object-router/driver-port.ts';
+import { statusOfError } from '../../object-router/error-status.ts';
 import { BlockModel, CELL_BYTES } from './block-model.ts';
 import { DIRECTORY, SimulatedRouter, SimulatedWorld } from './simulated-router.ts';
 import type { SimulationSettings } from './simulated-router.ts';
@@ -22,6 +25,37 @@ const AREAS: readonly { offsetBytes: number; lengthBytes: number }[] = [
   { offsetBytes: 0, lengthBytes: 40 * BLOCK_BYTES },
   ...Array.from({ length: 24 }, (_, index) => ({ offsetBytes: (index + 1) * PAGE_BYTES - BLOCK_BYTES, lengthBytes: 2 * BLOCK_BYTES })),
 ];
+
+/**
+ * The store under a history. `plain`: consistent, and fails now and then. `hostile`: all the time eventually consistent in every way that the wrapper
+ * knows, slow, and wrong on the way; whatever it does, the only answer that a client may get because of it is JUKEBOX.
+ */
+export type SimulatedBackend = 'plain' | 'hostile';
+
+const HOSTILE: Partial<StoreFaults> = {
+  visibleLagMsMax: 4000,
+  listLagMsMax: 8000,
+  halfVisibleMsMax: 3000,
+  blindPut: 0.5,
+  undeadMsMax: 20_000,
+  bucketLagMsMax: 2000,
+  applyLateMsMax: 30_000,
+  delayMsMax: 400,
+  stormMs: 3000,
+};
+/** Probabilities of `hostile` on top of that, with and without retries below the engine. */
+const HOSTILE_RETRIED = {
+  waver: 0.05,
+  loseAnswer: 0.08,
+  applyLate: 0.05,
+  delay: 0.3,
+  failBefore: 0.1,
+  storm: 0.01,
+  hang: 0.005,
+  truncateGet: 0.03,
+  flipGet: 0.03,
+};
+const HOSTILE_BARE = { waver: 0.03, loseAnswer: 0.03, applyLate: 0.03, delay: 0.2, failBefore: 0.03, storm: 0.003, truncateGet: 0.02, flipGet: 0.02 };
 
 /** What a history met: a run in which nothing happens tests nothing. */
 export interface SimulationOutcome {
@@ -39,12 +73,16 @@ class Simulation {
   readonly #model = new BlockModel();
   readonly #settings: SimulationSettings;
   readonly #logger: Logger;
+  /** Faults that the store always has. */
+  readonly #baseline: Partial<StoreFaults>;
+  /** Disk or registry failed in this life: errors may be anything. */
+  #otherFaults = false;
   readonly outcome: SimulationOutcome = { lives: 0, writes: 0, refused: 0, crashes: 0, verifierChanges: 0, uploads: 0 };
   #verifier = '';
   #faulted = false;
   #failure: unknown = null;
 
-  constructor(seed: number, logger: Logger) {
+  constructor(seed: number, backend: SimulatedBackend, logger: Logger) {
     this.#random = seededRandom(seed);
     this.#logger = logger;
     this.#world = new SimulatedWorld(new FaultyDisk(this.#random), this.#random, this.#chance(0.75) ? 'volume' : 'file');
@@ -57,7 +95,16 @@ class Simulation {
       cacheBytes: this.#chance(0.5) ? 0 : 8 * segmentBytes,
       graceTimeMs: this.#chance(0.5) ? 0 : 60_000,
       recycle: this.#chance(0.7),
+      retries: backend === 'hostile' && this.#chance(0.7),
     };
+    this.#baseline =
+      backend === 'plain'
+        ? {}
+        : {
+            ...HOSTILE,
+            ...(this.#settings.retries === true ? HOSTILE_RETRIED : HOSTILE_BARE),
+            bytesPerSecond: this.#chance(0.3) ? 100_000 : 0,
+          };
   }
 
   #int(below: number): number {
@@ -76,7 +123,10 @@ class Simulation {
 
   async #start(): Promise<SimulatedRouter | null> {
     this.outcome.lives += 1;
-    return SimulatedRouter.start(this.#world, this.#settings, this.#logger);
+    this.#otherFaults = false;
+    const router = await SimulatedRouter.start(this.#world, this.#settings, this.#logger);
+    router.store.setFaults(this.#baseline);
+    return router;
   }
 
   /** Opens the object; null when the router died meanwhile. */
@@ -96,7 +146,8 @@ class Simulation {
       }
       const opened = result as DrivenObject | Error;
       if (!(opened instanceof Error)) return opened;
-      if (errorCode(opened) === 'object-damaged' || (errorCode(opened) === undefined && opened.name !== 'StoreError')) throw opened;
+      if (errorCode(opened) === 'object-damaged') throw opened;
+      this.#expected(opened);
       await router.clock.run(router.clock.sleep(500));
     }
     throw new Error('the object cannot be opened');
@@ -105,7 +156,7 @@ class Simulation {
   #heal(router: SimulatedRouter): void {
     this.#world.disk.setFaults({});
     this.#world.disk.capacityBytes = Infinity;
-    router.store.setFaults({});
+    router.store.setFaults(this.#baseline);
     this.#world.registryFaults = 0;
   }
 
@@ -113,9 +164,11 @@ class Simulation {
     const { disk } = this.#world;
     disk.setFaults({});
     disk.capacityBytes = Infinity;
-    router.store.setFaults({});
+    router.store.setFaults(this.#baseline);
     this.#world.registryFaults = 0;
-    switch (this.#int(8)) {
+    const kind = this.#int(8);
+    this.#otherFaults ||= kind <= 3 || kind === 6;
+    switch (kind) {
       case 0:
         disk.setFaults({ syncError: 0.3 });
         this.#faulted = true;
@@ -133,10 +186,10 @@ class Simulation {
         this.#faulted = true;
         break;
       case 4:
-        router.store.setFaults({ failBefore: 0.3, loseAnswer: 0.2 });
+        router.store.setFaults({ ...this.#baseline, failBefore: 0.3, loseAnswer: 0.2 });
         break;
       case 5:
-        router.store.setFaults({ failBefore: 1 });
+        router.store.setFaults({ ...this.#baseline, failBefore: 1 });
         break;
       case 6:
         this.#world.registryFaults = 0.3;
@@ -234,7 +287,18 @@ class Simulation {
 
   async #readAll(router: SimulatedRouter, object: DrivenObject, offsetBytes: number, lengthBytes: number): Promise<Buffer> {
     const target = Buffer.alloc(lengthBytes, 0xee);
-    const bytesRead = await router.clock.run(Promise.resolve(object.read(offsetBytes, target)));
+    let bytesRead: number | null = null;
+    for (let attempt = 0; bytesRead === null; attempt += 1) {
+      if (attempt === 10) this.#heal(router);
+      try {
+        bytesRead = await router.clock.run(Promise.resolve(object.read(offsetBytes, target)));
+      } catch (error) {
+        // As a client that was told to come back.
+        if (attempt === 50 || this.#baseline.waver === undefined) throw error;
+        this.#expected(error);
+        await router.clock.run(router.clock.sleep(500));
+      }
+    }
     assert.equal(bytesRead, Math.max(0, Math.min(lengthBytes, object.attributes().sizeBytes - offsetBytes)), 'a read ends where the object does');
     return target.subarray(0, bytesRead);
   }
@@ -273,7 +337,7 @@ class Simulation {
       return;
     }
     this.outcome.refused += 1;
-    expected(changed.error);
+    this.#expected(changed.error);
     this.#model.refused(write);
   }
 
@@ -295,7 +359,7 @@ class Simulation {
     try {
       bytesRead = await object.read(area.offsetBytes, target);
     } catch (error) {
-      expected(error);
+      this.#expected(error);
       return;
     }
     this.#model.check(area.offsetBytes, target.subarray(0, bytesRead), issued, 'read');
@@ -304,7 +368,7 @@ class Simulation {
   async #commit(object: DrivenObject): Promise<void> {
     const issued = this.#model.now();
     const refusal = await object.commit(timestampOf(1_700_000_000_000));
-    if (refusal !== null) expected(refusal.error);
+    if (refusal !== null) this.#expected(refusal.error);
     else this.#model.committed(issued, hex(object.verifier));
   }
 
@@ -328,9 +392,16 @@ class Simulation {
       this.#model.resized(sizeBytes);
       assert.equal(object.attributes().sizeBytes, sizeBytes);
     } else if (change !== null) {
-      expected(change.error);
+      this.#expected(change.error);
       this.#model.resizeUnknown(sizeBytes);
     }
+  }
+
+  /** Environment errors may be answered while faults are injected; anything else is a bug. What only the store did ends in JUKEBOX. */
+  #expected(error: unknown): void {
+    if (errorCode(error) === undefined && !(error instanceof Error && error.name === 'StoreError')) throw error;
+    if (this.#otherFaults || statusOfError(error) === Status.JUKEBOX) return;
+    throw new Error('a client would get an error because of the backend', { cause: error });
   }
 
   /** Faults end: the object becomes clean, and the backend alone has everything. */
@@ -341,7 +412,7 @@ class Simulation {
     assert.ok(object !== null);
     await this.#compare(router, object);
     for (let round = 0; !object.isClean || this.#world.owner?.protection.kind !== 'clean'; round += 1) {
-      if (round > 500) throw new Error(`the object does not become clean: ${String(object.problem)}`);
+      if (round > 3000) throw new Error(`the object does not become clean: ${String(object.problem)}`);
       object.tick();
       await router.clock.run(router.clock.sleep(1000));
     }
@@ -363,18 +434,13 @@ class Simulation {
   }
 }
 
-/** Environment errors may be answered while faults are injected; anything else is a bug. */
-function expected(error: unknown): void {
-  if (errorCode(error) === undefined && !(error instanceof Error && error.name === 'StoreError')) throw error;
-}
-
 function hex(bytes: Uint8Array): string {
   return Buffer.from(bytes).toString('hex');
 }
 
 /** Plays the history of one seed. @throws when the engine does what the model does not allow. */
-export async function simulate(seed: number, logger: Logger = silentLogger): Promise<SimulationOutcome> {
-  const simulation = new Simulation(seed, logger);
+export async function simulate(seed: number, backend: SimulatedBackend = 'plain', logger: Logger = silentLogger): Promise<SimulationOutcome> {
+  const simulation = new Simulation(seed, backend, logger);
   await simulation.run();
   return simulation.outcome;
 }

@@ -2,6 +2,7 @@ import { FaultyStore } from '../../../backends/faulty-store.ts';
 /** One object and everything under it, on a simulated disk, store, registry and clock: what the crash simulation kills and starts again. */
 import { MemoryStore } from '../../../backends/memory/memory-store.ts';
 import type { ObjectBody, ObjectStore } from '../../../backends/object-store.ts';
+import { RetryingStore } from '../../../backends/retrying-store.ts';
 import { BlockCache } from '../../../cache/block-cache.ts';
 import type { Inode } from '../../../registry/inode.ts';
 import type { OwnerRecord, Registry } from '../../../registry/ports.ts';
@@ -27,13 +28,14 @@ const ROUTER = 'a'.repeat(32) as RouterId;
 
 /** Time that stands still while anything is under way, and jumps to the next timer when nothing is. */
 export class SimulatedClock implements Clock {
-  #nowMs = 1;
+  #nowMs: number;
   readonly #timers = new Set<{ atMs: number; callback: () => void }>();
   readonly #isBusy: () => boolean;
   #soon = 0;
 
-  constructor(isBusy: () => boolean) {
+  constructor(isBusy: () => boolean, startMs = 1) {
     this.#isBusy = isBusy;
+    this.#nowMs = startMs;
   }
 
   wallMs(): number {
@@ -95,6 +97,10 @@ export class SimulatedWorld {
   readonly random: Random;
   readonly objectClass: 'volume' | 'file';
   readonly store: MemoryStore;
+  /** The store as routers see it. What it hides, and what it has yet to do, outlives them. */
+  readonly faultyStore: FaultyStore;
+  /** That of the router that lives, or lived last. */
+  clock: Clock = new SimulatedClock(() => false);
   owner: OwnerRecord | null = null;
   inode: Inode;
   /** Probability that a registry call fails, before or after its effect. */
@@ -107,6 +113,14 @@ export class SimulatedWorld {
     this.store = new MemoryStore((body: ObjectBody) =>
       Promise.resolve(body.kind === 'bytes' ? Buffer.concat(body.chunks) : disk.readNow(body.path, body.offsetBytes, body.lengthBytes)),
     );
+    const clock: Clock = {
+      wallMs: () => this.clock.wallMs(),
+      monotonicMs: () => this.clock.monotonicMs(),
+      after: (delayMs, callback) => this.clock.after(delayMs, callback),
+      sleep: (delayMs) => this.clock.sleep(delayMs),
+      soon: (callback) => this.clock.soon(callback),
+    };
+    this.faultyStore = new FaultyStore({ inner: this.store, clock, random });
     const time = { seconds: 1_600_000_000, nanoseconds: 0 };
     this.inode = {
       fileid: 100 as FileId,
@@ -221,6 +235,8 @@ export interface SimulationSettings {
   readonly cacheBytes: number;
   readonly graceTimeMs: number;
   readonly recycle: boolean;
+  /** Failed requests to the store are repeated below the engine, as in a real router. */
+  readonly retries?: boolean;
 }
 
 /** One life of the router process. */
@@ -255,28 +271,27 @@ export class SimulatedRouter {
     let alive = true;
     let storeCalls = 0;
     const disk = world.disk.process();
-    const clock = new SimulatedClock(() => world.disk.pending > 0 || storeCalls > 0);
-    const { random } = world;
-    const faulty = new FaultyStore({ inner: world.store, clock, random });
+    const clock = new SimulatedClock(() => world.disk.pending > 0 || storeCalls > 0, world.clock.monotonicMs());
+    world.clock = clock;
+    const { random, faultyStore: faulty } = world;
     const never = new Promise<never>(() => undefined);
     // A dead process's calls have no effect and no answer.
-    const store = new Proxy<ObjectStore>(faulty, {
+    const bare = new Proxy<ObjectStore>(faulty, {
       get(target, property) {
         const value: unknown = Reflect.get(target, property, target);
         if (typeof value !== 'function') return value;
         return async (...args: unknown[]): Promise<unknown> => {
           if (!alive) return never;
+          // Time goes on while a call waits for its own delay: only the way there counts as being under way.
           storeCalls += 1;
-          try {
-            await new Promise((resolve) => setImmediate(resolve));
-            if (!alive) return await never;
-            return await (value.apply(target, args) as Promise<unknown>);
-          } finally {
-            storeCalls -= 1;
-          }
+          await new Promise((resolve) => setImmediate(resolve));
+          storeCalls -= 1;
+          if (!alive) return never;
+          return value.apply(target, args) as Promise<unknown>;
         };
       },
     });
+    const store = settings.retries === true ? new RetryingStore({ inner: bare, clock, random }) : bare;
     const opening = (async (): Promise<SimulatedRouter> => {
       for (const name of ['', '/tmp']) await disk.makeDirectory(`${DIRECTORY}${name}`);
       for (const name of await disk.list(`${DIRECTORY}/tmp`)) await disk.unlink(`${DIRECTORY}/tmp/${name}`);
