@@ -4,4 +4,4 @@ import { NetworkPath } from './network-path.ts';
 const [port = '', socketFile] = process.argv.slice(2);
 if (socketFile === undefined) throw new Error('usage: relay-main.ts PORT SOCKET_FILE');
 await NetworkPath.fromSocketFile(Number(port), socketFile);
-console.log('listening');
+process.stdout.write('listening\n');
