@@ -2,8 +2,11 @@ import { assert } from '../server/core/assert.ts';
 import { requireBucketName, requireObjectName } from './object-name.ts';
 import { type ByteRange, DELETE_MANY_MAX } from './object-store.ts';
 
-/** Largest object that any store takes or gives whole: above every segment, page and manifest size, below what hurts in memory. */
-export const OBJECT_BYTES_MAX = 256 * 1024 * 1024;
+/**
+ * Largest object that any store takes or gives whole: above every segment, page and manifest size, below what hurts in memory. 256 MiB, and room for
+ * what encryption adds to them (encoding/).
+ */
+export const OBJECT_BYTES_MAX = 257 * 1024 * 1024;
 
 /** A range is made by us, never by a client: a bad one is a bug. @throws AssertionError */
 export function assertRange(range: ByteRange | undefined): void {

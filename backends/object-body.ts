@@ -52,12 +52,18 @@ export function fileBodyShort(path: string, offsetBytes: number, lengthBytes: nu
 }
 
 /**
- * Calls `visit` with the body's bytes in order; each slice is valid only during its call.
+ * Calls `visit` with the body's bytes in order, at most 1 MiB at a time; each slice is valid until `visit` returned, and what it
+ * returned, if anything, has resolved.
  * @throws StoreError `corrupt` when a file is missing or too short, `denied` or `retry` when it cannot be read.
  */
-async function forEachStep(body: ObjectBody, visit: (bytes: Uint8Array) => void): Promise<void> {
+export async function forEachStep(body: ObjectBody, visit: (bytes: Uint8Array) => Promise<void> | undefined | void): Promise<void> {
   if (body.kind === 'bytes') {
-    for (const chunk of body.chunks) visit(chunk);
+    for (const chunk of body.chunks) {
+      for (let offset = 0; offset < chunk.byteLength; offset += STEP_BYTES) {
+        const pause = visit(chunk.subarray(offset, offset + STEP_BYTES));
+        if (pause !== undefined) await pause;
+      }
+    }
     return;
   }
   let handle: fs.promises.FileHandle;
@@ -73,7 +79,7 @@ async function forEachStep(body: ObjectBody, visit: (bytes: Uint8Array) => void)
       const want = Math.min(step.byteLength, body.lengthBytes - done);
       const { bytesRead } = await handle.read(step, 0, want, body.offsetBytes + done);
       if (bytesRead === 0) throw fileBodyShort(body.path, body.offsetBytes, body.lengthBytes, done);
-      visit(step.subarray(0, bytesRead));
+      await visit(step.subarray(0, bytesRead));
       done += bytesRead;
     }
   } catch (error) {

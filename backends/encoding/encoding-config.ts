@@ -6,6 +6,11 @@ export interface EncodingConfig {
   readonly encryptWith: string | null;
   /** Every key that may be needed for reading, by id. */
   readonly keys: readonly EncryptionKey[];
+  /**
+   * True: an object that is not encrypted is refused as `corrupt`. For a vPool that was encrypted from its first object on: then
+   * nobody who can write to the backend can put a plain object in the place of an encrypted one. Default false.
+   */
+  readonly refuseUnencrypted?: boolean;
 }
 
 export interface EncryptionKey {

@@ -77,6 +77,7 @@ export class PrefixLayoutStore implements ObjectStore {
   }
 
   async deleteMany(bucket: string, names: readonly string[], signal?: AbortSignal): Promise<void> {
+    requireDotless(bucket);
     return this.#inner.deleteMany(
       this.#realBucket,
       names.map((name) => realName(bucket, name)),
@@ -117,10 +118,7 @@ export class PrefixLayoutStore implements ObjectStore {
           return (await this.#shorterBucket(bucket, after, knownEmpty, signal)) ?? bucket;
         }
       }
-      if (!page.more) {
-        // Names of the last page that were skipped as part of a known bucket need no further look, and nothing is behind them.
-        return null;
-      }
+      if (!page.more) return null;
     }
   }
 
