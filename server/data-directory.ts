@@ -13,16 +13,73 @@ import type { HintFile } from './object-router/garbage-schedule.ts';
 import { syncPath } from './sync-path.ts';
 
 const routerSchema = z.strictObject({ version: z.literal(1), id: z.string().regex(/^[0-9a-f]{32}$/) });
-const vpoolSchema = z.strictObject({
+const uuid = z.string().regex(/^[0-9a-f]{32}$/);
+const text = z.string().max(4096);
+const locationSchema = z.discriminatedUnion('kind', [
+  z.strictObject({ kind: z.literal('directory'), path: text }),
+  z.strictObject({
+    kind: z.literal('swift'),
+    authUrl: text,
+    storageUrl: text.nullable(),
+    user: text.nullable(),
+    project: text.nullable(),
+    region: text.nullable(),
+  }),
+  z.strictObject({ kind: z.literal('s3'), endpoint: text.nullable(), region: text }),
+]);
+const vpoolSchemaV1 = z.strictObject({
   version: z.literal(1),
-  uuid: z.string().regex(/^[0-9a-f]{32}$/),
-  backend: z.strictObject({ kind: z.literal('directory'), path: z.string() }),
-  /** Local segments may be the backend's objects (hard links): none is ever overwritten, whatever the settings say later. */
+  uuid,
+  backend: z.strictObject({ kind: z.literal('directory'), path: text }),
   linked: z.boolean().exactOptional(),
 });
+const figure = z.number().nullable();
+const vpoolSchemaV2 = z.strictObject({
+  version: z.literal(2),
+  uuid,
+  backend: locationSchema,
+  layout: z.discriminatedUnion('kind', [z.strictObject({ kind: z.literal('buckets') }), z.strictObject({ kind: z.literal('prefix'), bucket: text })]),
+  /** Whether the backend itself keeps two owners apart (create-if-absent is atomic), or only the registry does. */
+  fence: z.enum(['backend', 'registry']),
+  /** Whether the backend has the identity object `vpool-<uuid>`: not in vPools made by vferry 0.1. */
+  identity: z.boolean(),
+  /** What the probe found at creation; null: made before there was one. `at`: ISO 8601, UTC. */
+  probe: z
+    .strictObject({
+      at: text,
+      verdict: z.enum(['fit', 'fit-but', 'unfit']),
+      findings: z.array(text).max(100),
+      figures: z.record(text, figure),
+    })
+    .nullable(),
+  /** Objects may be compressed or encrypted. Set before the first one is; never unset. */
+  encoded: z.boolean(),
+  /** Ids of all keys that objects may be encrypted with: 16 hex digits each. */
+  keys: z.array(z.string().regex(/^[0-9a-f]{16}$/)).max(10_000),
+  /** Local segments may be the backend's objects (hard links): none is ever overwritten, whatever the settings say later. */
+  linked: z.boolean(),
+});
+const vpoolSchema = z.union([
+  vpoolSchemaV2,
+  vpoolSchemaV1.transform(({ uuid: known, backend, linked = false }): VpoolFile => ({
+    version: 2,
+    uuid: known,
+    backend,
+    layout: { kind: 'buckets' },
+    fence: 'backend',
+    identity: false,
+    probe: null,
+    encoded: false,
+    keys: [],
+    linked,
+  })),
+]);
 
-/** What a router remembers of a vPool outside its registry: that its backend was made, and where. */
-export type VpoolFile = z.infer<typeof vpoolSchema>;
+/** What a router remembers of a vPool outside its registry: that its backend was made, where, and what must not be forgotten of it. */
+export type VpoolFile = z.output<typeof vpoolSchemaV2>;
+
+/** Where a backend is, without secrets. */
+export type BackendLocation = VpoolFile['backend'];
 
 /** A locked data directory. */
 export interface DataDirectory extends Disposable {

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 
-import { DirectoryStore } from '../backends/directory/directory-store.ts';
+import { makeStore } from '../backends/make-store.ts';
 import type { ObjectStore } from '../backends/object-store.ts';
 import type { OwnerRecord, Registry } from '../registry/ports.ts';
 import { openSqliteRegistry, SQLITE_REGISTRY_DEFAULTS } from '../registry/sqlite/sqlite-registry.ts';
@@ -28,6 +28,7 @@ import { countingRowIds } from './volume-driver/segment-table.ts';
 import type { SegmentTable } from './volume-driver/segment-table.ts';
 import { fileNames, filesBucket, volumeNames } from './volume-driver/storage-names.ts';
 import type { StorageNames } from './volume-driver/storage-names.ts';
+import { recordedStoreConfig } from './vpool-backend.ts';
 
 const PAGE = 500;
 /** Blocks looked up and verified at a time. */
@@ -80,7 +81,7 @@ export async function fsckDataDirectory(settings: Settings, logger: Logger, even
   for await (const message of registry.verify()) report.damage('registry', message);
   report.count('inodes', (await registry.namespace.usage()).inodes);
 
-  const store: ObjectStore = new DirectoryStore({ kind: 'directory', path: known.backend.path, vpoolUuid: known.uuid, initialize: false });
+  const { store } = stack.use(await makeStore(recordedStoreConfig(settings, known)));
   await store.listBuckets('', 1);
   const files = await SegmentFiles.openToRead({ disk: nodeDisk, clock, logger }, directory);
   stack.defer(() => files.close());
