@@ -15,19 +15,28 @@ export interface HostedStoreConfig {
   readonly encoding: EncodingConfig | null;
 }
 
-/** What the proxy on the main thread must know of the store without having it. No secret is in the description. */
-export function describeHostedStore(config: HostedStoreConfig): { description: string; putIsAtomic: boolean } {
+/** What the proxy on the main thread must know of the store without having it. */
+export interface HostedStoreFacts {
+  /** No secret is in it. */
+  readonly description: string;
+  readonly putIsAtomic: boolean;
+  /** Its calls block their thread until they are done. */
+  readonly blocks: boolean;
+}
+
+export function describeHostedStore(config: HostedStoreConfig): HostedStoreFacts {
   const { store } = config;
   switch (store.kind) {
     case 'directory':
-      return { description: `directory:${store.path}`, putIsAtomic: true };
+      return { description: `directory:${store.path}`, putIsAtomic: true, blocks: true };
     case 'swift':
-      return { description: `swift:${withoutUserInfo(store.storageUrl ?? store.auth.url)}`, putIsAtomic: false };
+      return { description: `swift:${withoutUserInfo(store.storageUrl ?? store.auth.url)}`, putIsAtomic: false, blocks: false };
     case 's3': {
       const where = withoutUserInfo(store.endpoint ?? `https://s3.${store.region}.amazonaws.com`);
       return {
         description: config.layout.kind === 'prefix' ? `s3:${where}/${config.layout.bucket}` : `s3:${where}`,
         putIsAtomic: store.conditionalPut,
+        blocks: false,
       };
     }
   }

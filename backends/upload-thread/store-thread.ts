@@ -8,7 +8,7 @@ import type { FromWorker, Reply, StoreCall } from './protocol.ts';
 export interface PendingCall {
   readonly id: number;
   readonly call: StoreCall;
-  /** Calls that wait for the disk (all but get and head): a thread has at most one. */
+  /** Uploads and everything else but get and head. */
   readonly slow: boolean;
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: Error) => void;
@@ -27,7 +27,7 @@ export class StoreThread {
   readonly #worker: Worker;
   readonly #calls = new Map<number, PendingCall>();
   readonly #exited: Promise<void>;
-  #slow: PendingCall | null = null;
+  readonly #slow = new Set<PendingCall>();
   #failure: string | null = null;
   #ready = false;
 
@@ -49,7 +49,7 @@ export class StoreThread {
           pending.reject(new StoreError('retry', `${pending.call.kind}: the store's thread ended (${reason}); whether it had an effect is unknown`));
         }
         this.#calls.clear();
-        this.#slow = null;
+        this.#slow.clear();
         events.onExit(this, reason);
         resolve();
       });
@@ -66,15 +66,21 @@ export class StoreThread {
     return this.#calls.size;
   }
 
-  /** The slow call that the thread has. */
-  get slow(): PendingCall | null {
-    return this.#slow;
+  /** Slow calls that the thread has, abandoned ones included. */
+  get slowLoad(): number {
+    return this.#slow.size;
+  }
+
+  /** Whether somebody still waits for one of its slow calls. */
+  get uploads(): boolean {
+    for (const pending of this.#slow) if (!pending.abandoned) return true;
+    return false;
   }
 
   /** Sends a call. The bytes of a body are copied into memory of their own, which is handed over. */
   send(pending: PendingCall): void {
     this.#calls.set(pending.id, pending);
-    if (pending.slow) this.#slow = pending;
+    if (pending.slow) this.#slow.add(pending);
     const { call } = pending;
     if (call.kind === 'put' && call.body.kind === 'bytes') {
       // A view must not be posted as it is: the structured clone would copy the whole slab that it lies in.
@@ -111,7 +117,7 @@ export class StoreThread {
     const pending = this.#calls.get(reply.id);
     if (pending === undefined) return;
     this.#calls.delete(reply.id);
-    if (this.#slow === pending) this.#slow = null;
+    this.#slow.delete(pending);
     switch (reply.kind) {
       case 'done':
         pending.resolve(reply.value);

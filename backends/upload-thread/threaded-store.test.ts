@@ -13,18 +13,22 @@ import { silentLogger } from '../../server/core/logger.ts';
 import { systemClock } from '../../server/core/node-time.ts';
 import { bytes, objectStoreConformance, readAllOf, rejectsWith, withDirectory } from '../conformance.ts';
 import { initializeBackendDirectory } from '../directory/backend-marker.ts';
-import type { DirectoryStoreConfig } from '../directory/directory-store.ts';
+import type { BareStoreConfig, HostedStoreConfig } from './hosted-store.ts';
 import { startStoreWorker } from './store-thread.ts';
 import { ThreadedStore, type ThreadedStoreSettings } from './threaded-store.ts';
 
-function config(path: string): DirectoryStoreConfig {
-  return { kind: 'directory', path, vpoolUuid: 'c'.repeat(32), initialize: false };
+function config(path: string) {
+  return { kind: 'directory', path, vpoolUuid: 'c'.repeat(32), initialize: false } as const;
 }
 
 /** A new backend directory and the configuration of its store. */
-function initialized(path: string): DirectoryStoreConfig {
+function initialized(path: string): HostedStoreConfig {
   initializeBackendDirectory(config(path));
-  return config(path);
+  return hosted(config(path));
+}
+
+function hosted(store: BareStoreConfig): HostedStoreConfig {
+  return { store, layout: { kind: 'buckets' }, encoding: null };
 }
 
 const components = { clock: systemClock, logger: silentLogger };
@@ -61,8 +65,8 @@ interface World {
 function withStore(settings: Partial<ThreadedStoreSettings>, body: (world: World) => Promise<void>): Promise<void> {
   return withDirectory(async (directory) => {
     const workers: Worker[] = [];
-    const startWorker = (hosted: DirectoryStoreConfig): Worker => {
-      const worker = startStoreWorker(hosted);
+    const startWorker = (what: HostedStoreConfig): Worker => {
+      const worker = startStoreWorker(what);
       workers.push(worker);
       return worker;
     };
@@ -162,12 +166,12 @@ test('a worker that cannot even start fails no call: they wait, and end by their
     {
       clock: systemClock,
       logger: { ...silentLogger, error: (fields) => errors.push(fields) },
-      startWorker: (hosted) => {
+      startWorker: () => {
         started += 1;
-        return startStoreWorker({ ...hosted, path: 7 as unknown as string });
+        return startStoreWorker(hosted({ ...config('/nonexistent'), path: 7 as unknown as string }));
       },
     },
-    { store: config('/nonexistent'), threads: 1 },
+    { store: hosted(config('/nonexistent')), threads: 1 },
   );
   const controller = new AbortController();
   const waiting = rejectsWith(store.head('bucket', 'object', controller.signal), 'retry');
@@ -184,7 +188,7 @@ test('a worker that cannot even start fails no call: they wait, and end by their
 });
 
 test('threads never initialize a backend', () => {
-  assert.throws(() => new ThreadedStore(components, { store: { ...config('/nonexistent'), initialize: true } }), /initialized before/);
+  assert.throws(() => new ThreadedStore(components, { store: hosted({ ...config('/nonexistent'), initialize: true }) }), /initialized before/);
 });
 
 test('bytes of a body may change as soon as the put settled, by abort too, and results have memory of their own', () =>

@@ -2,8 +2,9 @@
  * An ObjectStore whose work is done by worker threads, so that neither a hanging file server nor signing and TLS ever stop
  * the NFS loop, and libuv's pool stays free for the segment log. Bodies of kind `file` cross as paths, results of get without a copy.
  *
- * Scheduling: a thread does one slow call (everything but get and head) at a time, and slow calls leave one thread free if there are two
- * or more, so that a guest's read never waits behind an upload. Otherwise the least busy thread gets the next call. At most
+ * Scheduling: slow calls (everything but get and head) leave one thread free if there are two or more, so that a guest's read never waits
+ * behind an upload, be it in a system call of the directory store or for the CPU that digests and encrypts. Of a store that blocks its thread
+ * a thread does one slow call at a time; of one that waits for a network, many. Otherwise the least busy thread gets the next call. At most
  * `pipelineDepth` calls are at a thread; the others wait here, first come, first served, and leave at once when aborted.
  *
  * A thread that ends unexpectedly rejects its calls as `retry` and is replaced, after a growing pause if it does so again and again.
@@ -23,7 +24,7 @@ export interface ThreadedStoreSettings {
   readonly store: HostedStoreConfig;
   /** Worker threads. Default 2: one for uploads, both for reads. */
   readonly threads?: number;
-  /** Calls sent to one thread before it answered the first: hides the 50 us that waking it takes. Default 4. */
+  /** Calls sent to one thread before it answered the first. Default 4 where they follow each other (it hides the 50 us that waking it takes), 64 on a network. */
   readonly pipelineDepth?: number;
 }
 
@@ -33,6 +34,9 @@ const RESTART_DELAY_MS_MIN = 100;
 const RESTART_DELAY_MS_MAX = 10_000;
 /** How long `close` waits for running calls. */
 const CLOSE_WITHIN_MS = 2000;
+const PIPELINE_DEPTH_BLOCKING = 4;
+const PIPELINE_DEPTH_NETWORK = 64;
+const SLOW_PER_THREAD_NETWORK = 16;
 
 export class ThreadedStore implements ObjectStore, AsyncDisposable {
   readonly description: string;
@@ -43,6 +47,7 @@ export class ThreadedStore implements ObjectStore, AsyncDisposable {
   readonly #startWorker: StartWorker;
   readonly #threadCount: number;
   readonly #pipelineDepth: number;
+  readonly #slowPerThread: number;
   readonly #threads = new Set<StoreThread>();
   readonly #fastQueue = new Set<PendingCall>();
   readonly #slowQueue = new Set<PendingCall>();
@@ -53,8 +58,9 @@ export class ThreadedStore implements ObjectStore, AsyncDisposable {
 
   constructor(components: { clock: Clock; logger: Logger; startWorker?: StartWorker }, settings: ThreadedStoreSettings) {
     // Threads are started at any time, also while the backend is not mounted: they must never take a bare mount point for a new backend.
-    assert(!settings.store.initialize, 'the backend is initialized before its threads start');
-    const { description, putIsAtomic } = describeHostedStore(settings.store);
+    const { store } = settings.store;
+    assert(store.kind !== 'directory' || !store.initialize, 'the backend is initialized before its threads start');
+    const { description, putIsAtomic, blocks } = describeHostedStore(settings.store);
     this.description = description;
     this.putIsAtomic = putIsAtomic;
     this.#config = settings.store;
@@ -62,7 +68,8 @@ export class ThreadedStore implements ObjectStore, AsyncDisposable {
     this.#logger = components.logger;
     this.#startWorker = components.startWorker ?? startStoreWorker;
     this.#threadCount = Math.max(1, settings.threads ?? 2);
-    this.#pipelineDepth = Math.max(1, settings.pipelineDepth ?? 4);
+    this.#pipelineDepth = Math.max(1, settings.pipelineDepth ?? (blocks ? PIPELINE_DEPTH_BLOCKING : PIPELINE_DEPTH_NETWORK));
+    this.#slowPerThread = blocks ? 1 : SLOW_PER_THREAD_NETWORK;
     for (let count = 0; count < this.#threadCount; count += 1) this.#startThread();
   }
 
@@ -181,16 +188,16 @@ export class ThreadedStore implements ObjectStore, AsyncDisposable {
   #dispatch(): void {
     for (const pending of this.#fastQueue) {
       // Behind a slow call only where there is nothing else: with more threads one is free of them, or will be soon.
-      const thread = this.#leastBusy((candidate) => candidate.slow === null || this.#threadCount === 1);
+      const thread = this.#leastBusy((candidate) => candidate.slowLoad === 0 || this.#threadCount === 1);
       if (thread === null) break;
       this.#fastQueue.delete(pending);
       thread.send(pending);
     }
     for (const pending of this.#slowQueue) {
-      let slowThreads = 0;
-      for (const thread of this.#threads) if (thread.slow !== null && !thread.slow.abandoned) slowThreads += 1;
-      if (slowThreads >= Math.max(1, this.#threadCount - 1)) break;
-      const thread = this.#leastBusy((candidate) => candidate.slow === null);
+      let uploading = 0;
+      for (const thread of this.#threads) if (thread.uploads) uploading += 1;
+      const mayStart = uploading < Math.max(1, this.#threadCount - 1);
+      const thread = this.#leastBusy((candidate) => candidate.slowLoad < this.#slowPerThread && (mayStart || candidate.uploads));
       if (thread === null) break;
       this.#slowQueue.delete(pending);
       thread.send(pending);

@@ -2,15 +2,17 @@
 import { parentPort, type Transferable, workerData } from 'node:worker_threads';
 
 import { assert } from '../../server/core/assert.ts';
-import { DirectoryStore } from '../directory/directory-store.ts';
-import { type GetOutcome, type ObjectStore, StoreError } from '../object-store.ts';
+import { makeStore } from '../make-store.ts';
+import { type GetOutcome, StoreError } from '../object-store.ts';
 import type { HostedStoreConfig } from './hosted-store.ts';
 import type { FromWorker, Reply, StoreCall, ToWorker } from './protocol.ts';
 
 assert(parentPort !== null, 'this file is the entry of a worker');
 const port = parentPort;
-const store: ObjectStore = new DirectoryStore(workerData as HostedStoreConfig);
+const made = await makeStore(workerData as HostedStoreConfig);
+const { store } = made;
 const running = new Map<number, AbortController>();
+let closing = false;
 
 port.on('message', (message: ToWorker) => {
   switch (message.kind) {
@@ -18,11 +20,12 @@ port.on('message', (message: ToWorker) => {
       void serve(message.id, message.call);
       return;
     case 'abort':
-      // Reaches a call only in a store that awaits something; the directory store's calls are over before this is read.
+      // Reaches a call only in a store that awaits something; most of the directory store's calls are over before this is read.
       running.get(message.id)?.abort();
       return;
     case 'close':
-      port.close();
+      closing = true;
+      void end();
   }
 });
 
@@ -43,6 +46,14 @@ async function serve(id: number, call: StoreCall): Promise<void> {
   }
   running.delete(id);
   port.postMessage(reply, transfer);
+  await end();
+}
+
+/** After the last answer of a store that is being closed: its connections would keep the thread alive. */
+async function end(): Promise<void> {
+  if (!closing || running.size > 0) return;
+  await made[Symbol.asyncDispose]();
+  port.close();
 }
 
 function perform(call: StoreCall, signal: AbortSignal): Promise<unknown> {
