@@ -22,6 +22,8 @@ import { sameTerm } from './object-loader.ts';
 import { formatObjectName } from './object-names.ts';
 import type { ObjectRecords } from './object-records.ts';
 import { encodeObjectState } from './object-state.ts';
+import { SegmentUploads } from './segment-uploads.ts';
+import type { SealedSegment, StoredSegment } from './segment-uploads.ts';
 import type { StorageNames } from './storage-names.ts';
 import type { StoredWriter } from './stored-writer.ts';
 import type { WriteBack } from './write-back.ts';
@@ -30,6 +32,9 @@ import type { WriteBack } from './write-back.ts';
 const DIRTY_PAGES_MAX = 32_768;
 /** Segments whose upload is told to the registry in one step. */
 const ROOT_BATCH = 8;
+/** Uploads of one object at a time: what a store far away needs for its bandwidth. All objects together are bounded by the LimitedStore. */
+const UPLOADS_MAX = 4;
+const NONE_DEAD: ReadonlySet<number> = new Set();
 const RETRY_MS_MAX = 15_000;
 const ATTRIBUTES_EVERY_MS = 3_000;
 
@@ -49,14 +54,6 @@ export interface KeeperStart {
   readonly garbage: readonly GarbageEntry[];
 }
 
-interface Sealed {
-  readonly segment: LocalSegment;
-  readonly totalBytes: number;
-  readonly lastSequence: number;
-  /** Was not uploaded: nothing refers to it. */
-  readonly dead?: boolean;
-}
-
 export class ObjectKeeper {
   readonly #store: ObjectStore;
   readonly #writer: StoredWriter;
@@ -74,10 +71,11 @@ export class ObjectKeeper {
   #root: Root;
   #protection: 'clean' | 'unprotected' | 'changing';
   #protectionChange: Promise<void> | null = null;
-  #sealed: Sealed[] = [];
-  #uploaded: Sealed[] = [];
+  readonly #uploads: SegmentUploads;
+  /** Stored, in order, and not covered by the root yet. */
+  #uploaded: StoredSegment[] = [];
   /** The root covers them; their local copies are still in `log/`. */
-  #unreleased: Sealed[] = [];
+  #unreleased: StoredSegment[] = [];
   #checkpointNumber: number;
   #checkpointSequence: number;
   #checkpointRow: number;
@@ -90,7 +88,7 @@ export class ObjectKeeper {
   #failures = 0;
   #retryAtMs = 0;
   #problem: Error | null = null;
-  #claimed = false;
+  #claiming: Promise<void> | null = null;
   #attributesSequence = -1;
   #attributesAtMs = 0;
   #stopped = false;
@@ -126,6 +124,7 @@ export class ObjectKeeper {
     this.#pagesPressed = components.pagesPressed;
     this.#settings = settings;
     this.#root = start.owner.root;
+    this.#uploads = new SegmentUploads(start.owner.root.uploadedSegment, UPLOADS_MAX);
     this.#protection = start.owner.protection.kind === 'clean' ? 'clean' : 'unprotected';
     this.#checkpointNumber = start.checkpointNumber;
     this.#checkpointSequence = start.checkpointSequence;
@@ -185,8 +184,7 @@ export class ObjectKeeper {
 
   /** LogEvents.sealed. */
   sealed(segment: LocalSegment, totalBytes: number, lastSequence: number): void {
-    this.#sealed.push({ segment, totalBytes, lastSequence });
-    this.#sealed.sort((a, b) => a.segment.number - b.segment.number);
+    this.#uploads.add({ segment, totalBytes, lastSequence });
     this.#bytesSinceCheckpoint += totalBytes;
     this.kick();
   }
@@ -208,6 +206,12 @@ export class ObjectKeeper {
     });
   }
 
+  /** What failed is tried again now: its reason is over. */
+  retryNow(): void {
+    this.#retryAtMs = 0;
+    this.kick();
+  }
+
   /** About once a second while the object is not clean. */
   tick(): void {
     if (this.#log.openSegmentAgeMs > this.#settings.sealAfterMs) {
@@ -220,9 +224,10 @@ export class ObjectKeeper {
     try {
       while (!this.#stopped) {
         // With a write-back, segments go up only if they are still needed once their blocks were stored elsewhere.
-        if (this.#writeBack === null && this.#uploadable) await this.#upload(null);
+        if (this.#mustCheckpoint()) await this.#checkpoint();
+        else if (this.#writeBack === null && this.#uploads.ready) await this.#upload(NONE_DEAD, Infinity);
         else if (this.#writeBack === null && this.#uploaded.length > 0) await this.#moveRoot(null);
-        else if (this.#wantsCheckpoint()) await this.#checkpoint();
+        else if (this.#mayCheckpoint() && this.#isQuiet()) await this.#checkpoint();
         else break;
       }
       if (!this.#stopped) await this.#release();
@@ -245,57 +250,63 @@ export class ObjectKeeper {
     this.#logger.warn({ err: error, object: this.#object.uuid, attempt: this.#failures }, message);
   }
 
-  #wantsCheckpoint(): boolean {
+  #mayCheckpoint(): boolean {
     if (this.#object.busy || this.#log.problem !== null || this.#log.moving) return false;
     const behind = this.#object.appliedSequence > this.#checkpointSequence;
     if (!behind) return false;
     // A segment whose seal is still being repaired holds up everything behind it.
-    const sealedUpTo = this.#sealed.at(-1)?.segment.number ?? this.#highWater;
-    if (this.#log.lastBegunSegment - sealedUpTo > (this.#log.openSegmentBytes > 0 ? 1 : 0)) return false;
-    if (this.#bytesSinceCheckpoint >= Math.min(this.#settings.checkpointAfterBytes, this.#writeBack?.relocateAfterBytes ?? Infinity)) return true;
-    if (this.#object.map.dirtyPages >= DIRTY_PAGES_MAX || this.#pagesPressed()) return true;
-    // Quiet: everything is sealed and uploaded, nothing is being written.
+    return this.#log.lastBegunSegment - this.#uploads.lastSealed <= (this.#log.openSegmentBytes > 0 ? 1 : 0);
+  }
+
+  /** Also while the object is being written: one that never rests would never have a checkpoint. */
+  #mustCheckpoint(): boolean {
+    const afterBytes = Math.min(this.#settings.checkpointAfterBytes, this.#writeBack?.relocateAfterBytes ?? Infinity);
+    const due = this.#bytesSinceCheckpoint >= afterBytes || this.#object.map.dirtyPages >= DIRTY_PAGES_MAX || this.#pagesPressed();
+    return due && this.#mayCheckpoint();
+  }
+
+  /** Everything is sealed and uploaded, nothing is being written. */
+  #isQuiet(): boolean {
     return this.#log.idle && this.#log.openSegmentBytes === 0;
   }
 
-  /** Segments go up in order of number, without gaps: one whose seal still has to be repaired holds up the rest. */
-  get #uploadable(): boolean {
-    const next = this.#sealed[0];
-    return next !== undefined && next.segment.number === this.#highWater + 1;
+  /** Uploads segments up to `upTo`. `dead`: those that the checkpoint being made does not refer to and covers; they need not go up. */
+  async #upload(dead: ReadonlySet<number>, upTo: number): Promise<void> {
+    const alone = this.#writeBack === null;
+    await this.#uploads.run({
+      upTo,
+      dead,
+      put: (sealed) => this.#putSegment(sealed),
+      done: async (stored) => {
+        this.#uploaded.push(...stored);
+        // A root may pass over a dead segment only together with the checkpoint that covers it.
+        if (alone && (this.#uploaded.length >= ROOT_BATCH || !this.#uploads.ready)) await this.#moveRoot(null);
+      },
+      enough: () => this.#stopped || (upTo === Infinity && this.#mustCheckpoint()),
+    });
   }
 
-  /** Last segment that is on the backend, or need not be once the next root is there. */
-  get #highWater(): number {
-    return this.#uploaded.at(-1)?.segment.number ?? this.#root.uploadedSegment;
+  async #putSegment(sealed: SealedSegment): Promise<void> {
+    const { segment, totalBytes } = sealed;
+    await this.#claim();
+    failPoint('upload.before-put');
+    const name = formatObjectName({ kind: 'segment', number: segment.number, term: segment.term });
+    await this.#writer.put(this.#bucket(), this.#objectName(name), { kind: 'file', path: segment.path, offsetBytes: 0, lengthBytes: totalBytes });
+    failPoint('upload.after-put');
+    const row = this.#object.rowOfSegment(segment.number);
+    if (row !== null && this.#object.table.isUsed(row)) this.#object.table.setSizeBytes(row, totalBytes);
   }
 
-  /** `dead`: segments that the checkpoint being made does not refer to and covers; they need not go up. */
-  async #upload(dead: ReadonlySet<number> | null): Promise<void> {
-    const next = this.#sealed[0] as Sealed;
-    const needed = dead === null || !dead.has(next.segment.number);
-    if (needed) {
-      await this.#claim();
-      failPoint('upload.before-put');
-      const name = formatObjectName({ kind: 'segment', number: next.segment.number, term: next.segment.term });
-      await this.#writer.put(this.#bucket(), this.#objectName(name), {
-        kind: 'file',
-        path: next.segment.path,
-        offsetBytes: 0,
-        lengthBytes: next.totalBytes,
-      });
-      failPoint('upload.after-put');
-      const row = this.#object.rowOfSegment(next.segment.number);
-      if (row !== null && this.#object.table.isUsed(row)) this.#object.table.setSizeBytes(row, next.totalBytes);
-    }
-    this.#sealed.shift();
-    this.#uploaded.push(needed ? next : { ...next, dead: true });
-    // A root may pass over a dead segment only together with the checkpoint that covers it.
-    if (this.#writeBack === null && (this.#uploaded.length >= ROOT_BATCH || !this.#uploadable)) await this.#moveRoot(null);
+  #claim(): Promise<void> {
+    this.#claiming ??= this.#putClaim().catch((error: unknown) => {
+      this.#claiming = null;
+      throw error;
+    });
+    return this.#claiming;
   }
 
   /** Before anything else of a term: proof on the backend that the term was won (design section 5). */
-  async #claim(): Promise<void> {
-    if (this.#claimed) return;
+  async #putClaim(): Promise<void> {
     const term = this.#object.term;
     await this.#store.createBucket(this.#bucket());
     const name = `claim-${term.generation}-${term.counter}`;
@@ -308,7 +319,6 @@ export class ObjectKeeper {
         throw new ApplianceError('fenced', `epoch ${term.generation}.${term.counter} of object ${this.#object.uuid} was claimed by another router`);
       }
     }
-    this.#claimed = true;
   }
 
   /** One registry step: high-water, and the checkpoint when there is a new one. Then local copies below it are released. */
@@ -334,7 +344,7 @@ export class ObjectKeeper {
   async #release(): Promise<void> {
     for (let sealed = this.#unreleased[0]; sealed !== undefined; sealed = this.#unreleased[0]) {
       try {
-        await (sealed.dead === true ? this.#files.drop(sealed.segment) : this.#files.release(sealed.segment));
+        await (sealed.dead ? this.#files.drop(sealed.segment) : this.#files.release(sealed.segment));
       } catch (error) {
         // Whatever else is to be done after a root has moved does not wait for the local disk.
         this.#logger.warn({ err: error, file: sealed.segment.path }, 'a segment that the backend has could not be released; it is tried again');
@@ -362,7 +372,7 @@ export class ObjectKeeper {
       const sequence = this.#object.appliedSequence;
       const nextSegment = this.#log.nextAppliedSegment;
       const needsSegment = this.#log.lastBegunSegment;
-      const dead = this.#writeBack === null ? null : this.#deadSegments(nextSegment);
+      const dead = this.#writeBack === null ? NONE_DEAD : this.#deadSegments(nextSegment);
       const attributes = encodeObjectState({ ...this.#object.attributes, unstableOpen: this.#object.appliedUnstableOpen });
       const number = this.#checkpointNumber + 1;
       const term = this.#object.term;
@@ -383,9 +393,9 @@ export class ObjectKeeper {
         }),
       );
       await using stored = await body;
-      if (this.#highWater < needsSegment) await this.#log.seal();
-      while (this.#uploadable && this.#highWater < needsSegment) await this.#upload(dead);
-      if (this.#highWater < needsSegment) {
+      if (this.#uploads.highWater < needsSegment) await this.#log.seal();
+      await this.#upload(dead, needsSegment);
+      if (this.#uploads.highWater < needsSegment) {
         throw new ApplianceError('log-fault', `segment ${needsSegment} of ${this.#object.uuid} is not sealed yet`, { retryable: true });
       }
       // What the map showed then may have been lost, and moved, by a fault meanwhile.
@@ -418,7 +428,7 @@ export class ObjectKeeper {
     const { table } = this.#object;
     for (const row of table.rows())
       if (table.kind(row) === 'segment' && table.objectUuid(row) === '' && table.live(row) > 0) referenced.add(table.number(row));
-    for (const { segment } of this.#sealed) if (segment.number < nextSegment && !referenced.has(segment.number)) dead.add(segment.number);
+    for (const number of this.#uploads.numbers) if (number < nextSegment && !referenced.has(number)) dead.add(number);
     return dead;
   }
 
