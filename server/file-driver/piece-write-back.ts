@@ -16,6 +16,8 @@ const HEADER_BYTES = 64;
 const ENTRY_BYTES = 16;
 const MAGIC = Buffer.from('VFPIECE1');
 const RELOCATE_AFTER_BYTES = 64 * 1024 * 1024;
+/** Pieces on their way at a time. */
+const STORES_MAX = 4;
 
 export class PieceWriteBack implements WriteBack {
   readonly relocateAfterBytes = RELOCATE_AFTER_BYTES;
@@ -24,9 +26,6 @@ export class PieceWriteBack implements WriteBack {
   readonly #dirty = new Set<number>();
   /** Names are unique by term and number: every opening has a new term. */
   #lastNumber = 0;
-  readonly #rows = new Uint32Array(PIECE_BLOCKS);
-  readonly #offsets = new Uint32Array(PIECE_BLOCKS);
-  readonly #crcs = new Uint32Array(PIECE_BLOCKS);
 
   constructor(object: WriteBackObject) {
     this.#object = object;
@@ -38,25 +37,31 @@ export class PieceWriteBack implements WriteBack {
   }
 
   async relocate(): Promise<void> {
-    for (const piece of [...this.#dirty]) {
-      // Out of the set before it is read: a block written from now on puts it back.
-      this.#dirty.delete(piece);
-      try {
-        await this.#relocate(piece);
-      } catch (error) {
-        this.#dirty.add(piece);
-        throw error;
+    const pieces = [...this.#dirty].values();
+    const failures: unknown[] = [];
+    const lane = async (): Promise<void> => {
+      for (let next = pieces.next(); failures.length === 0 && next.done !== true; next = pieces.next()) {
+        // Out of the set before it is read: a block written from now on puts it back.
+        this.#dirty.delete(next.value);
+        try {
+          await this.#relocate(next.value);
+        } catch (error) {
+          this.#dirty.add(next.value);
+          failures.push(error);
+        }
       }
-    }
+    };
+    await Promise.all(Array.from({ length: STORES_MAX }, lane));
+    if (failures.length > 0) throw failures[0];
   }
 
   async #relocate(piece: number): Promise<void> {
     const { map, table } = this.#object;
     const first = piece * PIECE_BLOCKS;
-    await map.readLoading(first, PIECE_BLOCKS, this.#rows, this.#offsets, this.#crcs);
-    const rows = this.#rows.slice();
-    const offsets = this.#offsets.slice();
-    const crcs = this.#crcs.slice();
+    const rows = new Uint32Array(PIECE_BLOCKS);
+    const offsets = new Uint32Array(PIECE_BLOCKS);
+    const crcs = new Uint32Array(PIECE_BLOCKS);
+    await map.readLoading(first, PIECE_BLOCKS, rows, offsets, crcs);
     const blocks: number[] = [];
     let inLog = false;
     for (let index = 0; index < PIECE_BLOCKS; index += 1) {
@@ -89,10 +94,11 @@ export class PieceWriteBack implements WriteBack {
     const row = table.add({ kind: 'piece', bucket: '', objectUuid: '', term, number, sizeBytes: head.length + content.length });
     await map.pin(first, PIECE_BLOCKS);
     try {
-      map.read(first, PIECE_BLOCKS, this.#rows, this.#offsets, this.#crcs);
+      const now = { rows: new Uint32Array(PIECE_BLOCKS), offsets: new Uint32Array(PIECE_BLOCKS), crcs: new Uint32Array(PIECE_BLOCKS) };
+      map.read(first, PIECE_BLOCKS, now.rows, now.offsets, now.crcs);
       blocks.forEach((index, at) => {
         // Written again meanwhile: the log has the newer one.
-        if (this.#rows[index] !== rows[index] || this.#offsets[index] !== offsets[index]) return;
+        if (now.rows[index] !== rows[index] || now.offsets[index] !== offsets[index]) return;
         map.set(first + index, 1, row, head.length + at * BLOCK_BYTES, crcs, index);
       });
     } finally {
