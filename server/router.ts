@@ -59,6 +59,9 @@ const POOL_SHARE_MAX = 1 / 50;
 /** A write that waited this long at the dirty bound is answered JUKEBOX, so that other calls of its connection go on (esxi.md 1.3). */
 const WRITE_PATIENCE_MS = 15_000;
 
+/** How long listings of an object store may lag, and requests that were given up may go on. */
+const LIST_SETTLE_MS = 60_000;
+
 /** How long the loop goes on turning after a message: waking from sleep costs a client that waits for each answer 30-40 us (bench/). */
 const SPIN_MS = 0.1;
 
@@ -178,7 +181,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       clock,
       logger: logger.child({ part: 'reclaimer' }),
     },
-    settings.vpool.graceTimeMs,
+    { graceTimeMs: settings.vpool.graceTimeMs, settleMs: settings.vpool.backend.kind === 'directory' ? 0 : LIST_SETTLE_MS },
   );
   stack.defer(() => reclaimer.stop());
   const archive = new NamespaceArchive(

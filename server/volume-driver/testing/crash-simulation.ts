@@ -133,6 +133,8 @@ class Simulation {
   async #open(router: SimulatedRouter, crashAtTurn: number): Promise<DrivenObject | null> {
     for (let attempt = 0; attempt < 50; attempt += 1) {
       if (attempt === 10) this.#heal(router);
+      // Without retries below the engine a long log has many chances to fail.
+      if (attempt === 25) router.store.setFaults({});
       const opening = router.driver.open(this.#world.inode);
       let result: DrivenObject | Error | null = null;
       opening.then(
