@@ -20,6 +20,7 @@ import type { BlockReader, MissingBlock } from './block-reader.ts';
 import type { ExtentMap } from './extent-map.ts';
 import { RangeLocks } from './range-locks.ts';
 import type { RangeLock } from './range-locks.ts';
+import type { ReadAhead } from './read-ahead.ts';
 import type { SegmentTable } from './segment-table.ts';
 import type { WriteAdmission } from './write-admission.ts';
 import { copyChunks, mergeEdges, planBlocks, ZERO_BLOCK } from './write-plan.ts';
@@ -73,6 +74,8 @@ export class BlockObject {
   readonly term: Term;
   readonly map: ExtentMap;
   readonly table: SegmentTable;
+  /** Closed before the map is. */
+  readonly readAhead: ReadAhead;
   readonly #reader: BlockReader;
   readonly #cache: BlockCache;
   readonly #admission: WriteAdmission;
@@ -100,7 +103,15 @@ export class BlockObject {
   readonly #rows = new Map<number, number>();
 
   constructor(
-    components: { map: ExtentMap; table: SegmentTable; reader: BlockReader; cache: BlockCache; admission: WriteAdmission; hooks: BlockObjectHooks },
+    components: {
+      map: ExtentMap;
+      table: SegmentTable;
+      reader: BlockReader;
+      readAhead: ReadAhead;
+      cache: BlockCache;
+      admission: WriteAdmission;
+      hooks: BlockObjectHooks;
+    },
     identity: { uuid: ObjectUuid; term: Term },
     state: BlockObjectState,
     appliedSequence: number,
@@ -111,6 +122,7 @@ export class BlockObject {
     this.map = components.map;
     this.table = components.table;
     this.#reader = components.reader;
+    this.readAhead = components.readAhead;
     this.#cache = components.cache;
     this.#admission = components.admission;
     this.#hooks = components.hooks;
@@ -174,8 +186,13 @@ export class BlockObject {
       return this.map.load(first, count).then(() => this.read(offsetBytes, target));
     }
     const missing = this.#fromCache(offsetBytes, length, first, count, target);
-    if (missing === null) return length;
-    return this.#reader.fetch(this.uuid, this.table, missing, target).then(() => length);
+    if (missing === null) {
+      if (this.readAhead.active) this.readAhead.observe(offsetBytes, length, this.#attributes.sizeBytes);
+      return length;
+    }
+    const fetched = this.#reader.fetch(this.uuid, this.table, missing, target, this.readAhead);
+    this.readAhead.observe(offsetBytes, length, this.#attributes.sizeBytes);
+    return fetched.then(() => length);
   }
 
   /** Copies what is in RAM or zero; returns what is not, or null. Uses the scratch arrays that map.read filled. */

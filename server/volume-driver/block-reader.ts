@@ -12,6 +12,8 @@ import type { Logger } from '../core/logger.ts';
 import { BLOCK_BYTES } from '../object-log/segment-codec.ts';
 import type { LocalSegment, SegmentFiles } from '../object-log/segment-files.ts';
 import type { BackendReads, Look } from './backend-reads.ts';
+import type { Chunk } from './read-ahead-chunks.ts';
+import type { ReadAhead } from './read-ahead.ts';
 import type { SegmentTable } from './segment-table.ts';
 import type { StorageNames } from './storage-names.ts';
 
@@ -36,19 +38,37 @@ export interface MissingBlock {
 
 const CRC_JOIN = new Crc32Join(BLOCK_BYTES);
 
-/** Blocks from which on a run that is contiguous in the segment and in the target is read in place. */
+/** Blocks from which on a run that is contiguous in the segment and in the target is read in place, checked and copied as one. */
 const DIRECT_BLOCKS_MIN = 16;
 
-function isDirect(blocks: readonly MissingBlock[]): boolean {
-  if (blocks.length < DIRECT_BLOCKS_MIN) return false;
-  const first = blocks[0] as MissingBlock;
-  for (let index = 0; index < blocks.length; index += 1) {
-    const block = blocks[index] as MissingBlock;
-    if (block.length !== BLOCK_BYTES) return false;
-    if (block.offsetBytes !== first.offsetBytes + index * BLOCK_BYTES || block.targetOffset !== first.targetOffset + index * BLOCK_BYTES)
-      return false;
+/** End of the blocks from `from` on that are whole and lie one behind the other in the segment as in the target. */
+function directEnd(blocks: readonly MissingBlock[], from: number): number {
+  const first = blocks[from] as MissingBlock;
+  let end = from;
+  while (end < blocks.length) {
+    const block = blocks[end] as MissingBlock;
+    const distance = (end - from) * BLOCK_BYTES;
+    if (block.length !== BLOCK_BYTES || block.offsetBytes !== first.offsetBytes + distance || block.targetOffset !== first.targetOffset + distance)
+      break;
+    end += 1;
   }
-  return true;
+  return Math.max(end, from + 1);
+}
+
+function joinedCrc(blocks: readonly MissingBlock[], from: number, end: number): number {
+  let crc = (blocks[from] as MissingBlock).crc;
+  for (let index = from + 1; index < end; index += 1) crc = CRC_JOIN.join(crc, (blocks[index] as MissingBlock).crc);
+  return crc;
+}
+
+/** All that a row says of its object. `number`: of a segment, which may be here; null for what never is. */
+interface Place {
+  readonly segmentId: number;
+  readonly bucket: string;
+  readonly name: string;
+  readonly owner: ObjectUuid;
+  readonly number: number | null;
+  readonly sizeBytes: number;
 }
 
 /** A request to the backend whose answer others may share. */
@@ -85,12 +105,20 @@ export class BlockReader {
    * Fills the parts of `target` that `missing` names and puts the blocks into the RAM cache. `uuid`: the object whose table it is.
    * @throws StoreError of class `retry` when no copy is right now; ApplianceError `block-corrupt` when that lasts; the errors of the store otherwise.
    */
-  async fetch(uuid: ObjectUuid, table: SegmentTable, missing: readonly MissingBlock[], target: Buffer): Promise<void> {
+  async fetch(
+    uuid: ObjectUuid,
+    table: SegmentTable,
+    missing: readonly MissingBlock[],
+    target: Buffer,
+    readAhead: ReadAhead | null = null,
+  ): Promise<void> {
+    const ahead = readAhead !== null && readAhead.chunks.count > 0 ? readAhead : null;
     const sorted = missing.length === 1 ? missing : [...missing].sort((a, b) => a.row - b.row || a.offsetBytes - b.offsetBytes);
     const runs: Promise<void>[] = [];
     let from = 0;
     let row = 0;
     let gapBytesMax = 0;
+    let chunk = ahead === null ? null : this.#chunkOf(ahead, table, sorted[0] as MissingBlock);
     for (let index = 1; index <= sorted.length; index += 1) {
       const before = sorted[index - 1] as MissingBlock;
       const first = sorted[from] as MissingBlock;
@@ -99,18 +127,49 @@ export class BlockReader {
         row = before.row;
         gapBytesMax = this.#local(uuid, table, row) === null ? REMOTE_GAP_BYTES_MAX : LOCAL_GAP_BYTES_MAX;
       }
+      const nextChunk = ahead === null || block === undefined ? null : this.#chunkOf(ahead, table, block);
       if (
         block !== undefined &&
         block.row === row &&
+        nextChunk === chunk &&
         block.offsetBytes - before.offsetBytes - BLOCK_BYTES <= gapBytesMax &&
         block.offsetBytes + BLOCK_BYTES - first.offsetBytes <= RUN_BYTES_MAX
       ) {
         continue;
       }
-      runs.push(this.#run(uuid, table, sorted.slice(from, index), target));
+      const blocks = sorted.slice(from, index);
+      const place = this.#place(uuid, table, row);
+      const run = ahead === null || chunk === null ? this.#run(place, blocks, target) : this.#take(place, ahead, chunk, blocks, target);
+      if (run !== null) runs.push(run);
       from = index;
+      chunk = nextChunk;
     }
-    await Promise.all(runs);
+    if (runs.length > 0) await Promise.all(runs);
+  }
+
+  #chunkOf(ahead: ReadAhead, table: SegmentTable, block: MissingBlock): Chunk | null {
+    return ahead.chunks.find(table.globalId(block.row), block.offsetBytes, BLOCK_BYTES);
+  }
+
+  /** Delivers from what was read ahead, null: at once. What did not come, or came wrong, is read as if it had not been read ahead. */
+  #take(place: Place, ahead: ReadAhead, chunk: Chunk, blocks: readonly MissingBlock[], target: Buffer): Promise<void> | null {
+    if (chunk.bytes === null) {
+      return ahead.chunks.arrived(chunk).then((bytes) => {
+        const delivered = bytes !== null && this.#takeFrom(ahead, chunk, bytes, blocks, target);
+        return delivered ? undefined : this.#run(place, blocks, target);
+      });
+    }
+    return this.#takeFrom(ahead, chunk, chunk.bytes, blocks, target) ? null : this.#run(place, blocks, target);
+  }
+
+  #takeFrom(ahead: ReadAhead, chunk: Chunk, bytes: Buffer, blocks: readonly MissingBlock[], target: Buffer): boolean {
+    const at = (blocks[0] as MissingBlock).offsetBytes - chunk.plan.offsetBytes;
+    if (this.#deliver(chunk.plan.segmentId, blocks, bytes, at, target)) {
+      ahead.taken(chunk, blocks.length);
+      return true;
+    }
+    ahead.chunks.drop(chunk);
+    return false;
   }
 
   #local(uuid: ObjectUuid, table: SegmentTable, row: number): LocalSegment | null {
@@ -119,18 +178,27 @@ export class BlockReader {
     return this.#files.segment(owner === '' ? uuid : (owner as ObjectUuid), table.number(row));
   }
 
-  async #run(uuid: ObjectUuid, table: SegmentTable, blocks: readonly MissingBlock[], target: Buffer): Promise<void> {
+  /** Where a run is. A row may be freed, and used again, while the read is under way: all that it says is taken before anything waits. */
+  #place(uuid: ObjectUuid, table: SegmentTable, rowIndex: number): Place {
+    const row = table.row(rowIndex);
+    const owner = row.objectUuid === '' ? uuid : (row.objectUuid as ObjectUuid);
+    return {
+      segmentId: table.globalId(rowIndex),
+      bucket: this.#names.bucket(owner, row.bucket),
+      name: this.#names.object(owner, row.bucket, table.objectName(rowIndex)),
+      owner,
+      number: row.kind === 'segment' ? row.number : null,
+      sizeBytes: row.sizeBytes,
+    };
+  }
+
+  async #run(place: Place, blocks: readonly MissingBlock[], target: Buffer): Promise<void> {
     const first = blocks[0] as MissingBlock;
     const last = blocks.at(-1) as MissingBlock;
     const lengthBytes = last.offsetBytes + BLOCK_BYTES - first.offsetBytes;
-    const row = table.row(first.row);
-    const segmentId = table.globalId(first.row);
-    const owner = row.objectUuid === '' ? uuid : (row.objectUuid as ObjectUuid);
-    // A row may be freed, and used again, while the read is under way: all that it says is taken here, before anything waits.
-    const bucket = this.#names.bucket(owner, row.bucket);
-    const name = this.#names.object(owner, row.bucket, table.objectName(first.row));
-    const local = row.kind === 'segment' ? this.#files.segment(owner, row.number) : null;
-    const direct = isDirect(blocks);
+    const { segmentId, bucket, name, owner, number } = place;
+    const local = number === null ? null : this.#files.segment(owner, number);
+    const direct = blocks.length >= DIRECT_BLOCKS_MIN && directEnd(blocks, 0) === blocks.length;
     if (local !== null) {
       const bytes = direct ? target.subarray(first.targetOffset, first.targetOffset + lengthBytes) : Buffer.allocUnsafe(lengthBytes);
       for (let again = true; again;) {
@@ -138,15 +206,19 @@ export class BlockReader {
         let problem: unknown = null;
         try {
           const bytesRead = await this.#files.read(local, first.offsetBytes, bytes);
-          if (bytesRead === lengthBytes && this.#deliver(segmentId, blocks, bytes, direct ? null : target)) return;
+          if (
+            bytesRead === lengthBytes &&
+            (direct ? crc32(bytes) === joinedCrc(blocks, 0, blocks.length) : this.#deliver(segmentId, blocks, bytes, 0, target))
+          )
+            return;
         } catch (error) {
           problem = error;
         }
         // The file may have been released, and so moved, while it was being opened; otherwise this copy is bad.
-        again = local.path !== path && this.#files.segment(owner, row.number) === local;
+        again = local.path !== path && number !== null && this.#files.segment(owner, number) === local;
         if (!again) {
           this.#logger.warn(
-            { err: problem, object: owner, segment: row.number, file: path, offsetBytes: first.offsetBytes },
+            { err: problem, object: owner, segment: number, file: path, offsetBytes: first.offsetBytes },
             'a local segment could not be read or does not match its CRC; trying another copy',
           );
         }
@@ -154,7 +226,7 @@ export class BlockReader {
     }
     await this.#reads.ask(`block at ${first.offsetBytes} of ${bucket}/${name}`, 'block-corrupt', async (attempt): Promise<Look<void>> => {
       // A store that keeps several copies may give the bad one for ranges for ever; a whole object it checks itself, and then gives another one.
-      const whole = attempt === 2 && row.sizeBytes >= first.offsetBytes + lengthBytes && row.sizeBytes <= WHOLE_BYTES_MAX;
+      const whole = attempt === 2 && place.sizeBytes >= first.offsetBytes + lengthBytes && place.sizeBytes <= WHOLE_BYTES_MAX;
       const answer = await (whole
         ? this.#getWhole(bucket, name, first.offsetBytes, lengthBytes)
         : this.#get(segmentId, bucket, name, first.offsetBytes, lengthBytes));
@@ -162,7 +234,8 @@ export class BlockReader {
         // Not released yet, so the backend need not have it: the local copy is the one that counts.
         return local?.place === 'log' ? { kind: 'wrong', message: `does not match its CRC in ${local.path}, and is not on the backend yet` } : answer;
       }
-      if (answer.bytes.length === lengthBytes && this.#deliver(segmentId, blocks, answer.bytes, target)) return { kind: 'right', value: undefined };
+      if (answer.bytes.length === lengthBytes && this.#deliver(segmentId, blocks, answer.bytes, 0, target))
+        return { kind: 'right', value: undefined };
       const problem = answer.bytes.length === lengthBytes ? 'does not match its CRC' : 'is cut off';
       return { kind: 'wrong', message: `${problem}${local === null ? '' : `, and neither is ${local.path} right`}` };
     });
@@ -192,23 +265,29 @@ export class BlockReader {
     return cut(await this.#store.get(bucket, name), offsetBytes, lengthBytes);
   }
 
-  /** False when a block does not match. Copies what is wanted and caches the blocks; `target` null: they were read in place. */
-  #deliver(segmentId: number, blocks: readonly MissingBlock[], bytes: Buffer, target: Buffer | null): boolean {
-    const base = (blocks[0] as MissingBlock).offsetBytes;
-    if (target === null) {
-      // Read in place: whole blocks, one behind the other. The RAM cache is left to blocks that come back; the page cache is cache enough.
-      let expected = (blocks[0] as MissingBlock).crc;
-      for (let index = 1; index < blocks.length; index += 1) expected = CRC_JOIN.join(expected, (blocks[index] as MissingBlock).crc);
-      return crc32(bytes) === expected;
+  /**
+   * False, and nothing happened, when a block does not match. Else copies what is wanted and caches the blocks, but for long runs: they are
+   * sequential, and their next reader finds them where this one did. `bytes` has the first block at `at`.
+   */
+  #deliver(segmentId: number, blocks: readonly MissingBlock[], bytes: Buffer, at: number, target: Buffer): boolean {
+    const base = (blocks[0] as MissingBlock).offsetBytes - at;
+    for (let from = 0, end = 0; from < blocks.length; from = end) {
+      end = directEnd(blocks, from);
+      if (end - from < DIRECT_BLOCKS_MIN) end = from + 1;
+      const start = (blocks[from] as MissingBlock).offsetBytes - base;
+      if (crc32(bytes.subarray(start, start + (end - from) * BLOCK_BYTES)) !== joinedCrc(blocks, from, end)) return false;
     }
-    for (const block of blocks) {
-      const at = block.offsetBytes - base;
-      if (crc32(bytes.subarray(at, at + BLOCK_BYTES)) !== block.crc) return false;
-    }
-    for (const block of blocks) {
-      const at = block.offsetBytes - base;
-      if (block.length > 0) bytes.copy(target, block.targetOffset, at + block.from, at + block.from + block.length);
-      this.#cache.put(segmentId, block.offsetBytes, bytes, at);
+    for (let from = 0, end = 0; from < blocks.length; from = end) {
+      end = directEnd(blocks, from);
+      const block = blocks[from] as MissingBlock;
+      const start = block.offsetBytes - base;
+      if (end - from >= DIRECT_BLOCKS_MIN) {
+        bytes.copy(target, block.targetOffset, start, start + (end - from) * BLOCK_BYTES);
+        continue;
+      }
+      end = from + 1;
+      if (block.length > 0) bytes.copy(target, block.targetOffset, start + block.from, start + block.from + block.length);
+      this.#cache.put(segmentId, block.offsetBytes, bytes, start);
     }
     return true;
   }

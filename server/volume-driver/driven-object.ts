@@ -75,6 +75,11 @@ export class OpenObject implements DrivenObject {
     this.object.observeTime(time);
   }
 
+  /** DrivenObject. */
+  backendRecovered(): void {
+    this.keeper.retryNow();
+  }
+
   tick(): void {
     if (this.#unsealed.length > 0) this.#repair();
     this.keeper.tick();
@@ -104,6 +109,7 @@ export class OpenObject implements DrivenObject {
     try {
       await this.log.close();
     } finally {
+      await this.object.readAhead.close();
       this.object.map.close();
     }
   }

@@ -30,6 +30,8 @@ import { ObjectLoader, sameTerm } from './object-loader.ts';
 import type { Loaded } from './object-loader.ts';
 import { ObjectRecords } from './object-records.ts';
 import type { PagePool } from './page-pool.ts';
+import { ReadAheadBudget } from './read-ahead-budget.ts';
+import { ReadAhead, ReadAheadStatistics } from './read-ahead.ts';
 import type { RowIds } from './segment-table.ts';
 import type { StorageNames } from './storage-names.ts';
 import type { StoredWriter } from './stored-writer.ts';
@@ -43,7 +45,13 @@ export interface VolumeDriverSettings {
   readonly graceTimeMs: number;
   /** How long a write waits at the dirty bound before the client is asked to come back. */
   readonly patienceMs: number;
+  /** Bytes that may be read ahead and not read yet, all objects together. Default 128 MiB; 0: no reading ahead. */
+  readonly readAheadBytesMax?: number;
 }
+
+const READ_AHEAD_BYTES_MAX = 128 * 1024 * 1024;
+/** Of the 16 requests that the backend gets at a time: the others are for reads that nobody foresaw. */
+const READ_AHEAD_REQUESTS_MAX = 12;
 
 export interface VolumeDriverComponents {
   readonly disk: Disk;
@@ -67,6 +75,8 @@ export interface VolumeDriverComponents {
 export class VolumeDriver implements ObjectDriver {
   /** What is asked of the backend again, and what it does not have right. */
   readonly reads: BackendReads;
+  readonly readAheadBudget: ReadAheadBudget;
+  readonly readAheadStatistics = new ReadAheadStatistics();
   readonly #components: VolumeDriverComponents;
   readonly #loader: ObjectLoader;
   readonly #settings: VolumeDriverSettings;
@@ -76,6 +86,10 @@ export class VolumeDriver implements ObjectDriver {
     this.#components = components;
     this.reads = new BackendReads({ clock: components.clock, logger: components.logger });
     this.#loader = new ObjectLoader({ ...components, reads: this.reads });
+    this.readAheadBudget = new ReadAheadBudget({
+      bytesMax: settings.readAheadBytesMax ?? READ_AHEAD_BYTES_MAX,
+      requestsMax: READ_AHEAD_REQUESTS_MAX,
+    });
     this.#settings = settings;
     this.#self = self;
   }
@@ -154,6 +168,10 @@ export class VolumeDriver implements ObjectDriver {
         map: loaded.map,
         table: loaded.table,
         reader,
+        readAhead: new ReadAhead(
+          { ...this.#components, uuid, map: loaded.map, table: loaded.table, names, budget: this.readAheadBudget },
+          this.readAheadStatistics,
+        ),
         cache: this.#components.cache,
         admission: this.#components.admission,
         hooks: {

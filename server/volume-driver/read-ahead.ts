@@ -1,0 +1,300 @@
+/**
+ * Reads ahead of sequential readers of one object, as far as its blocks are on the backend only: what a stream will ask for next is looked up in the
+ * extent map (whose pages are loaded ahead, too), joined into few large requests, and kept as chunks until it is read (read-ahead-chunks.ts).
+ *
+ * How far: at first twice what the stream has read, so that a short one costs little; twice as far whenever a reader had to wait, up to what the
+ * budget gives. A stream that stops leaves at most that much unread, and lets go of it after some seconds. Nothing here ever fails a read: what
+ * could not be read ahead is read when it is asked for.
+ */
+import type { ObjectStore } from '../../backends/object-store.ts';
+import type { BlockCache } from '../../cache/block-cache.ts';
+import type { ObjectUuid } from '../core/ids.ts';
+import type { Clock } from '../core/time.ts';
+import type { SegmentFiles } from '../object-log/segment-files.ts';
+import { BLOCK_BYTES } from './extent-map.ts';
+import type { ExtentMap } from './extent-map.ts';
+import { PAGE_BLOCKS } from './page-image.ts';
+import type { ReadAheadBudget } from './read-ahead-budget.ts';
+import { ReadAheadChunks } from './read-ahead-chunks.ts';
+import type { Chunk } from './read-ahead-chunks.ts';
+import { SequentialStreams } from './read-ahead-streams.ts';
+import type { Stream } from './read-ahead-streams.ts';
+import type { SegmentTable } from './segment-table.ts';
+import type { StorageNames } from './storage-names.ts';
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+/** Furthest ahead of one stream. */
+const WINDOW_BYTES_MAX = 64 * MIB;
+/** One step of planning: a page of the extent map, and so the most that one request asks for but for what lies between its blocks. */
+const STEP_BYTES = PAGE_BLOCKS * BLOCK_BYTES;
+/** Bytes between two blocks that are fetched along: cheaper than one more request. */
+const GAP_BYTES_MAX = 16 * KIB;
+/** Chunks behind the end of their stream by more than this will not be read any more: those who come late are late by less. */
+const BEHIND_BYTES = 16 * MIB;
+/** A stream without a read for so long is over. */
+const IDLE_MS = 5000;
+/** No reading ahead for so long after it failed: the reader meets the same, and waits for it. */
+const PAUSE_MS = 1000;
+/** Pages of the extent map loaded ahead of what is planned. */
+const PAGES_AHEAD = 8;
+/** With more chunks than this waiting for their turn nothing more is planned: a reader of scattered blocks is ahead enough then. */
+const QUEUED_MAX = 64;
+
+/** Where map.read puts its answer; used before anything waits, so one set serves all objects. */
+const stepRows = new Uint32Array(PAGE_BLOCKS);
+const stepOffsets = new Uint32Array(PAGE_BLOCKS);
+const stepCrcs = new Uint32Array(PAGE_BLOCKS);
+/** Wanted blocks of a step: row * 2^32 + offset. */
+const stepKeys = new Float64Array(PAGE_BLOCKS);
+const WORD = 2 ** 32;
+
+export interface ReadAheadComponents {
+  readonly uuid: ObjectUuid;
+  readonly map: ExtentMap;
+  readonly table: SegmentTable;
+  readonly names: StorageNames;
+  readonly files: SegmentFiles;
+  readonly store: ObjectStore;
+  readonly cache: BlockCache;
+  readonly clock: Clock;
+  readonly budget: ReadAheadBudget;
+}
+
+/** Counters of a vPool. */
+export class ReadAheadStatistics {
+  /** Blocks that readers took from what was read ahead. */
+  hitBlocks = 0;
+  /** Blocks that were read ahead and let go unread. */
+  unreadBlocks = 0;
+  requests = 0;
+  failures = 0;
+}
+
+export class ReadAhead {
+  readonly chunks: ReadAheadChunks;
+  readonly #components: ReadAheadComponents;
+  readonly #statistics: ReadAheadStatistics;
+  readonly #streams: SequentialStreams;
+  readonly #loading = new Map<number, Promise<void>>();
+  #idleTimer: (() => void) | null = null;
+  #closed = false;
+
+  constructor(components: ReadAheadComponents, statistics: ReadAheadStatistics) {
+    this.#components = components;
+    this.#statistics = statistics;
+    this.#streams = new SequentialStreams((stream) => this.#ended(stream));
+    this.chunks = new ReadAheadChunks(components, {
+      streamCount: () => this.#streams.streams.length,
+      releaseIdle: (sinceMs) => this.#streams.endIdle(sinceMs),
+      failed: (chunk) => this.#failed(chunk),
+    });
+  }
+
+  /** Whether there is a stream: then reads that found everything in RAM are observed as well, or it would lose its place. */
+  get active(): boolean {
+    return this.#streams.streams.length > 0;
+  }
+
+  /** Takes note of a read, and reads ahead where it belongs to a stream. `sizeBytes`: the object's. Costs a random read some ten comparisons. */
+  observe(offsetBytes: number, lengthBytes: number, sizeBytes: number): void {
+    if (this.#components.budget.bytesMax === 0 || this.#closed) return;
+    const stream = this.#streams.observe(offsetBytes, lengthBytes, this.#components.clock.monotonicMs());
+    if (stream === null) return;
+    stream.sizeBytes = sizeBytes;
+    this.#advance(stream);
+    this.#watchIdle();
+  }
+
+  /** Stops. Resolves when nothing of it uses the extent map any more. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#idleTimer?.();
+    this.#idleTimer = null;
+    this.#streams.endIdle(Infinity);
+    await Promise.allSettled(this.#loading.values());
+  }
+
+  /** Plans what is missing between where the stream is and where its window ends. */
+  #advance(stream: Stream): void {
+    const { budget, clock } = this.#components;
+    if (this.#closed || stream.ended || clock.monotonicMs() < stream.pausedUntilMs) return;
+    this.#widen(stream, Math.min(WINDOW_BYTES_MAX, budget.shareBytes));
+    if (stream.plannedBytes < stream.endBytes) stream.plannedBytes = Math.ceil(stream.endBytes / BLOCK_BYTES) * BLOCK_BYTES;
+    const target = Math.min(stream.endBytes + stream.windowBytes, stream.sizeBytes);
+    // Not for every small read a small request: a part of the window at a time.
+    const leastBytes = Math.min(STEP_BYTES, stream.windowBytes / 4);
+    while (stream.plannedBytes < target && this.chunks.queued < QUEUED_MAX) {
+      const from = stream.plannedBytes;
+      const to = Math.min(from - (from % STEP_BYTES) + STEP_BYTES, Math.ceil(target / BLOCK_BYTES) * BLOCK_BYTES);
+      if (to - from < leastBytes && to < stream.sizeBytes && to % STEP_BYTES !== 0) break;
+      const planned = this.#planStep(stream, from, to);
+      if (planned === 'full') break;
+      if (planned === 'not-resident') {
+        this.#loadForStep(stream, Math.floor(from / STEP_BYTES));
+        break;
+      }
+      stream.plannedBytes = to;
+      this.#loadPages(stream, Math.floor(to / STEP_BYTES));
+    }
+    this.#sweep(stream);
+  }
+
+  #widen(stream: Stream, limitBytes: number): void {
+    if (stream.waits > stream.waitsSeen) stream.windowBytes *= 2;
+    stream.waitsSeen = stream.waits;
+    const most = Math.min(limitBytes, 2 * stream.readBytes);
+    if (stream.windowBytes === 0 || stream.windowBytes > most) stream.windowBytes = most;
+  }
+
+  /** Puts the blocks of a part of one page that only the backend has on their way. */
+  #planStep(stream: Stream, fromBytes: number, toBytes: number): 'planned' | 'full' | 'not-resident' {
+    const { map, table, cache } = this.#components;
+    const first = fromBytes / BLOCK_BYTES;
+    const count = (toBytes - fromBytes) / BLOCK_BYTES;
+    if (!map.read(first, count, stepRows, stepOffsets, stepCrcs)) return 'not-resident';
+    let wanted = 0;
+    let sorted = true;
+    let row = 0;
+    let remote = false;
+    for (let index = 0; index < count; index += 1) {
+      const blockRow = stepRows[index] as number;
+      if (blockRow === 0) continue;
+      if (blockRow !== row) {
+        row = blockRow;
+        remote = this.#isRemote(row);
+      }
+      if (!remote) continue;
+      const offsetBytes = stepOffsets[index] as number;
+      const segmentId = table.globalId(row);
+      if (cache.has(segmentId, offsetBytes)) continue;
+      const key = row * WORD + offsetBytes;
+      if (wanted > 0 && key < (stepKeys[wanted - 1] as number)) sorted = false;
+      stepKeys[wanted] = key;
+      wanted += 1;
+    }
+    if (!sorted) stepKeys.subarray(0, wanted).sort();
+    return this.#requestRuns(stream, wanted, toBytes) ? 'planned' : 'full';
+  }
+
+  #isRemote(row: number): boolean {
+    const { table, files, uuid } = this.#components;
+    if (table.kind(row) !== 'segment') return true;
+    const owner = table.objectUuid(row);
+    return files.segment(owner === '' ? uuid : (owner as ObjectUuid), table.number(row)) === null;
+  }
+
+  /** One chunk for each run of the first `wanted` keys; false when the budget ended before. Those that were made stay, and are found the next time. */
+  #requestRuns(stream: Stream, wanted: number, objectEndBytes: number): boolean {
+    const { table, budget, clock, uuid, names } = this.#components;
+    let blocks = 0;
+    let start = 0;
+    let last = 0;
+    for (let index = 0; index <= wanted; index += 1) {
+      const key = index < wanted ? (stepKeys[index] as number) : Infinity;
+      if (blocks > 0 && key - last - BLOCK_BYTES <= GAP_BYTES_MAX && Math.floor(key / WORD) === Math.floor(start / WORD)) {
+        last = key;
+        blocks += 1;
+        continue;
+      }
+      if (blocks > 0) {
+        const row = Math.floor(start / WORD);
+        const lengthBytes = last + BLOCK_BYTES - start;
+        if (!budget.takeBytes(lengthBytes, clock.monotonicMs())) return false;
+        if (stream.ended) {
+          // It rested, and making room for it ended it.
+          budget.giveBytes(lengthBytes);
+          return false;
+        }
+        const owner = (table.objectUuid(row) === '' ? uuid : table.objectUuid(row)) as ObjectUuid;
+        this.#statistics.requests += 1;
+        this.chunks.add({
+          stream,
+          segmentId: table.globalId(row),
+          bucket: names.bucket(owner, table.bucket(row)),
+          name: names.object(owner, table.bucket(row), table.objectName(row)),
+          offsetBytes: start % WORD,
+          lengthBytes,
+          blocks,
+          objectEndBytes,
+        });
+      }
+      blocks = 0;
+      if (index === wanted) break;
+      // Another stream, or an attempt that ran out of budget, has it on its way already.
+      if (this.chunks.find(table.globalId(Math.floor(key / WORD)), key % WORD, BLOCK_BYTES) !== null) continue;
+      start = key;
+      last = key;
+      blocks = 1;
+    }
+    return true;
+  }
+
+  /** Loads the page that the next step needs. */
+  #loadForStep(stream: Stream, page: number): void {
+    if (stream.loadedPage === page) {
+      // It was loaded a moment ago and had to leave for others: reading ahead would only make that worse.
+      stream.pausedUntilMs = this.#components.clock.monotonicMs() + PAUSE_MS;
+      stream.loadedPage = -1;
+      return;
+    }
+    this.#loadPages(stream, page);
+  }
+
+  /** Loads page `first` and some behind it; planning goes on when one is there. */
+  #loadPages(stream: Stream, first: number): void {
+    const { map, clock } = this.#components;
+    const end = Math.min(first + PAGES_AHEAD, Math.ceil(stream.sizeBytes / STEP_BYTES));
+    for (let page = first; page < end; page += 1) {
+      if (this.#loading.has(page) || map.read(page * PAGE_BLOCKS, 1, stepRows, stepOffsets, stepCrcs)) continue;
+      const loading = map
+        .load(page * PAGE_BLOCKS, 1)
+        .then(
+          () => {
+            if (page === Math.floor(stream.plannedBytes / STEP_BYTES)) stream.loadedPage = page;
+          },
+          () => {
+            // The reader who comes here meets the same error, and answers it.
+            stream.pausedUntilMs = clock.monotonicMs() + PAUSE_MS;
+          },
+        )
+        .finally(() => {
+          this.#loading.delete(page);
+          this.#advance(stream);
+        });
+      this.#loading.set(page, loading);
+    }
+  }
+
+  #failed(chunk: Chunk): void {
+    this.#statistics.failures += 1;
+    chunk.plan.stream.pausedUntilMs = this.#components.clock.monotonicMs() + PAUSE_MS;
+  }
+
+  /** `blocks` of a chunk were delivered. */
+  taken(chunk: Chunk, blocks: number): void {
+    this.#statistics.hitBlocks += blocks;
+    this.chunks.taken(chunk, blocks);
+  }
+
+  /** Now and then: what the stream has passed. */
+  #sweep(stream: Stream): void {
+    if (stream.endBytes < stream.sweptBytes + BEHIND_BYTES / 4 || this.chunks.count === 0) return;
+    stream.sweptBytes = stream.endBytes;
+    const passed = stream.endBytes - BEHIND_BYTES;
+    this.#statistics.unreadBlocks += this.chunks.dropWhere((plan) => plan.stream === stream && plan.objectEndBytes < passed);
+  }
+
+  #ended(stream: Stream): void {
+    if (this.chunks.count > 0) this.#statistics.unreadBlocks += this.chunks.dropWhere((plan) => plan.stream === stream);
+  }
+
+  #watchIdle(): void {
+    if (this.#idleTimer !== null || this.#closed) return;
+    this.#idleTimer = this.#components.clock.after(IDLE_MS, () => {
+      this.#idleTimer = null;
+      this.#streams.endIdle(this.#components.clock.monotonicMs() - IDLE_MS + 1);
+      if (this.active) this.#watchIdle();
+    });
+  }
+}
