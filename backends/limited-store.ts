@@ -12,6 +12,13 @@ export interface LimitSettings {
   readonly wholeGetBytes: number;
 }
 
+export interface LaneLoad {
+  readonly running: number;
+  readonly runningBytes: number;
+  /** Requests that wait for their turn. */
+  readonly queued: number;
+}
+
 interface Waiting {
   readonly bytes: number;
   readonly start: () => void;
@@ -46,9 +53,14 @@ export class LimitedStore implements ObjectStore {
     return this.#inner.putIsAtomic;
   }
 
-  /** For metrics. */
-  get load(): { running: number; runningBytes: number; queued: number } {
-    const [reads, others] = [this.#reads.load, this.#others.load];
+  /** For metrics: of each lane. */
+  get lanes(): { reads: LaneLoad; others: LaneLoad } {
+    return { reads: this.#reads.load, others: this.#others.load };
+  }
+
+  /** Of both lanes together. */
+  get load(): LaneLoad {
+    const { reads, others } = this.lanes;
     return {
       running: reads.running + others.running,
       runningBytes: reads.runningBytes + others.runningBytes,
@@ -107,7 +119,7 @@ class Lane {
     this.#settings = settings;
   }
 
-  get load(): { running: number; runningBytes: number; queued: number } {
+  get load(): LaneLoad {
     return { running: this.#running, runningBytes: this.#runningBytes, queued: this.#queued };
   }
 

@@ -1,7 +1,8 @@
 import type { Clock, Random } from '../server/core/time.ts';
-import { abortedError, pause, throwIfAborted } from './abort.ts';
+import { abortedError, throwIfAborted } from './abort.ts';
+import { bodySizeBytes } from './object-body.ts';
 import { type ByteRange, type GetOutcome, type ObjectBody, type ObjectStore, StoreError } from './object-store.ts';
-import type { RetryObserver } from './store-observer.ts';
+import type { RetryObserver, RetryPacer, StoreRequestKind } from './store-observer.ts';
 
 export interface RetrySettings {
   /** Upper bound of the pause after the first failure; it doubles with every further one. */
@@ -10,8 +11,10 @@ export interface RetrySettings {
   readonly delayMsMax: number;
   /** The pause after `no-space` is drawn from the half below this: an operator has to act, asking faster does not help. */
   readonly noSpaceDelayMs: number;
-  /** An attempt is aborted after this long. The inner store must settle an aborted call promptly. Infinity: never. */
+  /** An attempt without payload is aborted after this long. The inner store must settle an aborted call promptly. Infinity: none ever is. */
   readonly attemptTimeoutMs: number;
+  /** Payload gets more time: attempts share the way to the store, so what counts is all that is under way in its direction when it starts. */
+  readonly bytesPerMsMin: number;
   /** No attempt starts later than this after the call; running out of time rejects with the last error. Infinity: only the signal ends it. */
   readonly deadlineMs: number;
 }
@@ -21,12 +24,24 @@ export const RETRY_DEFAULTS: RetrySettings = {
   delayMsMax: 10_000,
   noSpaceDelayMs: 10_000,
   attemptTimeoutMs: 30_000,
+  // 4 Mbit/s: sixteen segments of 16 MiB at a time over a link of 1 MB/s take half of what they get.
+  bytesPerMsMin: 524,
   deadlineMs: 60_000,
 };
 
+/** What a get without a range is taken for: its size is not known before the answer. */
+const WHOLE_GET_BYTES = 4 * 1024 * 1024;
+
+interface Call {
+  readonly kind: StoreRequestKind;
+  /** For messages. */
+  readonly what: string;
+  readonly payloadBytes: number;
+}
+
 /**
  * Repeats calls of `inner` that failed with class `retry` or `no-space`, with exponential backoff and full jitter: each pause
- * is uniform in [0, bound), so that many callers who failed together do not come back together. All other classes pass through.
+ * is uniform in [0, bound), so that many callers who failed together do not come back together; a pacer may end pauses early. All other classes pass through.
  *
  * A `put` whose answer was lost may have been applied: its repetition then answers `exists`, and the caller settles that by
  * reading back (`put-verified.ts`).
@@ -36,13 +51,21 @@ export class RetryingStore implements ObjectStore {
   readonly #clock: Clock;
   readonly #random: Random;
   readonly #observer: RetryObserver | undefined;
+  readonly #pacer: RetryPacer;
   readonly #settings: RetrySettings;
+  /** Payload of the attempts under way, to the store and from it. */
+  #putBytes = 0;
+  #getBytes = 0;
 
-  constructor(components: { inner: ObjectStore; clock: Clock; random: Random; observer?: RetryObserver }, settings: RetrySettings = RETRY_DEFAULTS) {
+  constructor(
+    components: { inner: ObjectStore; clock: Clock; random: Random; observer?: RetryObserver; pacer?: RetryPacer },
+    settings: RetrySettings = RETRY_DEFAULTS,
+  ) {
     this.#inner = components.inner;
     this.#clock = components.clock;
     this.#random = components.random;
     this.#observer = components.observer;
+    this.#pacer = components.pacer ?? { wait: ({ delayMs }, resume) => components.clock.after(delayMs, resume) };
     this.#settings = settings;
   }
 
@@ -55,52 +78,60 @@ export class RetryingStore implements ObjectStore {
   }
 
   createBucket(bucket: string, signal?: AbortSignal): Promise<void> {
-    return this.#retried(`create bucket ${bucket}`, signal, (attempt) => this.#inner.createBucket(bucket, attempt));
+    const call: Call = { kind: 'create-bucket', what: `create bucket ${bucket}`, payloadBytes: 0 };
+    return this.#retried(call, signal, (attempt) => this.#inner.createBucket(bucket, attempt));
   }
 
   deleteBucket(bucket: string, signal?: AbortSignal): Promise<void> {
-    return this.#retried(`delete bucket ${bucket}`, signal, (attempt) => this.#inner.deleteBucket(bucket, attempt));
+    const call: Call = { kind: 'delete-bucket', what: `delete bucket ${bucket}`, payloadBytes: 0 };
+    return this.#retried(call, signal, (attempt) => this.#inner.deleteBucket(bucket, attempt));
   }
 
   listBuckets(after: string, limit: number, signal?: AbortSignal): Promise<{ names: string[]; more: boolean }> {
-    return this.#retried('list buckets', signal, (attempt) => this.#inner.listBuckets(after, limit, attempt));
+    const call: Call = { kind: 'list-buckets', what: 'list buckets', payloadBytes: 0 };
+    return this.#retried(call, signal, (attempt) => this.#inner.listBuckets(after, limit, attempt));
   }
 
   put(bucket: string, name: string, body: ObjectBody, signal?: AbortSignal): Promise<'written' | 'exists'> {
-    return this.#retried(`put ${bucket}/${name}`, signal, (attempt) => this.#inner.put(bucket, name, body, attempt));
+    const call: Call = { kind: 'put', what: `put ${bucket}/${name}`, payloadBytes: bodySizeBytes(body) };
+    return this.#retried(call, signal, (attempt) => this.#inner.put(bucket, name, body, attempt));
   }
 
   get(bucket: string, name: string, range?: ByteRange, signal?: AbortSignal): Promise<GetOutcome> {
-    return this.#retried(`get ${bucket}/${name}`, signal, (attempt) => this.#inner.get(bucket, name, range, attempt));
+    const call: Call = { kind: 'get', what: `get ${bucket}/${name}`, payloadBytes: range?.lengthBytes ?? WHOLE_GET_BYTES };
+    return this.#retried(call, signal, (attempt) => this.#inner.get(bucket, name, range, attempt));
   }
 
   head(bucket: string, name: string, signal?: AbortSignal): Promise<{ kind: 'found'; sizeBytes: number } | { kind: 'absent' }> {
-    return this.#retried(`head ${bucket}/${name}`, signal, (attempt) => this.#inner.head(bucket, name, attempt));
+    const call: Call = { kind: 'head', what: `head ${bucket}/${name}`, payloadBytes: 0 };
+    return this.#retried(call, signal, (attempt) => this.#inner.head(bucket, name, attempt));
   }
 
   delete(bucket: string, name: string, signal?: AbortSignal): Promise<void> {
-    return this.#retried(`delete ${bucket}/${name}`, signal, (attempt) => this.#inner.delete(bucket, name, attempt));
+    const call: Call = { kind: 'delete', what: `delete ${bucket}/${name}`, payloadBytes: 0 };
+    return this.#retried(call, signal, (attempt) => this.#inner.delete(bucket, name, attempt));
   }
 
   deleteMany(bucket: string, names: readonly string[], signal?: AbortSignal): Promise<void> {
-    const what = `delete ${names.length} objects of ${bucket}`;
-    return this.#retried(what, signal, (attempt) => this.#inner.deleteMany(bucket, names, attempt));
+    const call: Call = { kind: 'delete-many', what: `delete ${names.length} objects of ${bucket}`, payloadBytes: 0 };
+    return this.#retried(call, signal, (attempt) => this.#inner.deleteMany(bucket, names, attempt));
   }
 
   list(bucket: string, prefix: string, after: string, limit: number, signal?: AbortSignal): Promise<{ names: string[]; more: boolean }> {
-    return this.#retried(`list ${bucket}`, signal, (attempt) => this.#inner.list(bucket, prefix, after, limit, attempt));
+    const call: Call = { kind: 'list', what: `list ${bucket}`, payloadBytes: 0 };
+    return this.#retried(call, signal, (attempt) => this.#inner.list(bucket, prefix, after, limit, attempt));
   }
 
-  async #retried<T>(what: string, signal: AbortSignal | undefined, request: (attempt: AbortSignal | undefined) => Promise<T>): Promise<T> {
+  async #retried<T>(call: Call, signal: AbortSignal | undefined, request: (attempt: AbortSignal | undefined) => Promise<T>): Promise<T> {
     const startedMs = this.#clock.monotonicMs();
     for (let attempt = 1; ; attempt += 1) {
-      throwIfAborted(signal, what);
+      throwIfAborted(signal, call.what);
       let failure: StoreError;
       try {
-        return await this.#attempt(what, signal, request);
+        return await this.#attempt(call, signal, request);
       } catch (error) {
         if (!(error instanceof StoreError) || (error.class !== 'retry' && error.class !== 'no-space')) throw error;
-        if (signal?.aborted === true) throw abortedError(signal, what);
+        if (signal?.aborted === true) throw abortedError(signal, call.what);
         failure = error;
       }
       const delayMs = this.#delayMs(failure, attempt);
@@ -108,9 +139,23 @@ export class RetryingStore implements ObjectStore {
       if (elapsedMs + delayMs > this.#settings.deadlineMs) {
         throw new StoreError(failure.class, `${failure.message}; gave up after ${attempt} attempts in ${Math.round(elapsedMs)} ms`, failure);
       }
-      this.#observer?.willRetry(what, attempt, delayMs, failure);
-      await pause(this.#clock, delayMs, signal, what);
+      this.#observer?.willRetry(call.what, attempt, delayMs, failure);
+      await this.#pause(call, attempt, delayMs, failure, signal);
     }
+  }
+
+  #pause(call: Call, attempts: number, delayMs: number, error: StoreError, signal: AbortSignal | undefined): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const onAbort = (): void => {
+        cancel();
+        if (signal !== undefined) reject(abortedError(signal, call.what));
+      };
+      const cancel = this.#pacer.wait({ kind: call.kind, attempts, delayMs, error }, () => {
+        signal?.removeEventListener('abort', onAbort);
+        resolve();
+      });
+      signal?.addEventListener('abort', onAbort, { once: true });
+    });
   }
 
   #delayMs(failure: StoreError, attempt: number): number {
@@ -123,14 +168,14 @@ export class RetryingStore implements ObjectStore {
    * One attempt with its own time limit. It is awaited even when aborted: until the inner call settles it may still read the
    * body, which goes back to the caller when this promise settles.
    */
-  async #attempt<T>(what: string, signal: AbortSignal | undefined, request: (attempt: AbortSignal | undefined) => Promise<T>): Promise<T> {
-    const { attemptTimeoutMs } = this.#settings;
-    if (attemptTimeoutMs === Infinity) return request(signal);
+  async #attempt<T>(call: Call, signal: AbortSignal | undefined, request: (attempt: AbortSignal | undefined) => Promise<T>): Promise<T> {
+    if (this.#settings.attemptTimeoutMs === Infinity) return request(signal);
+    const timeoutMs = this.#settings.attemptTimeoutMs + this.#underWay(call, 1) / this.#settings.bytesPerMsMin;
     const controller = new AbortController();
     const onAbort = (): void => controller.abort(signal?.reason);
     signal?.addEventListener('abort', onAbort, { once: true });
-    const cancel = this.#clock.after(attemptTimeoutMs, () => {
-      controller.abort(new StoreError('retry', `${what}: no answer within ${attemptTimeoutMs} ms`));
+    const cancel = this.#clock.after(timeoutMs, () => {
+      controller.abort(new StoreError('retry', `${call.what}: no answer within ${Math.round(timeoutMs)} ms`));
     });
     try {
       return await request(controller.signal);
@@ -141,7 +186,16 @@ export class RetryingStore implements ObjectStore {
       throw error;
     } finally {
       cancel();
+      this.#underWay(call, -1);
       signal?.removeEventListener('abort', onAbort);
     }
+  }
+
+  /** Counts an attempt in or out. Returns the bytes under way in its direction; a request without payload waits for none. */
+  #underWay(call: Call, sign: 1 | -1): number {
+    const bytes = sign * call.payloadBytes;
+    if (bytes === 0) return 0;
+    if (call.kind === 'put') return (this.#putBytes += bytes);
+    return (this.#getBytes += bytes);
   }
 }

@@ -2,25 +2,18 @@
  * Composition root of a router: the only place (with the tests) that sees concrete classes. Starts from the bottom, stops from the top.
  */
 import { createHmac } from 'node:crypto';
-import { statSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { DirectoryStore } from '../backends/directory/directory-store.ts';
-import type { DirectoryStoreConfig } from '../backends/directory/directory-store.ts';
-import { LimitedStore } from '../backends/limited-store.ts';
-import { MeteredStore } from '../backends/metered-store.ts';
-import { RetryingStore } from '../backends/retrying-store.ts';
-import { StoreHealth } from '../backends/store-health.ts';
-import { ThreadedStore } from '../backends/upload-thread/threaded-store.ts';
 import { BlockCache } from '../cache/block-cache.ts';
 import { openSqliteRegistry, SQLITE_REGISTRY_DEFAULTS } from '../registry/sqlite/sqlite-registry.ts';
+import { BackendStack } from './backend-stack.ts';
 import { VERSION } from './cli/version.ts';
-import { ApplianceError, errorCode } from './core/errors.ts';
+import { errorCode } from './core/errors.ts';
 import type { Incarnation } from './core/ids.ts';
 import { nodeDisk } from './core/node-disk.ts';
 import { systemClock, systemRandom } from './core/node-time.ts';
 import { timestampOf } from './core/time.ts';
-import { hintFile, openDataDirectory, readVpoolFile, writeVpoolFile } from './data-directory.ts';
+import { hintFile, openDataDirectory } from './data-directory.ts';
 import { PieceWriteBack } from './file-driver/piece-write-back.ts';
 import { ExportRules } from './nfsd/export-rules.ts';
 import { MountProgram } from './nfsd/mount-program.ts';
@@ -49,6 +42,7 @@ import { fileNames, filesBucket, namespaceBucket, volumeNames } from './volume-d
 import { StoredWriter } from './volume-driver/stored-writer.ts';
 import { VolumeDriver } from './volume-driver/volume-driver.ts';
 import { WriteAdmission } from './volume-driver/write-admission.ts';
+import { openBackend } from './vpool-backend.ts';
 
 const MIB = 1024 * 1024;
 /** Room in a preallocated segment file beside its payload: record heads of 4 KiB writes, index, footer. */
@@ -58,6 +52,9 @@ const POOL_FILES_MAX = 64;
 const POOL_SHARE_MAX = 1 / 50;
 /** A write that waited this long at the dirty bound is answered JUKEBOX, so that other calls of its connection go on (esxi.md 1.3). */
 const WRITE_PATIENCE_MS = 15_000;
+
+/** What a datastore on an object store shows as its size unless the settings say more: the largest that ESXi takes. */
+const OBJECT_STORE_BYTES = 64 * 2 ** 40;
 
 /** How long listings of an object store may lag, and requests that were given up may go on. */
 const LIST_SETTLE_MS = 60_000;
@@ -90,19 +87,28 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
   const incarnation = random.bytes(16).toString('hex') as Incarnation;
   await registry.membership.join(data.routerId, incarnation, [settings.nfs.listen], VERSION);
 
-  const storeConfig = await prepareBackend(settings, directory, registry.vpool.uuid);
-  const threaded = new ThreadedStore({ clock, logger: logger.child({ part: 'backend' }) }, { store: storeConfig });
+  const opened = await openBackend(
+    settings,
+    { directory, uuid: registry.vpool.uuid },
+    { clock, random, logger: logger.child({ part: 'backend' }), progress: (text) => logger.debug({ part: 'probe' }, `probing the backend: ${text}`) },
+  );
+  const abandon = new AbortController();
+  stack.defer(() => abandon.abort());
+  void opened.confirmed(abandon.signal).catch(dependencies.fatal);
+  const names = { volume: volumeNames(settings.vpool.name), file: fileNames(filesBucket(settings.vpool.name, registry.vpool.uuid)) };
+  const backend = new BackendStack(
+    { clock, random, logger: logger.child({ part: 'backend' }), storeObserver: dependencies.storeObserver },
+    {
+      store: opened.config,
+      concurrency: settings.vpool.backend.concurrency,
+      prices: settings.vpool.backend.prices,
+      probeBucket: names.file.bucket('' as never, ''),
+    },
+  );
+  const { store } = backend;
   stack.defer(async () => {
-    stuckThreads.count += (await threaded.close()).stuckThreads;
+    stuckThreads.count += (await backend.close()).stuckThreads;
   });
-  const storeObserver = new StoreHealth({ inner: dependencies.storeObserver, clock, logger: logger.child({ part: 'backend' }) });
-  const retrying = new RetryingStore({
-    inner: new MeteredStore({ inner: threaded, observer: storeObserver, clock }),
-    clock,
-    random,
-    observer: storeObserver,
-  });
-  const store = new LimitedStore(retrying, { concurrencyMax: 16, bytesInFlightMax: 256 * MIB, wholeGetBytes: 4 * MIB });
 
   const space = await disk.space(directory);
   const files = await SegmentFiles.open(
@@ -113,7 +119,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       poolFilesMax: Math.max(2, Math.min(POOL_FILES_MAX, Math.floor((space.totalBytes * POOL_SHARE_MAX) / settings.log.segmentBytes))),
       cacheBytesMax: settings.cache.ssdBytes,
       reserveBytes: Math.min(256 * MIB, Math.floor(space.totalBytes / 20)),
-      recycle: storeConfig.linkFiles !== true && readVpoolFile(directory)?.linked !== true,
+      recycle: !opened.file.linked,
     },
   );
   stack.defer(() => files.close());
@@ -126,7 +132,6 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
   const admission = new WriteAdmission(clock, () => files.dirtyBytes, settings.log.dirtyBytesMax);
   const writer = new StoredWriter({ store, clock, random, disk }, join(directory, 'tmp'));
   const syncLatency = metrics.histogram('vferry_log_sync_seconds', 'fdatasync of a segment of the log.');
-  const names = { volume: volumeNames(settings.vpool.name), file: fileNames(filesBucket(settings.vpool.name, registry.vpool.uuid)) };
   const driver = new VolumeDriver(
     {
       disk,
@@ -189,10 +194,9 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
     namespaceBucket(settings.vpool.name, registry.vpool.uuid),
   );
   stack.defer(() => archive.stop());
-  const capacity = new CapacityWatch(
-    { disk, clock, registry, pendingBytes: () => reclaimer.pendingBytes, probe: () => threaded.head(names.file.bucket('' as never, ''), 'probe') },
-    { path: settings.vpool.backend.path, capacityBytes: settings.vpool.capacityBytes },
-  );
+  backend.watch(() => [...objects.problems()].some(({ error }) => error.name === 'StoreError'));
+  backend.state.onRecovered(() => objects.backendRecovered());
+  const capacity = new CapacityWatch({ disk, clock, registry, pendingBytes: () => reclaimer.pendingBytes }, capacityOf(settings));
   await capacity.start();
   stack.defer(() => capacity.stop());
 
@@ -275,16 +279,18 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
     if (admission.waiting > 0)
       blocking.push({ code: 'dirty-bound', message: `${admission.waiting} writes wait: ${files.dirtyBytes} bytes are not on the backend yet` });
     for (const [code, problem] of [
-      ['backend', storeObserver.problem ?? capacity.problem],
-      ['reclaim', reclaimer.problem],
-      ['archive', archive.problem],
+      ['backend', opened.problem?.message ?? backend.problem ?? capacity.problem?.message ?? null],
+      ['backend-objects', driver.reads.problem?.message ?? null],
+      ['reclaim', reclaimer.problem?.message ?? null],
+      ['archive', archive.problem?.message ?? null],
     ] as const) {
-      if (problem !== null) other.push({ code, message: problem.message });
+      if (problem !== null) other.push({ code, message: problem });
     }
     return { blocking, other };
   }
 
   function announce(): void {
+    backend.announce(metrics);
     metrics.gaugeSource('vferry_dirty_bytes', 'Acknowledged bytes that are not on the backend yet.', () => files.dirtyBytes);
     metrics.gaugeSource('vferry_ssd_cache_bytes', 'Uploaded segments kept on the local disk.', () => files.cacheBytes);
     metrics.gaugeSource('vferry_local_free_bytes', 'Free space of the local disk.', () => files.freeBytes);
@@ -292,6 +298,17 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
     metrics.gaugeSource('vferry_block_cache_bytes', 'Blocks in the RAM cache.', () => cache.statistics().bytes);
     metrics.counterSource('vferry_block_cache_hits_total', 'Blocks found in the RAM cache.', () => cache.statistics().hits);
     metrics.counterSource('vferry_block_cache_misses_total', 'Blocks not found in the RAM cache.', () => cache.statistics().misses);
+    const reads = driver.reads;
+    metrics.counterSource(
+      'vferry_backend_wrong_answers_total',
+      'Reads of the backend with wrong or short bytes.',
+      () => reads.statistics().wrongAnswers,
+    );
+    metrics.counterSource(
+      'vferry_backend_absent_answers_total',
+      'Reads of the backend that did not find what is there.',
+      () => reads.statistics().absentAnswers,
+    );
     metrics.gaugeSource('vferry_rpc_connections', 'Client connections.', () => server.usage.connections);
     metrics.gaugeSource('vferry_rpc_inflight_bytes', 'Bytes of calls under way.', () => server.usage.inFlightBytes);
     metrics.gaugeSource('vferry_writes_waiting', 'Writes waiting at the bound of dirty bytes.', () => admission.waiting);
@@ -309,7 +326,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
         incarnation,
         startedAt,
         addresses: ports.addresses,
-        backend: threaded.description,
+        backend: backend.description,
         volumesOpen: objects.count,
         dirtyBytes: files.dirtyBytes,
         inodes: usage.inodes,
@@ -341,30 +358,8 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
   };
 }
 
-/** The backend of a vPool that exists must be there and be its own; that of a new one is made. */
-async function prepareBackend(settings: Settings, directory: string, vpoolUuid: string): Promise<DirectoryStoreConfig> {
-  const { backend } = settings.vpool;
-  const known = readVpoolFile(directory);
-  if (known !== null && known.uuid !== vpoolUuid) {
-    throw new ApplianceError(
-      'registry-foreign',
-      `${directory} belongs to vPool ${known.uuid}, but its registry says ${vpoolUuid}; restore the directory as a whole`,
-    );
-  }
-  if (known !== null && known.backend.path !== backend.path) {
-    throw new ApplianceError(
-      'backend-changed',
-      `vPool ${settings.vpool.name} has its objects in ${known.backend.path}, but the settings name ${backend.path}; moving a backend: copy all of it, then edit ${join(directory, 'vpool.json')}`,
-    );
-  }
-  const config: DirectoryStoreConfig = { kind: 'directory', path: backend.path, vpoolUuid, initialize: false };
-  if (known === null) {
-    await new DirectoryStore({ ...config, initialize: true }).listBuckets('', 1);
-    writeVpoolFile(directory, { version: 1, uuid: vpoolUuid, backend: { kind: 'directory', path: backend.path } });
-  }
-  // On one file system a segment becomes an object by a hard link; the local name goes when the cache lets go of it.
-  const linkFiles = backend.hardLinks && statSync(backend.path).dev === statSync(directory).dev;
-  const vpool = readVpoolFile(directory);
-  if (linkFiles && vpool !== null && vpool.linked !== true) writeVpoolFile(directory, { ...vpool, linked: true });
-  return { ...config, linkFiles };
+/** What the datastore shows of its backend's space: an object store has no size of its own. */
+function capacityOf({ data, vpool }: Settings): { path: string; capacityBytes: number | null } {
+  if (vpool.backend.kind === 'directory') return { path: vpool.backend.path, capacityBytes: vpool.capacityBytes };
+  return { path: data, capacityBytes: vpool.capacityBytes ?? OBJECT_STORE_BYTES };
 }

@@ -9,6 +9,12 @@ import type { Histogram } from './histogram.ts';
 
 export type MetricLabels = Readonly<Record<string, string>>;
 
+/** One number of a metric that has many label sets, which come and go. */
+export interface MetricSample {
+  readonly labels: MetricLabels;
+  readonly value: number;
+}
+
 export interface MetricSink {
   /** A histogram to observe durations in; exported in seconds, so `name` ends in `_seconds`. */
   histogram(name: string, help: string, labels?: MetricLabels): Histogram;
@@ -16,4 +22,6 @@ export interface MetricSink {
   gaugeSource(name: string, help: string, read: () => number, labels?: MetricLabels): void;
   /** A number that only grows while the process lives; `name` ends in `_total`. */
   counterSource(name: string, help: string, read: () => number, labels?: MetricLabels): void;
+  /** Like `counterSource`, for as many label sets as `read` returns; the caller bounds them. */
+  counterSamples(name: string, help: string, read: () => Iterable<MetricSample>): void;
 }

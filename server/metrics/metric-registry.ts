@@ -6,16 +6,14 @@ import { type Metric, Registry, collectDefaultMetrics } from 'prom-client';
 
 import { assert } from '../core/assert.ts';
 import { Histogram } from '../core/histogram.ts';
-import type { MetricLabels, MetricSink } from '../core/metric-sink.ts';
+import type { MetricLabels, MetricSample, MetricSink } from '../core/metric-sink.ts';
 
 /** Exported buckets: 2^4 to 2^26 µs (16 µs to 67 s), one an octave. */
 const BUCKET_EXPONENT_FIRST = 4;
 const BUCKET_EXPONENT_LAST = 26;
 
 /** One line of the exposition. */
-export interface Sample {
-  readonly labels: MetricLabels;
-  readonly value: number;
+export interface Sample extends MetricSample {
   /** Name of the line when it is not the family's: `x_bucket`, `x_sum`, `x_count`. */
   readonly metricName?: string;
 }
@@ -62,6 +60,11 @@ export class MetricRegistry implements MetricSink {
   counterSource(name: string, help: string, read: () => number, labels: MetricLabels = {}): void {
     assert(name.endsWith('_total'), `${name}: names of counters end in _total`);
     this.addSource('counter', name, help, JSON.stringify(labels), () => [{ labels, value: read() }]);
+  }
+
+  counterSamples(name: string, help: string, read: () => Iterable<MetricSample>): void {
+    assert(name.endsWith('_total'), `${name}: names of counters end in _total`);
+    this.addSource('counter', name, help, '', read);
   }
 
   /** For recorders with many label sets of their own. `identity` tells sources of one name apart. */

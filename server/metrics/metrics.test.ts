@@ -29,12 +29,27 @@ test('label sets of one name are one family', async () => {
   assert.equal((await lines(registry, '# TYPE')).length, 1);
 });
 
+test('a counter may have label sets that come and go', async () => {
+  const registry = new MetricRegistry();
+  const buckets = ['a'];
+  registry.counterSamples('vferry_bucket_requests_total', 'By bucket.', () =>
+    buckets.map((bucket, index) => ({ labels: { bucket }, value: index + 1 })),
+  );
+  assert.deepEqual(await lines(registry, 'vferry_bucket'), ['vferry_bucket_requests_total{bucket="a"} 1']);
+  buckets.push('b');
+  assert.deepEqual(await lines(registry, 'vferry_bucket'), [
+    'vferry_bucket_requests_total{bucket="a"} 1',
+    'vferry_bucket_requests_total{bucket="b"} 2',
+  ]);
+});
+
 test('announcing twice, another kind for a name, and wrong names are bugs', () => {
   const registry = new MetricRegistry();
   const zero = (): number => 0;
   registry.gaugeSource('vferry_x', 'x', zero);
   assert.throws(() => registry.gaugeSource('vferry_x', 'x', zero), AssertionError);
   assert.throws(() => registry.counterSource('vferry_y', 'y', zero), AssertionError);
+  assert.throws(() => registry.counterSamples('vferry_y', 'y', () => []), AssertionError);
   assert.throws(() => registry.histogram('vferry_latency_ms', 'z'), AssertionError);
   assert.throws(() => registry.gaugeSource('vferry-z', 'z', zero), AssertionError);
   registry.counterSource('vferry_z_total', 'z', zero);
@@ -103,10 +118,11 @@ test('backend requests are counted by kind and outcome, with bytes, latency and 
     ['get', 'ok', 7],
     ['get', 'not-found', 0],
   ] as const) {
-    store.requestStarted(kind);
-    store.requestDone(kind, outcome, bytes, 10);
+    const request = { kind, bucket: 'bucket', payloadBytesMax: bytes, startedMs: 0 };
+    store.requestStarted(request);
+    store.requestDone(request, outcome, bytes, 10);
   }
-  store.requestStarted('list');
+  store.requestStarted({ kind: 'list', bucket: 'bucket', payloadBytesMax: 0, startedMs: 0 });
   store.willRetry('put a/b', 1, 50, new Error('503'));
   assert.deepEqual(
     (await lines(registry, 'vferry_backend')).filter((line) => !line.includes('_bucket')),

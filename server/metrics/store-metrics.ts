@@ -4,6 +4,7 @@ import {
   type RetryObserver,
   type StoreObserver,
   type StoreOutcome,
+  type StoreRequest,
   type StoreRequestKind,
 } from '../../backends/store-observer.ts';
 import { Histogram } from '../core/histogram.ts';
@@ -30,11 +31,11 @@ export class StoreMetrics implements StoreObserver, RetryObserver {
     registry.counterSource('vferry_backend_retries_total', 'Attempts that failed and were made again.', () => this.#retries);
   }
 
-  requestStarted(_kind: StoreRequestKind): void {
+  requestStarted(_request: StoreRequest): void {
     this.#inFlight += 1;
   }
 
-  requestDone(kind: StoreRequestKind, outcome: StoreOutcome, payloadBytes: number, durationMs: number): void {
+  requestDone({ kind }: StoreRequest, outcome: StoreOutcome, payloadBytes: number, durationMs: number): void {
     this.#inFlight -= 1;
     const outcomes = this.#counts.get(kind);
     outcomes?.set(outcome, (outcomes.get(outcome) ?? 0) + 1);

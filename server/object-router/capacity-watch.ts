@@ -1,14 +1,13 @@
 import type { PoolUsage, Registry } from '../../registry/ports.ts';
-/** Space of the datastore and health of its backend, looked at once a second, so that FSSTAT and /readyz answer at once. */
+/** Space of the datastore, looked at once a second, so that FSSTAT answers at once. */
 import type { Disk } from '../core/disk.ts';
-import type { MaybePromise } from '../core/maybe-promise.ts';
 import type { Clock } from '../core/time.ts';
 import type { Capacity } from './attribute-calls.ts';
 
 const EVERY_MS = 1000;
 
 export class CapacityWatch implements Capacity {
-  readonly #components: { disk: Disk; clock: Clock; registry: Registry; pendingBytes: () => number; probe: () => MaybePromise<unknown> };
+  readonly #components: { disk: Disk; clock: Clock; registry: Registry; pendingBytes: () => number };
   readonly #settings: { path: string; capacityBytes: number | null };
   #totalBytes = 0;
   #freeBytes = 0;
@@ -17,9 +16,9 @@ export class CapacityWatch implements Capacity {
   #cancel: (() => void) | null = null;
   #stopped = false;
 
-  /** `pendingBytes`: deleted data that waits for its grace time, which counts as free. `probe` rejects when the backend does not answer. */
+  /** `pendingBytes`: deleted data that waits for its grace time, which counts as free. */
   constructor(
-    components: { disk: Disk; clock: Clock; registry: Registry; pendingBytes: () => number; probe: () => MaybePromise<unknown> },
+    components: { disk: Disk; clock: Clock; registry: Registry; pendingBytes: () => number },
     settings: { path: string; capacityBytes: number | null },
   ) {
     this.#components = components;
@@ -39,10 +38,9 @@ export class CapacityWatch implements Capacity {
     return this.#problem;
   }
 
-  /** Looks once; rejects when the backend is not there. Then goes on by itself. */
+  /** Looks once, then goes on by itself. A backend directory that is not there is a problem, no reason not to start. */
   async start(): Promise<void> {
     await this.#look();
-    if (this.#problem !== null) throw this.#problem;
     this.#schedule();
   }
 
@@ -70,7 +68,6 @@ export class CapacityWatch implements Capacity {
         this.#totalBytes = capacityBytes;
         this.#freeBytes = Math.max(0, capacityBytes - this.#usage.usedBytes);
       }
-      await this.#components.probe();
       this.#problem = null;
     } catch (error) {
       this.#problem = error as Error;

@@ -27,6 +27,8 @@ export interface DrivenObject {
   observeTime(time: Timestamp): void;
   /** Periodic work: seal what is old, upload, checkpoint, reclaim. */
   tick(): void;
+  /** The backend works again after it did not: what waits because of it is tried at once. */
+  backendRecovered(): void;
   /** Nothing of it is only here, and nothing waits: it may be closed and forgotten. */
   readonly isClean: boolean;
   /** Wall clock from which stored objects of it that nothing refers to may be deleted by `tick`; null: there are none. */

@@ -107,6 +107,12 @@ export class OpenObjects {
       if (driven.problem !== null) yield { fileid: driven.fileid, error: driven.problem, closed: false };
   }
 
+  /** The backend works again after it did not: nobody waits any longer. */
+  backendRecovered(): void {
+    for (const { driven, unlinked } of this.#served.values()) if (!unlinked && !driven.isClean) driven.backendRecovered();
+    for (const [fileid, { error }] of this.#failed) if (error.name === 'StoreError') this.open(fileid as FileId).catch(() => null);
+  }
+
   /** Opens an object of class file or volume; null when it does not exist any more. Rejects as ObjectDriver.open does. */
   async open(fileid: FileId): Promise<ServedObject | null> {
     const open = this.#served.get(fileid);
