@@ -14,6 +14,9 @@ v8.setFlagsFromString('--external-memory-accounted-in-global-limit');
 process.umask(0o077);
 const exitCode = await runCommand(process.argv.slice(2), {
   startRouter: async (settings, dependencies) => (await import('./router.ts')).startRouter(settings, dependencies),
+  createVpool: async (settings, progress) => (await import('./vpool.ts')).createVpool(settings, progress),
+  testBackend: async (backend, progress) => (await import('./vpool.ts')).testBackend(backend, progress),
+  generateKey: async () => (await import('./vpool.ts')).generateKey(),
   fsck: async (settings, logger, event) => (await import('./fsck.ts')).fsckDataDirectory(settings, logger, event),
 });
 // Nothing may keep a finished command alive: a socket or timer that somebody forgot must not turn a clean stop into a hang.

@@ -4,8 +4,8 @@
  * the vPool's identity object is found there.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, rmSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { mkdirSync, rmdirSync, rmSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 
 import { pause } from '../backends/abort.ts';
 import { DirectoryStore } from '../backends/directory/directory-store.ts';
@@ -27,7 +27,9 @@ import { namespaceBucket } from './volume-driver/storage-names.ts';
 
 const IDENTITY_FORMAT = 'vferry-vpool';
 /** How long a start waits for a backend that does not answer, and for an identity object that is not visible. */
-const UNREACHABLE_MS_MAX = 5000;
+const UNREACHABLE_MS_MAX = 2000;
+/** A single request of an opening. */
+const CALL_MS_MAX = 5000;
 const ABSENT_MS_MAX = 10_000;
 const LOOK_EVERY_MS = 500;
 /** While it serves without having seen the backend. */
@@ -146,10 +148,15 @@ export async function probeBackend(
       // A root of its own inside: the directory may already be some vPool's backend, or not be one yet.
       const root = join(backend.path, `.vferry-probe-${nonce}`);
       const uuid = randomBytes(16).toString('hex');
-      stack.defer(() => rmSync(root, { recursive: true, force: true }));
+      let firstMade = root;
+      stack.defer(() => {
+        rmSync(root, { recursive: true, force: true });
+        // What was made for the probe only: the backend's directory, perhaps with parents.
+        for (let path = dirname(root); path.length >= firstMade.length; path = dirname(path)) rmdirSync(path);
+      });
       const initial = { kind: 'directory', path: root, vpoolUuid: uuid, initialize: true } as const;
       try {
-        mkdirSync(root, { recursive: true, mode: 0o700 });
+        firstMade = mkdirSync(root, { recursive: true, mode: 0o700 }) ?? root;
         await new DirectoryStore(initial).listBuckets('', 1);
       } catch (error) {
         const finding = { weight: 'unfit', text: `${backend.path} cannot be written: ${(error as Error).message}` } as const;
@@ -423,7 +430,7 @@ function checkIdentity(bytes: Buffer, vpoolUuid: string, where: string): void {
 /** A call that ends. */
 async function bounded<T>(clock: Clock, outer: AbortSignal | undefined, call: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController();
-  const cancel = clock.after(UNREACHABLE_MS_MAX, () => controller.abort(new Error(`no answer within ${UNREACHABLE_MS_MAX / 1000} s`)));
+  const cancel = clock.after(CALL_MS_MAX, () => controller.abort(new Error(`no answer within ${CALL_MS_MAX / 1000} s`)));
   const signal = outer === undefined ? controller.signal : AbortSignal.any([controller.signal, outer]);
   try {
     return await call(signal);

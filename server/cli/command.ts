@@ -7,16 +7,21 @@ import type { FsckDataDirectory } from '../fsck-port.ts';
 import type { StartRouter } from '../router-port.ts';
 import { printSettings, printSettingsJson } from '../settings/print.ts';
 import { SettingsError } from '../settings/settings-error.ts';
+import type { CreateVpool, GenerateKey, TestBackend } from '../vpool-port.ts';
 import { ExitCode } from './exit-code.ts';
 import { runFsck } from './fsck.ts';
 import { createProcessLogger, drained } from './process-logger.ts';
-import { addSettingsOptions, settingsOf } from './settings-options.ts';
+import { addSettingsOptions, backendOf, settingsOf } from './settings-options.ts';
 import { type Printer, printStatus } from './status.ts';
 import { VERSION } from './version.ts';
+import { runBackendTest, runCreateVpool } from './vpool.ts';
 
 export interface CommandComponents {
   readonly startRouter: StartRouter;
   readonly fsck: FsckDataDirectory;
+  readonly createVpool: CreateVpool;
+  readonly testBackend: TestBackend;
+  readonly generateKey: GenerateKey;
 }
 
 /** Runs the command with `args` (without node and script) and resolves with the exit code of the process. */
@@ -79,6 +84,38 @@ export async function runCommand(args: readonly string[], components: CommandCom
       return runFsck(settings, components.fsck, logger, print, () => performance.now());
     }),
   );
+  const vpool = program.command('vpool').description('make a datastore');
+  withSettings(vpool, 'create', 'probe the backend and make the vPool on it, as serve does at its first start; exit code 1: unfit, or it exists')
+    .option('--json', 'as JSON')
+    .action(
+      run((command) =>
+        runCreateVpool(settingsOf(command, process.env).settings, components.createVpool, command.getOptionValue('json') === true, print),
+      ),
+    );
+  const backend = program.command('backend').description('try out a storage backend');
+  backend
+    .command('test')
+    .description('write, read, list, race and measure in a bucket of its own, and say whether a vPool can be there; exit code 1: unfit')
+    .argument(
+      '[url]',
+      '/path, swift+https://keystone:5000/v3, swift+http://host:8080/auth/v1.0, s3+https://host:port/bucket or s3://bucket; default: that of the settings',
+    )
+    .option('--config <file>', 'settings file (YAML); also VFERRY_CONFIG')
+    .option('--json', 'as JSON')
+    .action(
+      run((command) => runBackendTest(backendOf(command, process.env), components.testBackend, command.getOptionValue('json') === true, print)),
+    );
+  program
+    .command('key')
+    .description('encryption keys')
+    .command('generate')
+    .description('print a new key, as a line for vpool.backend.keyFile')
+    .action(
+      run(async () => {
+        print.out(`${await components.generateKey()}\n`);
+        return ExitCode.OK;
+      }),
+    );
   program
     .command('version')
     .description('show the version')

@@ -3,8 +3,11 @@ import { totalmem } from 'node:os';
 
 import { type Command, Option } from 'commander';
 
+import type { BackendSettings } from '../settings/backend-settings.ts';
 import { type LoadedSettings, loadSettings } from '../settings/load.ts';
+import type { Machine } from '../settings/resolve.ts';
 import { settingKeys } from '../settings/schema.ts';
+import { backendFlags } from './backend-url.ts';
 
 /** Adds `--config` and a flag for every setting that has one. */
 export function addSettingsOptions(command: Command): Command {
@@ -32,14 +35,25 @@ export function settingsOf(command: Command, environment: Readonly<Record<string
     flags.set('nfs.portmap', 'off');
     labels.set('nfs.portmap', '--no-portmap');
   }
+  return loadSettings({ flags, flagLabels: labels, environment, configPath: configOf(command), machine: machine() });
+}
+
+/** The backend that the first argument of `command` names, or that of the settings. @throws SettingsError */
+export function backendOf(command: Command, environment: Readonly<Record<string, string | undefined>>): BackendSettings {
+  const [url] = command.args;
+  if (url === undefined) return settingsOf(command, environment).settings.vpool.backend;
+  const named = backendFlags(url, environment);
+  const input = { flags: named.flags, flagLabels: named.labels, environment: named.environment, configPath: configOf(command), machine: machine() };
+  return loadSettings(input).settings.vpool.backend;
+}
+
+function configOf(command: Command): string | null {
   const config: unknown = command.getOptionValue('config');
-  return loadSettings({
-    flags,
-    flagLabels: labels,
-    environment,
-    configPath: typeof config === 'string' ? config : null,
-    machine: { workingDirectory: process.cwd(), memoryBytes: memoryBytes() },
-  });
+  return typeof config === 'string' ? config : null;
+}
+
+function machine(): Machine {
+  return { workingDirectory: process.cwd(), memoryBytes: memoryBytes() };
 }
 
 /** Memory that this process may use: a container's limit counts where there is one. */

@@ -1,8 +1,10 @@
 /** The `vferry` command with a router that does nothing but what FAKE_ROUTER (JSON) says: for the tests of the command. */
+import type { ProbeReport } from '../../../backends/probe/probe-report.ts';
 import { assert } from '../../core/assert.ts';
 import { ApplianceError } from '../../core/errors.ts';
 import type { FsckEvent } from '../../fsck-port.ts';
 import type { Problem, Router, RouterAddresses, RouterDependencies, RouterStatus } from '../../router-port.ts';
+import type { BackendSettings } from '../../settings/backend-settings.ts';
 import type { Settings } from '../../settings/settings.ts';
 import { runCommand } from '../command.ts';
 
@@ -16,6 +18,8 @@ export interface FakeRouterPlan {
   readonly problems?: readonly Problem[];
   readonly findings?: readonly FsckEvent[];
   readonly fsckFails?: 'environment' | 'system' | 'bug';
+  readonly createFails?: 'backend-unfit' | 'vpool-exists' | 'data-locked';
+  readonly verdict?: ProbeReport['verdict'];
   readonly portmap?: RouterAddresses['portmap'];
 }
 
@@ -89,8 +93,39 @@ async function startRouter(settings: Settings, dependencies: RouterDependencies)
   };
 }
 
+/** A report whose finding is what was asked for. */
+function reportOf(backend: BackendSettings): ProbeReport {
+  const figures = {
+    readAfterWriteMs: 0,
+    listAfterWriteMs: 0,
+    clockSkewMs: null,
+    putMs: 7.25,
+    getMs: 3,
+    uploadBytesPerSecond: 1e8,
+    downloadBytesPerSecond: 2e8,
+  };
+  const { verdict = 'fit' } = plan;
+  return {
+    verdict,
+    findings: [{ weight: verdict === 'unfit' ? 'unfit' : 'note', text: JSON.stringify(backend) }],
+    fence: 'registry',
+    conditionalPut: false,
+    figures,
+  };
+}
+
 const exitCode = await runCommand(process.argv.slice(2), {
   startRouter,
+  async createVpool(settings, progress) {
+    progress('trying');
+    if (plan.createFails !== undefined) throw new ApplianceError(plan.createFails, 'it must not be');
+    return { uuid: 'ab'.repeat(16), backend: `${settings.vpool.backend.kind} somewhere`, report: reportOf(settings.vpool.backend) };
+  },
+  async testBackend(backend, progress) {
+    progress('trying');
+    return reportOf(backend);
+  },
+  generateKey: async () => 'a key',
   async fsck(_settings, _logger, event) {
     switch (plan.fsckFails) {
       case 'environment':
