@@ -1,5 +1,6 @@
 /**
- * `npm run bench`: vferry and NFS-Ganesha on the same disk under the same load, alternating; see `options.ts` for the flags.
+ * `npm run bench`: vferry and NFS-Ganesha on the same disk under the same load, alternating; see `options.ts` for the flags. With `backends` as the first
+ * word: Storage Backends instead (`backends.ts`).
  * Ends with exit code 1 only when something did not work, not when a goal was missed.
  */
 import { execFileSync } from 'node:child_process';
@@ -7,10 +8,12 @@ import * as fs from 'node:fs';
 import os from 'node:os';
 import { join } from 'node:path';
 
+import { benchBackends } from './backends.ts';
 import type { BenchCase } from './cases.ts';
 import { CACHED_REGION_BYTES, CASES } from './cases.ts';
 import { hottest, profileWhile } from './cpu-profile.ts';
 import { measureDiskLimit } from './disk-limit.ts';
+import { writeDocsBlock } from './docs-block.ts';
 import { LoadProcess } from './load-process.ts';
 import type { LoadResult, Workload } from './nfs-load.ts';
 import { BLOCK_BYTES } from './nfs-load.ts';
@@ -180,24 +183,13 @@ async function compare(scratch: string, options: BenchOptions, args: readonly st
     missed.length === 0 ? 'Every goal with a peer to compare with is met.' : `Missed goals: ${missed.join(', ')}.`,
   ];
   console.log(`\n${table(scores)}\n\n${tail.join('\n')}`);
-  if (options.writeDocs) writeDocs(head, table(scores), tail);
-}
-
-const DOCS_BEGIN = '<!-- bench: written by `npm run bench -- --write-docs`; do not edit by hand -->';
-const DOCS_END = '<!-- bench: end -->';
-
-/** Replaces the part between the marks in docs/PERFORMANCE.md, or makes the page. */
-function writeDocs(head: readonly string[], tableText: string, tail: readonly string[]): void {
-  const path = join(import.meta.dirname, '..', 'docs', 'PERFORMANCE.md');
-  const block = [DOCS_BEGIN, '', ...head.map((line) => `- ${line}`), '', tableText, '', ...tail.map((line) => `- ${line}`), '', DOCS_END].join('\n');
-  const page = fs.existsSync(path) ? fs.readFileSync(path, 'utf8') : `# Performance\n\n${DOCS_BEGIN}\n${DOCS_END}\n`;
-  const [begin, end] = [page.indexOf(DOCS_BEGIN), page.indexOf(DOCS_END)];
-  if (begin < 0 || end < begin) throw new Error(`${path} lacks the marks between which the table goes`);
-  fs.writeFileSync(path, page.slice(0, begin) + block + page.slice(end + DOCS_END.length));
-  console.log(`written: ${path}`);
+  if (options.writeDocs) {
+    writeDocsBlock('bench', [...head.map((line) => `- ${line}`), '', table(scores), '', ...tail.map((line) => `- ${line}`)].join('\n'));
+  }
 }
 
 async function main(args: readonly string[]): Promise<number> {
+  if (args[0] === 'backends') return await benchBackends(args.slice(1));
   if (args.includes('--help')) {
     console.log(USAGE);
     return 0;

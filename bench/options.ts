@@ -24,6 +24,7 @@ export interface BenchOptions {
 
 export const USAGE = `usage: npm run bench -- [CASE ...] [options]
   CASE               only cases whose name contains it: ${CASES.map((one) => one.name).join(', ')}
+  backends           the Storage Backends instead: npm run bench -- backends --help
   --rounds N         measured rounds of each case, servers alternating (3)
   --seconds S        length of one run (2); sequential writes take one pass over the file instead
   --only SERVER      vferry or ganesha

@@ -1,11 +1,11 @@
-/** The Storage Backends that the end-to-end tests run over, real ones, each with what a router's settings must say to use it. */
+/** The Storage Backends that the end-to-end tests and the benchmark run over, real ones, each with what a router's settings must say to use it. */
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 
-import { scratchFor } from '../scratch.ts';
+import type { S3StoreConfig } from '../../backends/s3/s3-config.ts';
+import type { SwiftStoreConfig } from '../../backends/swift/swift-config.ts';
+import { scratchDirectory } from '../scratch.ts';
 import { CephService } from '../services/ceph.ts';
 import { SwiftService } from '../services/swift.ts';
-import { stackOf } from '../test-stack.ts';
 
 /** directory: in the router's data directory. swift: Swift's own API. s3: Ceph radosgw. s3api: the S3 API of Swift. */
 export type BackendName = 'directory' | 'swift' | 's3' | 's3api';
@@ -16,6 +16,8 @@ export interface Backend {
   readonly port: number | null;
   /** Settings of a router whose vPool is on it; by way of another port if one is given (`NetworkPath`). */
   environment(port?: number): Readonly<Record<string, string>>;
+  /** For looking at it past the router; null: the directory. */
+  readonly store: SwiftStoreConfig | S3StoreConfig | null;
 }
 
 export interface SwiftBackend extends Backend {
@@ -26,51 +28,66 @@ export interface CephBackend extends Backend {
   readonly service: CephService;
 }
 
-export const directoryBackend: Backend = { name: 'directory', port: null, environment: () => ({}) };
+export const directoryBackend: Backend = { name: 'directory', port: null, environment: () => ({}), store: null };
 
-/** A Swift of its own for `t` and its subtests. */
-export async function swiftFor(t: TestContext, tuning: { readonly nodeTimeoutSeconds?: number } = {}): Promise<SwiftBackend> {
-  const directory = join(await scratchFor(t, 'swift'), 'swift');
-  const service = stackOf(t).use(await SwiftService.start({ directory, ...tuning }));
-  return { name: 'swift', service, port: service.ports.proxy, environment: (port) => swiftEnvironment(service, port) };
+/** A Swift of its own, gone with `stack`. */
+export async function startSwift(stack: AsyncDisposableStack, tuning: { readonly nodeTimeoutSeconds?: number } = {}): Promise<SwiftBackend> {
+  const directory = join(stack.use(await scratchDirectory('swift')).path, 'swift');
+  const service = stack.use(await SwiftService.start({ directory, ...tuning }));
+  return {
+    name: 'swift',
+    service,
+    port: service.ports.proxy,
+    environment: (port) => ({
+      VFERRY_VPOOL_BACKEND_KIND: 'swift',
+      VFERRY_VPOOL_BACKEND_SWIFT_AUTH_URL: at(service.authUrl, port),
+      VFERRY_VPOOL_BACKEND_SWIFT_USER: service.user,
+      VFERRY_VPOOL_BACKEND_SWIFT_KEY: service.key,
+    }),
+    store: {
+      kind: 'swift',
+      auth: { version: 1, url: service.authUrl, user: service.user, key: service.key },
+      region: null,
+      endpointInterface: 'public',
+      storageUrl: null,
+      caFile: null,
+    },
+  };
 }
 
 /** The same Swift by its S3 API. */
 export function s3apiOf({ service }: SwiftBackend): Backend {
+  return s3Backend('s3api', service.ports.proxy, service.s3Endpoint, { id: service.user, secret: service.key });
+}
+
+/** A Ceph with radosgw of its own, gone with `stack`. */
+export async function startCeph(stack: AsyncDisposableStack): Promise<CephBackend> {
+  const directory = join(stack.use(await scratchDirectory('ceph')).path, 'ceph');
+  const service = stack.use(await CephService.start({ directory }));
+  const keys = { id: service.accessKeyId, secret: service.secretAccessKey };
+  return { ...s3Backend('s3', service.rgwPort, service.s3Endpoint, keys), service };
+}
+
+function s3Backend(name: BackendName, port: number, endpoint: string, keys: { readonly id: string; readonly secret: string }): Backend {
   return {
-    name: 's3api',
-    port: service.ports.proxy,
-    environment: (port) => ({
+    name,
+    port,
+    environment: (other) => ({
       VFERRY_VPOOL_BACKEND_KIND: 's3',
-      VFERRY_VPOOL_BACKEND_S3_ENDPOINT: at(service.s3Endpoint, port),
-      VFERRY_VPOOL_BACKEND_S3_REGION: service.s3Region,
-      VFERRY_VPOOL_BACKEND_S3_ACCESS_KEY_ID: service.user,
-      VFERRY_VPOOL_BACKEND_S3_SECRET_ACCESS_KEY: service.key,
+      VFERRY_VPOOL_BACKEND_S3_ENDPOINT: at(endpoint, other),
+      VFERRY_VPOOL_BACKEND_S3_ACCESS_KEY_ID: keys.id,
+      VFERRY_VPOOL_BACKEND_S3_SECRET_ACCESS_KEY: keys.secret,
     }),
-  };
-}
-
-/** A Ceph with radosgw of its own for `t` and its subtests. */
-export async function cephFor(t: TestContext): Promise<CephBackend> {
-  const service = await CephService.forTest(t);
-  return { name: 's3', service, port: service.rgwPort, environment: (port) => cephEnvironment(service, port) };
-}
-
-function swiftEnvironment(service: SwiftService, port: number | undefined): Readonly<Record<string, string>> {
-  return {
-    VFERRY_VPOOL_BACKEND_KIND: 'swift',
-    VFERRY_VPOOL_BACKEND_SWIFT_AUTH_URL: at(service.authUrl, port),
-    VFERRY_VPOOL_BACKEND_SWIFT_USER: service.user,
-    VFERRY_VPOOL_BACKEND_SWIFT_KEY: service.key,
-  };
-}
-
-function cephEnvironment(service: CephService, port: number | undefined): Readonly<Record<string, string>> {
-  return {
-    VFERRY_VPOOL_BACKEND_KIND: 's3',
-    VFERRY_VPOOL_BACKEND_S3_ENDPOINT: at(service.s3Endpoint, port),
-    VFERRY_VPOOL_BACKEND_S3_ACCESS_KEY_ID: service.accessKeyId,
-    VFERRY_VPOOL_BACKEND_S3_SECRET_ACCESS_KEY: service.secretAccessKey,
+    store: {
+      kind: 's3',
+      endpoint,
+      region: 'us-east-1',
+      forcePathStyle: true,
+      credentials: { accessKeyId: keys.id, secretAccessKey: keys.secret, sessionToken: null },
+      profile: null,
+      caFile: null,
+      conditionalPut: false,
+    },
   };
 }
 

@@ -1,6 +1,7 @@
 import * as fs from 'node:fs';
 import { dirname } from 'node:path';
 
+import { assert } from './assert.ts';
 import type { Disk, DiskFile } from './disk.ts';
 import { ApplianceError } from './errors.ts';
 import { systemClock } from './node-time.ts';
@@ -40,6 +41,9 @@ function readTook(startedMs: number): void {
 class NodeDiskFile implements DiskFile {
   readonly path: string;
   readonly #fd: number;
+  /** Calls in the thread pool. */
+  #calls = 0;
+  #closed = false;
 
   constructor(path: string, fd: number) {
     this.path = path;
@@ -51,6 +55,7 @@ class NodeDiskFile implements DiskFile {
   }
 
   write(offsetBytes: number, buffers: readonly Uint8Array[], done: (error: Error | null) => void): void {
+    this.#requireOpen('write');
     let total = 0;
     for (const buffer of buffers) total += buffer.byteLength;
     if (total <= SYNC_WRITE_BYTES_MAX) {
@@ -65,17 +70,25 @@ class NodeDiskFile implements DiskFile {
       done(error);
       return;
     }
+    this.#calls += 1;
     fs.writev(this.#fd, buffers as Uint8Array[], offsetBytes, (error, written) => {
+      this.#calls -= 1;
       if (error !== null) done(error);
       else done(written === total ? null : shortWrite(this.path, offsetBytes, written, total));
     });
   }
 
   sync(done: (error: Error | null) => void): void {
-    fs.fdatasync(this.#fd, done);
+    this.#requireOpen('sync');
+    this.#calls += 1;
+    fs.fdatasync(this.#fd, (error) => {
+      this.#calls -= 1;
+      done(error);
+    });
   }
 
   read(offsetBytes: number, target: Uint8Array, done: (error: Error | null, bytesRead: number) => void): void {
+    this.#requireOpen('read');
     if (mayReadAtOnce(target.byteLength)) {
       let bytesRead = 0;
       let error: Error | null = null;
@@ -93,7 +106,9 @@ class NodeDiskFile implements DiskFile {
       this.read(offsetBytes + bytesRead, target.subarray(bytesRead), (next, more) => done(next, bytesRead + more));
       return;
     }
+    this.#calls += 1;
     fs.read(this.#fd, target, 0, target.byteLength, offsetBytes, (error, bytesRead) => {
+      this.#calls -= 1;
       if (error !== null || bytesRead === target.byteLength || bytesRead === 0) done(error, bytesRead);
       else {
         // A short read before the end of the file is legal (a signal, a limit of one call): ask for the rest.
@@ -103,11 +118,27 @@ class NodeDiskFile implements DiskFile {
   }
 
   truncate(sizeBytes: number): Promise<void> {
-    return new Promise((resolve, reject) => fs.ftruncate(this.#fd, sizeBytes, (error) => (error === null ? resolve() : reject(error))));
+    this.#requireOpen('truncate');
+    this.#calls += 1;
+    return new Promise((resolve, reject) =>
+      fs.ftruncate(this.#fd, sizeBytes, (error) => {
+        this.#calls -= 1;
+        if (error === null) resolve();
+        else reject(error);
+      }),
+    );
   }
 
   close(): Promise<void> {
+    // A second close, or one under a call, would hit whatever file has been given this number meanwhile.
+    this.#requireOpen('close');
+    assert(this.#calls === 0, `${this.path} is closed while ${this.#calls} calls on it are under way`);
+    this.#closed = true;
     return new Promise((resolve, reject) => fs.close(this.#fd, (error) => (error ? reject(error) : resolve())));
+  }
+
+  #requireOpen(call: string): void {
+    assert(!this.#closed, `${call} on ${this.path}, which is closed`);
   }
 }
 
