@@ -45,10 +45,20 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   'server/settings': [],
   'server/metrics': ['backends/store-observer.ts', 'server/nfsd/observer.ts', 'server/nfsd/file-system.ts'],
   'server/admin': ['server/router-port.ts'],
-  'server/cli': ['server/router-port.ts', 'server/fsck-port.ts', 'server/settings/', 'server/admin/', 'server/metrics/', 'package.json'],
+  'server/cli': [
+    'server/router-port.ts',
+    'server/fsck-port.ts',
+    'server/vpool-port.ts',
+    'backends/probe/probe-report.ts',
+    'server/settings/',
+    'server/admin/',
+    'server/metrics/',
+    'package.json',
+  ],
   // Port files of the process, beside the composition.
   'server/router-port.ts': ['backends/store-observer.ts', 'server/nfsd/observer.ts', 'server/settings/settings.ts'],
   'server/fsck-port.ts': ['server/settings/settings.ts'],
+  'server/vpool-port.ts': ['backends/probe/probe-report.ts', 'server/settings/settings.ts', 'server/settings/backend-settings.ts'],
 };
 
 /** These put concrete classes together (files directly in server/ that are no ports), or test them. */
@@ -63,11 +73,11 @@ const ADAPTERS: readonly { readonly modules: RegExp; readonly files: readonly Re
       /^server\/settings\/load\.ts$/,
       /^server\/cli\/process-logger\.ts$/,
       /^registry\/sqlite\//,
-      /^backends\/(directory\/|upload-thread\/|swift\/ca-file\.ts$|object-body\.ts$)/,
+      /^backends\/(directory\/|upload-thread\/|swift\/ca-file\.ts$|probe\/server-time\.ts$|object-body\.ts$)/,
     ],
   },
   { modules: /^node:(net|dgram)$/, files: [/^server\/oncrpc\//, /^server\/admin\//] },
-  { modules: /^node:(http|https|http2|tls)$/, files: [/^server\/cli\/status\.ts$/, /^backends\/swift\/swift-http\.ts$/] },
+  { modules: /^node:(http|https|http2|tls)$/, files: [/^server\/cli\/status\.ts$/, /^backends\/(swift\/swift-http|probe\/server-time)\.ts$/] },
   { modules: /^node:sqlite$/, files: [/^registry\/sqlite\//] },
   { modules: /^node:worker_threads$/, files: [/^registry\/sqlite\//, /^backends\/upload-thread\//] },
   { modules: /^node:child_process$/, files: [] },
