@@ -129,7 +129,10 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
   );
   stack.defer(() => pool.close());
   const cache = new BlockCache({ limitBytes: settings.cache.ramBytes });
-  const admission = new WriteAdmission(clock, () => files.dirtyBytes, settings.log.dirtyBytesMax);
+  const admission = new WriteAdmission(
+    { clock, dirtyBytes: () => files.dirtyBytes, drainedBytes: () => files.drainedBytes },
+    settings.log.dirtyBytesMax,
+  );
   const writer = new StoredWriter({ store, clock, random, disk }, join(directory, 'tmp'));
   const syncLatency = metrics.histogram('vferry_log_sync_seconds', 'fdatasync of a segment of the log.');
   const driver = new VolumeDriver(
@@ -276,8 +279,13 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       (error.name === 'StoreError' && !closed ? other : blocking).push(problem);
       if (blocking.length + other.length > 50) break;
     }
-    if (admission.waiting > 0)
-      blocking.push({ code: 'dirty-bound', message: `${admission.waiting} writes wait: ${files.dirtyBytes} bytes are not on the backend yet` });
+    const pressure = admission.condition;
+    if (pressure !== 'open') {
+      const drain = Math.round(admission.drainBytesPerSecond);
+      const message = `${files.dirtyBytes} bytes are not on the backend yet, ${Math.round(admission.fill * 100)} % of log.dirtyBytesMax; it takes ${drain} bytes/s; ${admission.waiting} writes wait`;
+      if (pressure === 'stopped') blocking.push({ code: 'dirty-bound', message });
+      else other.push({ code: 'writes-slowed', message });
+    }
     for (const [code, problem] of [
       ['backend', opened.problem?.message ?? backend.problem ?? capacity.problem?.message ?? null],
       ['backend-objects', driver.reads.problem?.message ?? null],
@@ -311,7 +319,16 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
     );
     metrics.gaugeSource('vferry_rpc_connections', 'Client connections.', () => server.usage.connections);
     metrics.gaugeSource('vferry_rpc_inflight_bytes', 'Bytes of calls under way.', () => server.usage.inFlightBytes);
-    metrics.gaugeSource('vferry_writes_waiting', 'Writes waiting at the bound of dirty bytes.', () => admission.waiting);
+    metrics.gaugeSource('vferry_dirty_bytes_max', 'Bound of dirty bytes.', () => settings.log.dirtyBytesMax);
+    metrics.gaugeSource('vferry_writes_waiting', 'Writes that wait because of the dirty bytes.', () => admission.waiting);
+    metrics.gaugeSource(
+      'vferry_drain_bytes_per_second',
+      'What the backend takes; measured from half of the bound of dirty bytes on.',
+      () => admission.drainBytesPerSecond,
+    );
+    metrics.counterSource('vferry_writes_delayed_total', 'Writes that waited because of the dirty bytes.', () => admission.statistics.delayed);
+    metrics.counterSource('vferry_writes_delayed_seconds_total', 'How long they waited.', () => admission.statistics.delayedMs / 1000);
+    metrics.counterSource('vferry_writes_refused_total', 'Writes that were asked to come back (JUKEBOX).', () => admission.statistics.refused);
   }
 
   return {

@@ -81,6 +81,7 @@ export class SegmentFiles {
   #poolTarget: number;
   #filling = false;
   #dirtyBytes = 0;
+  #drainedBytes = 0;
   #cacheBytes = 0;
   #freeBytes = Infinity;
   #directorySync: Promise<void> | null = null;
@@ -208,6 +209,11 @@ export class SegmentFiles {
   /** Bytes in segments that are not released: what would be lost with this machine. */
   get dirtyBytes(): number {
     return this.#dirtyBytes;
+  }
+
+  /** Bytes that ceased to be dirty since the start: released, or dropped because nobody needs them. */
+  get drainedBytes(): number {
+    return this.#drainedBytes;
   }
 
   get cacheBytes(): number {
@@ -353,6 +359,7 @@ export class SegmentFiles {
     segment.place = 'cache';
     segment.lastUse = ++this.#useCounter;
     this.#dirtyBytes -= segment.bytes;
+    this.#drainedBytes += segment.bytes;
     this.#cacheBytes += segment.bytes;
     if (this.#cacheBytes > this.#settings.cacheBytesMax) this.#evictSoon();
   }
@@ -458,8 +465,10 @@ export class SegmentFiles {
     const siblings = this.#byObject.get(segment.uuid);
     siblings?.delete(segment.number);
     if (siblings?.size === 0) this.#byObject.delete(segment.uuid);
-    if (segment.place === 'log') this.#dirtyBytes -= segment.bytes;
-    else this.#cacheBytes -= segment.bytes;
+    if (segment.place === 'log') {
+      this.#dirtyBytes -= segment.bytes;
+      this.#drainedBytes += segment.bytes;
+    } else this.#cacheBytes -= segment.bytes;
   }
 
   #isRecyclable(segment: LocalSegment): boolean {

@@ -305,7 +305,7 @@ export class BlockObject {
     stable: boolean,
     now: Timestamp,
   ): Promise<Changed | Refusal> {
-    const admitted = this.#admission.admit(countBytes, this.#patienceMs);
+    const admitted = this.#admission.admit(this, countBytes, this.#patienceMs);
     if (!(isPending(admitted) ? await admitted : admitted)) return { kind: 'refused', error: new OverloadedError() };
     let lock: RangeLock | null = null;
     try {
