@@ -15,7 +15,7 @@ import { encodeObject } from './encoder.ts';
 import type { EncodingConfig } from './encoding-config.ts';
 import { KeyRing, PUBLIC_KEY } from './key-ring.ts';
 import { type KnownObject, LayoutCache } from './layout-cache.ts';
-import { ENCODED_BYTES_MIN, FIRST_READ_BYTES, looksEncoded, MAGIC_BYTES, type ObjectLayout, readHeader } from './object-header.ts';
+import { FIRST_READ_BYTES, looksEncoded, MAGIC_BYTES, type ObjectLayout, readHeader } from './object-header.ts';
 
 /** Layouts of 6,000 segments of 16 MiB that are compressed: 100 GB. */
 const CACHE_BYTES = 24 * 1024 * 1024;
@@ -130,7 +130,6 @@ export class EncodedStore implements ObjectStore {
   async #head(bucket: string, name: string, signal: AbortSignal | undefined): Promise<Head> {
     const stored = await this.#inner.head(bucket, name, signal);
     if (stored.kind === 'absent') return stored;
-    if (stored.sizeBytes < ENCODED_BYTES_MIN && !this.#refuseUnencrypted) return stored;
     const known = this.#cache.get(bucket, name) ?? (await this.#firstRead(bucket, name, signal))?.known;
     if (known === undefined) return { kind: 'absent' };
     if (known === 'plain') return stored;

@@ -15,8 +15,6 @@ export const HEADER_BYTES = 64;
 export const INDEX_ENTRY_BYTES = 4;
 /** A first read of this size has header, index and tag of every object. */
 export const FIRST_READ_BYTES = HEADER_BYTES + INDEX_ENTRY_BYTES * FRAMES_MAX + GCM_TAG_BYTES;
-/** An object that is shorter is not encoded. */
-export const ENCODED_BYTES_MIN = HEADER_BYTES + CRC_TAG_BYTES;
 
 /** `\x89vferry-enc\r\n\x1a\n\0`: in no text, and not like the beginning of any other format of ours. */
 const MAGIC = Buffer.from('897666657272792d656e630d0a1a0a00', 'hex');
@@ -106,7 +104,7 @@ export function looksEncoded(bytes: Uint8Array): boolean {
 export function readHeader(bytes: Buffer, bucket: string, name: string, keys: KeyRing): ObjectLayout | null {
   if (!looksEncoded(bytes)) return null;
   const where = `${bucket}/${name}`;
-  check(bytes.byteLength >= ENCODED_BYTES_MIN, where, 'ends within its header');
+  check(bytes.byteLength >= HEADER_BYTES, where, 'ends within its header');
   check(bytes.subarray(0, MAGIC.byteLength).equals(MAGIC), where, 'has a damaged magic');
   const version = bytes.readUInt8(16);
   if (version !== VERSION)
