@@ -35,6 +35,8 @@ export interface CampaignOptions {
   readonly patienceMs?: number;
   /** Needed by `power-cut` plans. */
   readonly disk?: CuttableDisk;
+  /** How a client connects. Default: one for which JUKEBOX is as wrong as any other error. */
+  readonly connect?: typeof connectStore;
 }
 
 export interface CampaignResult {
@@ -78,6 +80,7 @@ export function everyFailPoint(random: SeededRandom, hitMax = 3): EndPlan[] {
 export class Campaign {
   readonly #options: CampaignOptions;
   readonly #random: SeededRandom;
+  readonly #connect: typeof connectStore;
   readonly #violations: string[] = [];
   readonly #slots: readonly DataSlot[];
   readonly #names: NamespaceLoad;
@@ -88,6 +91,7 @@ export class Campaign {
 
   constructor(options: CampaignOptions) {
     this.#options = options;
+    this.#connect = options.connect ?? connectStore;
     this.#random = new SeededRandom(options.seed);
     const violation = (text: string): void => {
       this.#violations.push(`after kill ${this.#kills}: ${text}`);
@@ -114,7 +118,7 @@ export class Campaign {
 
   /** Judges what the router, started by the caller, has now: after something that is no end of a life. */
   async verify(): Promise<readonly string[]> {
-    await using client = await connectStore(this.#options.router, { timeoutMs: ANSWER_TIMEOUT_MS });
+    await using client = await this.#connect(this.#options.router, { timeoutMs: ANSWER_TIMEOUT_MS });
     await this.#verify(client);
     return this.#violations;
   }
@@ -149,7 +153,7 @@ export class Campaign {
       return false;
     }
     try {
-      await using client = await connectStore(router, { timeoutMs: ANSWER_TIMEOUT_MS });
+      await using client = await this.#connect(router, { timeoutMs: ANSWER_TIMEOUT_MS });
       if (!this.#prepared) {
         await this.#names.prepare(client);
         this.#prepared = true;
@@ -179,7 +183,7 @@ export class Campaign {
   async #loadUntilDead(plan: EndPlan, mix: WriteMix): Promise<'under load' | 'not hit'> {
     const { router } = this.#options;
     const clients: StoreClient[] = [];
-    for (let index = 0; index < CLIENTS; index += 1) clients.push(await connectStore(router));
+    for (let index = 0; index < CLIENTS; index += 1) clients.push(await this.#connect(router));
     let over = false;
     const load = Promise.all([
       ...this.#slots.map((slot, index) => slot.load(clients[index % CLIENTS] as StoreClient, mix, () => over)),
