@@ -46,18 +46,16 @@ export class PrefixLayoutStore implements ObjectStore {
     }
   }
 
-  /** One request per bucket found, and one for each way to end such a name before a dash: `vf`, `vf-pool` (see `#bucketAfter`). */
+  /** One request per bucket found, and one for each way to end such a name before a dash: `vf`, `vf-pool`. */
   async listBuckets(after: string, limit: number, signal?: AbortSignal): Promise<{ names: string[]; more: boolean }> {
     assertLimit(limit);
     throwIfAborted(signal, 'list buckets');
     const names: string[] = [];
-    const knownEmpty = new Set<string>();
-    for (;;) {
-      const found = await this.#bucketAfter(names.at(-1) ?? after, knownEmpty, signal);
-      if (found === null) return { names, more: false };
+    for await (const bucket of this.#bucketsAfter(after, signal)) {
       if (names.length === limit) return { names, more: true };
-      names.push(found);
+      names.push(bucket);
     }
+    return { names, more: false };
   }
 
   async put(bucket: string, name: string, body: ObjectBody, signal?: AbortSignal): Promise<'written' | 'exists'> {
@@ -95,41 +93,44 @@ export class PrefixLayoutStore implements ObjectStore {
   }
 
   /**
-   * The least bucket name greater than `after`. The store lists names, in which a bucket is followed by a dot: there `a-b` comes
-   * before `a` (a dash sorts before the dot), but in a listing of buckets after it. So for every bucket that is found the
-   * shorter ones that end before one of its dashes are looked for; `knownEmpty` remembers those that are not there.
+   * Bucket names greater than `after`, in byte order. The store sorts names in which a bucket is followed by a dot: there `a-b` comes before `a`
+   * (a dash sorts before the dot), but in a listing of buckets after it. So before a bucket is given out, the shorter ones are looked
+   * for that end before one of its dashes. The search comes across them again later, and then passes over them.
    */
-  async #bucketAfter(after: string, knownEmpty: Set<string>, signal: AbortSignal | undefined): Promise<string | null> {
+  async *#bucketsAfter(after: string, signal: AbortSignal | undefined): AsyncGenerator<string, void, undefined> {
+    const knownEmpty = new Set<string>();
+    let last = after;
     let position = after;
     let pageNames = 1;
     for (;;) {
       const page = await this.#listOrAbsent('', position, pageNames, signal);
-      if (page === null) return null;
+      if (page === null) return;
       for (const name of page.names) {
+        if (name <= position) continue;
         const bucket = name.slice(0, Math.max(0, name.indexOf('.')));
         if (!isBucketName(bucket)) {
           position = name;
           pageNames = FOREIGN_PAGE_NAMES;
-        } else if (bucket <= after) {
-          // '/' is right behind '.' and in no name: this is past all objects of that bucket.
-          position = `${bucket}/`;
-          pageNames = 1;
-        } else {
-          return (await this.#shorterBucket(bucket, after, knownEmpty, signal)) ?? bucket;
+          continue;
         }
+        // '/' is right behind '.' and in no name: this is past all objects of that bucket.
+        position = `${bucket}/`;
+        pageNames = 1;
+        if (bucket <= last) continue;
+        for (const shorter of endingBeforeDash(bucket)) {
+          if (shorter <= last || knownEmpty.has(shorter)) continue;
+          if (await this.#hasObjects(shorter, signal)) {
+            yield shorter;
+            last = shorter;
+          } else {
+            knownEmpty.add(shorter);
+          }
+        }
+        yield bucket;
+        last = bucket;
       }
-      if (!page.more) return null;
+      if (!page.more) return;
     }
-  }
-
-  async #shorterBucket(bucket: string, after: string, knownEmpty: Set<string>, signal: AbortSignal | undefined): Promise<string | null> {
-    for (let dash = bucket.indexOf('-'); dash !== -1; dash = bucket.indexOf('-', dash + 1)) {
-      const shorter = bucket.slice(0, dash);
-      if (shorter <= after || !isBucketName(shorter) || knownEmpty.has(shorter)) continue;
-      if (await this.#hasObjects(shorter, signal)) return shorter;
-      knownEmpty.add(shorter);
-    }
-    return null;
   }
 
   async #hasObjects(bucket: string, signal: AbortSignal | undefined): Promise<boolean> {
@@ -151,6 +152,16 @@ export class PrefixLayoutStore implements ObjectStore {
       throw error;
     }
   }
+}
+
+/** The bucket names that `bucket` makes when it ends before one of its dashes, the shortest first. */
+function endingBeforeDash(bucket: string): string[] {
+  const found: string[] = [];
+  for (let dash = bucket.indexOf('-'); dash !== -1; dash = bucket.indexOf('-', dash + 1)) {
+    const shorter = bucket.slice(0, dash);
+    if (isBucketName(shorter)) found.push(shorter);
+  }
+  return found;
 }
 
 /** @throws StoreError `denied` for a bucket that cannot be a prefix. */
