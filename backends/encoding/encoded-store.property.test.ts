@@ -150,6 +150,17 @@ describe('a damaged object', () => {
     );
   });
 
+  test('that is cut off or longer is noticed by its size, and by reading all of it', async () => {
+    for (const mode of MODE_NAMES) {
+      const stored = await encoded(MODES[mode], compressible(50_000));
+      for (const damaged of [stored.subarray(0, -1), Buffer.concat([stored, Buffer.alloc(1)])]) {
+        const store = new EncodedStore(await holding(damaged), MODES[mode]);
+        await rejectsWith(store.head('bucket', 'object'), 'corrupt');
+        await rejectsWith(store.get('bucket', 'object'), 'corrupt');
+      }
+    }
+  });
+
   test('a frame in the place of another, of the same or another object, is refused', async () => {
     const content = incompressible(4 * FRAME);
     for (const mode of MODE_NAMES) {

@@ -45,6 +45,9 @@ test('keys keep their order: the first is for new data; comments, empty lines, b
     parseKeys(text).map((key) => Buffer.from(key.secret).toString('hex')),
     [OTHER, HEX],
   );
+  // In an environment variable lines are awkward.
+  assert.deepEqual(parseKeys(`${OTHER},${BASE64}`), parseKeys(`${OTHER}\n${HEX}`));
+  assert.deepEqual(parseKeys(` ${OTHER} ${BASE64} `), parseKeys(`${OTHER}\n${HEX}`));
 });
 
 test('an error names the line and never the key', () => {
@@ -55,7 +58,7 @@ test('an error names the line and never the key', () => {
   assert.match(refusal(`${HEX}\n# again\n${BASE64}`), /line 3 has the same key as line 1/);
   assert.match(refusal('00'.repeat(32)), /line 1: the same byte 32 times/);
   assert.match(refusal('x'.repeat(300_000)), /300000 characters/);
-  for (const bad of [HEX.slice(1), `${BASE64}=`, `${HEX} ${HEX}`, `${HEX}\n${BASE64}`]) {
+  for (const bad of [HEX.slice(1), `${BASE64}=`, `${HEX}${BASE64}`, `${HEX} ${HEX}`, `${HEX}\n${BASE64}`]) {
     const message = refusal(bad);
     assert.ok(!message.includes(HEX.slice(1, 20)) && !message.includes(BASE64.slice(0, 12)), message);
   }

@@ -13,8 +13,8 @@ const HEX = /^[0-9a-fA-F]{64}$/;
 const BASE64 = /^[A-Za-z0-9+/]{43}=?$/;
 
 /**
- * Keys of a key file, in its order: the first is for new data, the others for reading what was written before. A line holds
- * 32 bytes as base64 (44 characters) or hex (64); empty lines and what follows a `#` are ignored.
+ * Keys of a key file, in its order: the first is for new data, the others for reading what was written before. A key is
+ * 32 bytes as base64 (44 characters) or hex (64); blanks, commas and line ends are between them, what follows a `#` is ignored.
  * @throws ApplianceError `encryption-key-invalid` that names the line, and never the key.
  */
 export function parseKeys(text: string): EncryptionKey[] {
@@ -25,14 +25,15 @@ export function parseKeys(text: string): EncryptionKey[] {
     .replace(/^\uFEFF/, '')
     .split(/\r\n|\n|\r/)
     .entries()) {
-    const written = line.replace(/#.*$/, '').trim();
-    if (written === '') continue;
-    const secret = parseKey(written, index + 1);
-    const id = keyId(secret);
-    const before = lineOf.get(id);
-    if (before !== undefined) throw invalid(`line ${index + 1} has the same key as line ${before}`);
-    lineOf.set(id, index + 1);
-    keys.push({ id, secret });
+    for (const written of line.replace(/#.*$/, '').split(/[\s,]+/)) {
+      if (written === '') continue;
+      const secret = parseKey(written, index + 1);
+      const id = keyId(secret);
+      const before = lineOf.get(id);
+      if (before !== undefined) throw invalid(`line ${index + 1} has the same key as line ${before}`);
+      lineOf.set(id, index + 1);
+      keys.push({ id, secret });
+    }
   }
   if (keys.length === 0) throw invalid('there is no key in it; `vferry key generate` makes one');
   return keys;
