@@ -54,8 +54,10 @@ const EFFORTS = {
   quick: { rounds: 3, latencies: 5, objectBytes: 4 * MIB },
   none: { rounds: 3, latencies: 0, objectBytes: 0 },
 } as const;
-/** Longest that the engine uses, with room; and what is in its names. */
-const NAMES = ['x'.repeat(200), 'vf-pool-0123456789abcdef0123456789abcdef.seg-0000000042-1-23-00ff00ff00ff00ff', 'A_b.c-d'];
+/** With its bucket in front (prefix-layout/) a name has at most this many characters. */
+const NAME_LENGTH_MAX = 200;
+/** What is in names of the engine. */
+const NAMES = ['vf-pool-0123456789abcdef0123456789abcdef.seg-0000000042-1-23-00ff00ff00ff00ff', 'A_b.c-d'];
 
 /** Never rejects for what the store does: that is in the report. */
 export async function probeStore(components: ProbeComponents, settings: ProbeSettings): Promise<ProbeReport> {
@@ -194,7 +196,7 @@ class Probe {
     if (head.kind !== 'found' || head.sizeBytes !== body.byteLength) {
       throw new Unfit(`HEAD says ${head.kind === 'found' ? `${head.sizeBytes} bytes` : 'absent'} of an object of ${body.byteLength} bytes`);
     }
-    for (const name of NAMES) {
+    for (const name of [...NAMES, 'x'.repeat(NAME_LENGTH_MAX - 1 - this.#settings.bucket.length)]) {
       const content = this.#bytes(10);
       await this.#put(name, content);
       if (!(await this.#getVisible(name)).equals(content)) throw new Unfit(`it mixes up the name ${name}`);
