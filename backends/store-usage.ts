@@ -130,7 +130,7 @@ export class StoreUsage implements StoreObserver {
   readonly #series = new Map<string, number>();
   #seriesTotals = new Map<string, number>();
   #rankedAtMs = -Infinity;
-  #total = 0;
+  readonly #totals = new CounterTable();
 
   constructor(settings: Partial<StoreUsageSettings> = {}) {
     this.#settings = { ...DEFAULTS, ...settings };
@@ -139,20 +139,20 @@ export class StoreUsage implements StoreObserver {
   requestStarted(_request: StoreRequest): void {}
 
   requestDone(request: StoreRequest, _outcome: StoreOutcome, payloadBytes: number, _durationMs: number, error: Error | null): void {
-    this.#total += 1;
     const failed = error === null ? 0 : 1;
+    count(this.#totals, 0, request.kind, failed, payloadBytes);
     count(this.#table, this.#rowOf(request.bucket), request.kind, failed, payloadBytes);
     count(this.#seriesTable, this.#seriesOf(request.bucket), request.kind, failed, payloadBytes);
   }
 
   /** Requests of all kinds and buckets. */
   get requests(): number {
-    return this.#total;
+    return this.#totals.requests(0);
   }
 
   /** Everything together. */
   get total(): BucketUsage {
-    return sum([...this.#buckets(), this.#table.usage(ROW_OTHER, null)]);
+    return this.#totals.usage(0, null);
   }
 
   /** The `limit` buckets with the highest `weight`, highest first, and all others in one. */

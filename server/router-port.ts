@@ -24,6 +24,54 @@ export interface RouterAddresses {
   readonly portmap: 'own' | 'registered' | 'none';
 }
 
+/** How the storage backend is. */
+export interface BackendHealth {
+  /** slow: it answers late, or some requests fail again and again. full, denied, down: it does not take what it is given. */
+  readonly condition: 'up' | 'slow' | 'full' | 'denied' | 'down';
+  /** ISO 8601, UTC. */
+  readonly since: string;
+  /** What was seen; null when it is up. */
+  readonly message: string | null;
+}
+
+/** Requests to the backend since the start of the router, and what they cost. */
+export interface BackendTraffic {
+  /** By kind: put, get, head, list, delete ... Kinds that did not occur are left out. Failed ones count: most are charged. */
+  readonly requests: Readonly<Record<string, number>>;
+  readonly failed: number;
+  /** Before compression. */
+  readonly writtenBytes: number;
+  readonly readBytes: number;
+  /** Of requests and bytes read, by the prices of the settings. */
+  readonly cost: number;
+  /** If it went on like this for a month of 30 days. */
+  readonly costPerMonth: number;
+}
+
+/** Traffic of one bucket: a volume has its own, files and namespace share theirs. */
+export interface BucketTraffic extends BackendTraffic {
+  readonly bucket: string;
+  readonly content: 'volume' | 'files' | 'namespace' | 'other';
+  /** Of a volume; null when it was removed, or could not be found within the effort that a report is worth. */
+  readonly path: string | null;
+}
+
+/** A JSON document: what `/backend/usage` answers and `vferry backend usage` prints. */
+export interface BackendUsage {
+  readonly backend: string;
+  readonly health: BackendHealth;
+  /** ISO 8601, UTC: when counting began. */
+  readonly since: string;
+  readonly seconds: number;
+  readonly currency: string;
+  readonly total: BackendTraffic;
+  /** Those that cost most first, or with most requests where nothing costs anything. */
+  readonly buckets: readonly BucketTraffic[];
+  /** All others together. */
+  readonly others: BackendTraffic & { readonly bucketCount: number };
+  readonly storage: { readonly usedBytes: number; readonly costPerMonth: number };
+}
+
 /** A JSON document: what `/status` answers and `vferry status` prints. */
 export interface RouterStatus {
   readonly vpool: string;
@@ -34,6 +82,8 @@ export interface RouterStatus {
   readonly startedAt: string;
   readonly addresses: RouterAddresses;
   readonly backend: string;
+  readonly backendHealth: BackendHealth;
+  readonly backendTraffic: BackendTraffic & { readonly currency: string };
   /** Volumes and files whose log is open in this process. */
   readonly volumesOpen: number;
   /** Acknowledged bytes that are not on the backend yet. */
@@ -56,6 +106,8 @@ export interface Router {
   /** Cheap enough to be asked every second; does no I/O that can hang. */
   status(): RouterStatus;
   ready(): Readiness;
+  /** What the backend is asked for, by bucket; at most `bucketsMax` of them. */
+  backendUsage(bucketsMax: number): Promise<BackendUsage>;
   /**
    * Stops taking calls, flushes, checkpoints, releases the data directory's lock. Calling it again joins the first call.
    * What does not fit into `deadlineMs` is left to the recovery at the next start: nothing acknowledged is lost either way.

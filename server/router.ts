@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { BlockCache } from '../cache/block-cache.ts';
 import { openSqliteRegistry, SQLITE_REGISTRY_DEFAULTS } from '../registry/sqlite/sqlite-registry.ts';
 import { BackendStack } from './backend-stack.ts';
+import { backendUsage, trafficOf } from './backend-usage.ts';
 import { VERSION } from './cli/version.ts';
 import { errorCode } from './core/errors.ts';
 import type { Incarnation } from './core/ids.ts';
@@ -31,14 +32,14 @@ import { Reclaimer } from './object-router/reclaimer.ts';
 import { RouterCore } from './object-router/router-core.ts';
 import { recoverObjects } from './object-router/startup-recovery.ts';
 import { RpcServer } from './oncrpc/rpc-server.ts';
-import type { Problem, Router, RouterDependencies } from './router-port.ts';
+import type { BackendHealth, Problem, Router, RouterDependencies } from './router-port.ts';
 import { listen } from './router-ports.ts';
 import type { Settings } from './settings/settings.ts';
 import { stuckThreads } from './stuck-threads.ts';
 import { BLOCK_BYTES, BLOCKS_MAX } from './volume-driver/extent-map.ts';
 import { PagePool } from './volume-driver/page-pool.ts';
 import { countingRowIds } from './volume-driver/segment-table.ts';
-import { fileNames, filesBucket, namespaceBucket, volumeNames } from './volume-driver/storage-names.ts';
+import { fileNames, filesBucket, namespaceBucket, volumeNames, volumeOfBucket } from './volume-driver/storage-names.ts';
 import { StoredWriter } from './volume-driver/stored-writer.ts';
 import { VolumeDriver } from './volume-driver/volume-driver.ts';
 import { WriteAdmission } from './volume-driver/write-admission.ts';
@@ -261,7 +262,8 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
   archive.start();
   announce();
 
-  const startedAt = new Date(clock.wallMs()).toISOString();
+  const startedMs = clock.wallMs();
+  const startedAt = new Date(startedMs).toISOString();
   const resources = stack.move();
   let closing: Promise<void> | null = null;
   let usage = { inodes: 0, usedBytes: 0 };
@@ -295,6 +297,11 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       if (problem !== null) other.push({ code, message: problem });
     }
     return { blocking, other };
+  }
+
+  function backendHealth(): BackendHealth {
+    const { condition, sinceMs, message } = backend.state.report;
+    return { condition, since: new Date(sinceMs).toISOString(), message };
   }
 
   function announce(): void {
@@ -344,6 +351,11 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
         startedAt,
         addresses: ports.addresses,
         backend: backend.description,
+        backendHealth: backendHealth(),
+        backendTraffic: {
+          ...trafficOf(backend.usage.total, backend.prices, (clock.wallMs() - startedMs) / 1000),
+          currency: backend.prices.currency,
+        },
         volumesOpen: objects.count,
         dirtyBytes: files.dirtyBytes,
         inodes: usage.inodes,
@@ -356,6 +368,28 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
     ready() {
       const { blocking, other } = problems();
       return { ready: closing === null && blocking.length === 0, problems: [...blocking, ...other] };
+    },
+    backendUsage(bucketsMax: number) {
+      const { description, usage: counters, prices } = backend;
+      const now = clock.wallMs();
+      return backendUsage(
+        {
+          backend: description,
+          health: backendHealth(),
+          usage: counters,
+          prices,
+          sinceMs: startedMs,
+          nowMs: now,
+          usedBytes: capacity.usage.usedBytes,
+        },
+        {
+          files: filesBucket(settings.vpool.name, registry.vpool.uuid),
+          namespace: namespaceBucket(settings.vpool.name, registry.vpool.uuid),
+          uuidOf: (bucket) => volumeOfBucket(settings.vpool.name, bucket),
+        },
+        registry,
+        bucketsMax,
+      );
     },
     close(deadlineMs: number) {
       closing ??= (async () => {

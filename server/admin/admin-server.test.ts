@@ -4,8 +4,11 @@ import { test } from 'node:test';
 
 import { ApplianceError } from '../core/errors.ts';
 import { type Logger, silentLogger } from '../core/logger.ts';
-import type { Readiness, Router, RouterStatus } from '../router-port.ts';
+import type { BackendHealth, BackendTraffic, BackendUsage, Readiness, Router, RouterStatus } from '../router-port.ts';
 import { type ProcessPhase, type StatusReport, startAdminServer } from './admin-server.ts';
+
+const HEALTH: BackendHealth = { condition: 'up', since: '2026-01-01T00:00:00.000Z', message: null };
+const TRAFFIC: BackendTraffic = { requests: { put: 3 }, failed: 1, writtenBytes: 100, readBytes: 0, cost: 0.5, costPerMonth: 30 };
 
 const STATUS: RouterStatus = {
   vpool: 'vpool1',
@@ -15,6 +18,8 @@ const STATUS: RouterStatus = {
   startedAt: '2026-01-01T00:00:00.000Z',
   addresses: { listen: '127.0.0.1', nfsPort: 2049, mountPort: 2049, portmap: 'none' },
   backend: 'directory:/x',
+  backendHealth: HEALTH,
+  backendTraffic: { ...TRAFFIC, currency: 'USD' },
   volumesOpen: 0,
   dirtyBytes: 0,
   inodes: 1,
@@ -24,12 +29,26 @@ const STATUS: RouterStatus = {
   problems: [],
 };
 
+function backendUsage(bucketsMax: number): Promise<BackendUsage> {
+  return Promise.resolve({
+    backend: STATUS.backend,
+    health: HEALTH,
+    since: STATUS.startedAt,
+    seconds: 60,
+    currency: 'USD',
+    total: TRAFFIC,
+    buckets: Array.from({ length: bucketsMax }, (_, index) => ({ ...TRAFFIC, bucket: `b${index}`, content: 'volume' as const, path: null })),
+    others: { ...TRAFFIC, bucketCount: 7 },
+    storage: { usedBytes: 1, costPerMonth: 0 },
+  });
+}
+
 /** An admin server over a router that says what `state` says. */
 async function start(state: { phase: ProcessPhase; readiness: Readiness | null; metrics?: () => Promise<string>; logger?: Logger }) {
   const router = (): Router | null => {
     const { readiness } = state;
     if (readiness === null) return null;
-    return { addresses: STATUS.addresses, status: () => STATUS, ready: () => readiness, close: () => Promise.resolve() };
+    return { addresses: STATUS.addresses, status: () => STATUS, ready: () => readiness, backendUsage, close: () => Promise.resolve() };
   };
   const server = await startAdminServer(
     { listen: '127.0.0.1', port: 0 },
@@ -153,4 +172,25 @@ test('a taken port rejects with what to do', async () => {
     ),
     (error: unknown) => error instanceof ApplianceError && error.code === 'admin-port-unavailable' && error.message.includes('EADDRINUSE'),
   );
+});
+
+test('/backend/usage tells the buckets that cost most, as many as asked for, within a bound', async () => {
+  const state = { phase: 'running' as ProcessPhase, readiness: { ready: true, problems: [] } as Readiness | null };
+  const { server, url } = await start(state);
+  await using _ = server;
+  for (const [query, count] of [
+    ['', 20],
+    ['?limit=3', 3],
+    ['?limit=0', 0],
+  ] as const) {
+    const answer = await fetch(`${url}/backend/usage${query}`);
+    assert.equal(answer.status, 200);
+    assert.deepEqual(await answer.json(), await backendUsage(count));
+  }
+  for (const limit of ['-1', '10001', 'x', '1.5', '']) {
+    const answer = await fetch(`${url}/backend/usage?limit=${limit}`);
+    assert.equal(answer.status, limit === '' ? 200 : 400, limit);
+  }
+  state.readiness = null;
+  assert.equal((await fetch(`${url}/backend/usage`)).status, 503);
 });

@@ -1,6 +1,6 @@
 /**
  * HTTP on the admin port: `/healthz` (the process lives), `/readyz` (clients are served), `/status` (for people and `vferry status`),
- * `/metrics` (Prometheus). Read-only and without authentication, so it listens on loopback unless the settings say otherwise.
+ * `/backend/usage` (what the backend is asked for and costs, by volume), `/metrics` (Prometheus). Read-only and without authentication, so it listens on loopback unless the settings say otherwise.
  *
  * It answers from the first moment of a start until the last of a stop, so that a long recovery can be watched.
  */
@@ -45,6 +45,9 @@ export interface AdminServer extends AsyncDisposable {
 /** Scrapers and people are few; more connections than this are closed at once. */
 const CONNECTIONS_MAX = 128;
 const REQUEST_TIMEOUT_MS = 10_000;
+/** Buckets in `/backend/usage` unless `?limit=` says otherwise. */
+const USAGE_BUCKETS = 20;
+const USAGE_BUCKETS_MAX = 10_000;
 const BODY_BYTES_MAX = 64 * 1024;
 
 /** Listens on `listen`:`port`. Rejects with ApplianceError `admin-port-unavailable` naming the address and what to do. */
@@ -92,10 +95,20 @@ function buildApp(components: { readonly subject: AdminSubject; readonly metrics
     const report: StatusReport = { phase: subject.phase(), ...readiness(subject), router: subject.router()?.status() ?? null };
     return reply.send(report);
   });
+  app.get('/backend/usage', async (request, reply) => {
+    const router = subject.router();
+    if (router === null) return await reply.code(503).send({ code: 'starting', message: 'The router is starting.' });
+    const { limit } = request.query as { limit?: unknown };
+    const bucketsMax = limit === undefined || limit === '' ? USAGE_BUCKETS : Number(limit);
+    if (!Number.isSafeInteger(bucketsMax) || bucketsMax < 0 || bucketsMax > USAGE_BUCKETS_MAX) {
+      return await reply.code(400).send({ code: 'bad-request', message: `limit is a number from 0 to ${USAGE_BUCKETS_MAX}.` });
+    }
+    return await reply.send(await router.backendUsage(bucketsMax));
+  });
   app.get('/metrics', async (_request, reply) => reply.type(metrics.contentType).send(await metrics.text()));
 
   app.setNotFoundHandler((_request, reply) =>
-    reply.code(404).send({ code: 'not-found', message: 'There are GET /healthz, /readyz, /status and /metrics.' }),
+    reply.code(404).send({ code: 'not-found', message: 'There are GET /healthz, /readyz, /status, /backend/usage and /metrics.' }),
   );
   app.setErrorHandler((error, request, reply) => {
     const status = (error as { statusCode?: number }).statusCode ?? 500;

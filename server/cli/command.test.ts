@@ -6,6 +6,7 @@ import { test } from 'node:test';
 
 import manifest from '../../package.json' with { type: 'json' };
 import type { StatusReport } from '../admin/admin-server.ts';
+import type { BackendUsage } from '../router-port.ts';
 import { CommandChild, command } from './testing/child.ts';
 
 test('version prints the version of package.json', async () => {
@@ -17,7 +18,8 @@ test('version prints the version of package.json', async () => {
 test('help names the commands and the flags', async () => {
   const help = await command(['--help']);
   assert.equal(help.code, 0);
-  for (const name of ['serve', 'config', 'status', 'fsck', 'version']) assert.match(help.stdout, new RegExp(`^  ${name}`, 'm'));
+  for (const name of ['serve', 'config', 'status', 'fsck', 'vpool', 'backend', 'key', 'version'])
+    assert.match(help.stdout, new RegExp(`^  ${name}`, 'm'));
   const serve = await command(['serve', '--help']);
   for (const flag of ['--data', '--listen', '--nfs-port', '--mount-port', '--admin-port', '--vpool', '--no-portmap', '--config', '--log-level']) {
     assert.ok(serve.stdout.includes(flag), flag);
@@ -91,10 +93,33 @@ test('status shows a running router and its problems; its exit code is readiness
   assert.equal(status.code, 1);
   assert.match(status.stdout, /^state {7}NOT READY$/m);
   assert.match(status.stdout, /^dirty {7}5MiB not on the backend yet$/m);
+  assert.match(status.stdout, /^backend {5}directory:somewhere, slow since 2026-01-01T00:00:00.000Z \(a get has had no answer for 1250 ms\)$/m);
+  assert.match(
+    status.stdout,
+    /^traffic {5}64 PUT, 40 GET, 2 of them failed, 256MiB written, 4KiB read, 0\.0123 USD so far, 1\.5 USD a month at this pace$/m,
+  );
   assert.match(status.stdout, /^problem {5}backend-unreachable: The backend does not answer\.$/m);
   const json = JSON.parse((await command(['status', '--json', '--admin-port', port])).stdout) as StatusReport;
   assert.equal(json.router?.vpool, 'vpool1');
   assert.equal(json.phase, 'running');
+});
+
+test('backend usage shows what each volume costs', async () => {
+  await using child = new CommandChild(['serve', '--nfs-port', '0', '--admin-port', '0', '--log-format', 'json'], {});
+  const port = (await child.until(/"admin":"http:\/\/127\.0\.0\.1:(\d+)"/))[1] ?? '';
+  await child.until(/"msg":"ready"/);
+  const usage = await command(['backend', 'usage', '--admin-port', port]);
+  assert.equal(usage.code, 0);
+  assert.match(usage.stdout, /^backend {5}directory:somewhere, slow since /m);
+  assert.match(usage.stdout, /^stored {6}1TiB, 25\.3 USD a month$/m);
+  assert.match(usage.stdout, /^\/vm1\/vm1-flat\.vmdk {2}64 PUT, .* 0\.0123 USD so far/m);
+  assert.match(usage.stdout, /^files {7}64 PUT, 40 GET, 2 of them failed, 256MiB written, 4KiB read$/m);
+  assert.match(usage.stdout, /^5 others {4}no requests$/m);
+  const json = JSON.parse((await command(['backend', 'usage', '--json', '--admin-port', port])).stdout) as BackendUsage;
+  assert.equal(json.buckets[0]?.path, '/vm1/vm1-flat.vmdk');
+  const nothing = await command(['backend', 'usage', '--admin-port', '1']);
+  assert.equal(nothing.code, 2);
+  assert.match(nothing.stderr, /No router answers at http:\/\/127\.0\.0\.1:1\/backend\/usage: .*ECONNREFUSED/);
 });
 
 test('status of nothing is exit code 2', async () => {
@@ -122,4 +147,45 @@ test('fsck exits 0 when clean, 1 on damage, 2 when it cannot run, 70 on a bug', 
   const bug = await command(['fsck'], { fsckFails: 'bug' });
   assert.equal(bug.code, 70);
   assert.match(bug.stderr, /This is a bug in vferry: TypeError/);
+});
+
+test('vpool create prints the verdict; exit codes: 0 made, 1 unfit or there already, 2 not possible', async () => {
+  const made = await command(['vpool', 'create', '--vpool', 'gold']);
+  assert.equal(made.code, 0);
+  assert.equal(made.stderr, 'trying\n');
+  assert.match(made.stdout, /^fit\nfence {7}registry: /);
+  assert.match(made.stdout, /^latency {5}7\.3 ms put, 3\.0 ms get \(4 KiB, median\)\nthroughput {2}100 MB\/s up, 200 MB\/s down$/m);
+  assert.match(made.stdout, /^vPool gold \((ab){16}\) is made on directory somewhere; vferry serve serves it\.$/m);
+  const json = JSON.parse((await command(['vpool', 'create', '--json'])).stdout) as { vpool: string; report: { verdict: string } };
+  assert.deepEqual([json.vpool, json.report.verdict], ['vpool1', 'fit']);
+  for (const [createFails, code] of [
+    ['backend-unfit', 1],
+    ['vpool-exists', 1],
+    ['data-locked', 2],
+  ] as const) {
+    const refused = await command(['vpool', 'create'], { createFails });
+    assert.equal(refused.code, code, createFails);
+    assert.equal(refused.stderr, 'trying\nit must not be\n');
+  }
+});
+
+test('backend test takes a URL, or the settings; exit codes: 0 fit, 1 unfit, 2 wrong usage', async () => {
+  const environment = { ST_USER: 'test:tester', ST_KEY: 'testing' };
+  const named = await command(['backend', 'test', 'swift+http://127.0.0.1:8080/auth/v1.0', '--json'], {}, environment);
+  assert.equal(named.code, 0);
+  const report = JSON.parse(named.stdout) as { findings: { text: string }[] };
+  const backend = JSON.parse(report.findings[0]?.text ?? '') as { kind: string; swift: { user: string; key: string } };
+  assert.deepEqual([backend.kind, backend.swift.user, backend.swift.key], ['swift', 'test:tester', 'testing']);
+  assert.match((await command(['backend', 'test'])).stdout, /^note {8}\{"kind":"directory"/m);
+  const unfit = await command(['backend', 'test', '/srv/b'], { verdict: 'unfit' });
+  assert.equal(unfit.code, 1);
+  assert.match(unfit.stdout, /^unfit, because \{"kind":"directory",.*"path":"\/srv\/b"/);
+  const missing = await command(['backend', 'test', 'swift+http://127.0.0.1:8080/auth/v1.0']);
+  assert.equal(missing.code, 2);
+  assert.match(missing.stderr, /swift\.user must be set/);
+  assert.equal((await command(['backend', 'test', 'nonsense'])).code, 2);
+});
+
+test('key generate prints a key and nothing else', async () => {
+  assert.deepEqual(await command(['key', 'generate']), { code: 0, signal: null, stdout: 'a key\n', stderr: '' });
 });

@@ -8,6 +8,7 @@ import type { StartRouter } from '../router-port.ts';
 import { printSettings, printSettingsJson } from '../settings/print.ts';
 import { SettingsError } from '../settings/settings-error.ts';
 import type { CreateVpool, GenerateKey, TestBackend } from '../vpool-port.ts';
+import { printBackendUsage } from './backend-usage.ts';
 import { ExitCode } from './exit-code.ts';
 import { runFsck } from './fsck.ts';
 import { createProcessLogger, drained } from './process-logger.ts';
@@ -92,7 +93,7 @@ export async function runCommand(args: readonly string[], components: CommandCom
         runCreateVpool(settingsOf(command, process.env).settings, components.createVpool, command.getOptionValue('json') === true, print),
       ),
     );
-  const backend = program.command('backend').description('try out a storage backend');
+  const backend = program.command('backend').description('try out a storage backend, or see what it is asked for');
   backend
     .command('test')
     .description('write, read, list, race and measure in a bucket of its own, and say whether a vPool can be there; exit code 1: unfit')
@@ -105,6 +106,9 @@ export async function runCommand(args: readonly string[], components: CommandCom
     .action(
       run((command) => runBackendTest(backendOf(command, process.env), components.testBackend, command.getOptionValue('json') === true, print)),
     );
+  withSettings(backend, 'usage', 'ask a running router for its requests to the backend, by volume, and what they cost')
+    .option('--json', 'as JSON')
+    .action(run((command) => printBackendUsage(settingsOf(command, process.env).settings.admin, command.getOptionValue('json') === true, print)));
   program
     .command('key')
     .description('encryption keys')

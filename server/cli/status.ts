@@ -1,13 +1,10 @@
 /** `vferry status`: asks a running router over its admin port. */
-import { type IncomingMessage, request } from 'node:http';
-
 import type { ReadinessReport, StatusReport } from '../admin/admin-server.ts';
-import { formatSize } from '../settings/kinds.ts';
+import type { BackendHealth } from '../router-port.ts';
 import type { AdminSettings } from '../settings/settings.ts';
+import { adminUrl, getText } from './admin-client.ts';
+import { costText, roundSize, trafficText } from './amounts.ts';
 import { ExitCode } from './exit-code.ts';
-
-const ANSWER_MS_MAX = 5000;
-const ANSWER_CHARACTERS_MAX = 4 * 1024 * 1024;
 
 export interface Printer {
   out(text: string): void;
@@ -16,12 +13,10 @@ export interface Printer {
 
 /** Exit code 0: ready; 1: not ready; 2: no router answers there. */
 export async function printStatus(admin: AdminSettings, json: boolean, print: Printer): Promise<ExitCode> {
-  const host =
-    admin.listen === '0.0.0.0' ? '127.0.0.1' : admin.listen === '::' ? '[::1]' : admin.listen.includes(':') ? `[${admin.listen}]` : admin.listen;
-  const url = `http://${host}:${admin.port}/status`;
+  const url = adminUrl(admin, '/status');
   let text: string;
   try {
-    text = await get(url);
+    text = await getText(url);
   } catch (error) {
     print.err(`No router answers at ${url}: ${(error as Error).message}\n`);
     return ExitCode.USAGE;
@@ -33,22 +28,6 @@ export async function printStatus(admin: AdminSettings, json: boolean, print: Pr
   }
   print.out(json ? `${JSON.stringify(report, null, 2)}\n` : statusText(report));
   return report.ready ? ExitCode.OK : ExitCode.FAILED;
-}
-
-/** Body of a 200 answer. Not fetch: that refuses a list of ports (2049, 6000 ...), whatever listens there. */
-async function get(url: string): Promise<string> {
-  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
-  request(url, { signal: AbortSignal.timeout(ANSWER_MS_MAX) }, resolve)
-    .once('error', reject)
-    .end();
-  const response = await promise;
-  if (response.statusCode !== 200) throw new Error(`it answers ${response.statusCode}`);
-  let text = '';
-  for await (const chunk of response.setEncoding('utf8')) {
-    text += String(chunk);
-    if (text.length > ANSWER_CHARACTERS_MAX) throw new Error('its answer is too long');
-  }
-  return text;
 }
 
 /** Null unless it looks like a router's report; another program may have the port. */
@@ -72,7 +51,8 @@ export function statusText(report: StatusReport): string {
       ['vpool', router.vpool],
       ['version', `${router.version}, router ${router.routerId}, incarnation ${router.incarnation}, since ${router.startedAt}`],
       ['listens on', `${addresses.listen}, NFS ${addresses.nfsPort}, MOUNT ${addresses.mountPort}, port mapper ${addresses.portmap}`],
-      ['backend', router.backend],
+      ['backend', `${router.backend}, ${healthText(router.backendHealth)}`],
+      ['traffic', `${trafficText(router.backendTraffic)}${costText(router.backendTraffic, router.backendTraffic.currency)}`],
       ['space', `${roundSize(router.usedBytes)} used, ${roundSize(router.freeBytes)} free, ${router.inodes} inodes`],
       ['volumes', `${router.volumesOpen} open`],
       ['dirty', `${roundSize(router.dirtyBytes)} not on the backend yet`],
@@ -86,10 +66,7 @@ function problemText(report: ReadinessReport): string {
   return report.problems.map((problem) => `${'problem'.padEnd(12)}${problem.code}: ${problem.message}\n`).join('');
 }
 
-/** Three significant digits: nobody needs the last byte here. */
-function roundSize(bytes: number): string {
-  let unit = 1;
-  while (bytes / unit >= 1000 && unit < 2 ** 50) unit *= 1024;
-  const rounded = Number((bytes / unit).toPrecision(3));
-  return unit === 1 ? `${bytes}B` : `${rounded}${formatSize(unit).slice(1)}`;
+/** `up since 2026-11-22T10:00:00Z`, with the reason when it is not. */
+export function healthText(health: BackendHealth): string {
+  return `${health.condition} since ${health.since}${health.message === null ? '' : ` (${health.message})`}`;
 }

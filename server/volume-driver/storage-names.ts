@@ -43,3 +43,10 @@ export function fileNames(shared: string): StorageNames {
 export function namespaceBucket(vpoolName: string, vpoolUuid: string): string {
   return `vf-${bucketWord(vpoolName)}-${vpoolUuid.slice(0, 8)}-ns`;
 }
+
+/** Uuid of the volume whose own bucket this is; null: it is another bucket. */
+export function volumeOfBucket(vpoolName: string, bucket: string): string | null {
+  const prefix = `vf-${bucketWord(vpoolName)}-`;
+  const uuid = bucket.slice(prefix.length);
+  return bucket.startsWith(prefix) && /^[0-9a-f]{32}$/.test(uuid) ? uuid : null;
+}

@@ -91,6 +91,11 @@ export class WriteAdmission {
     return this.#waiting;
   }
 
+  /** Their payload. */
+  get waitingBytes(): number {
+    return this.#waitingBytes;
+  }
+
   /** Share of the bound that is used. */
   get fill(): number {
     return this.#dirtyBytes() / this.#dirtyBytesMax;

@@ -3,7 +3,16 @@ import type { ProbeReport } from '../../../backends/probe/probe-report.ts';
 import { assert } from '../../core/assert.ts';
 import { ApplianceError } from '../../core/errors.ts';
 import type { FsckEvent } from '../../fsck-port.ts';
-import type { Problem, Router, RouterAddresses, RouterDependencies, RouterStatus } from '../../router-port.ts';
+import type {
+  BackendHealth,
+  BackendTraffic,
+  BackendUsage,
+  Problem,
+  Router,
+  RouterAddresses,
+  RouterDependencies,
+  RouterStatus,
+} from '../../router-port.ts';
 import type { BackendSettings } from '../../settings/backend-settings.ts';
 import type { Settings } from '../../settings/settings.ts';
 import { runCommand } from '../command.ts';
@@ -25,6 +34,32 @@ export interface FakeRouterPlan {
 
 const plan = JSON.parse(process.env['FAKE_ROUTER'] ?? '{}') as FakeRouterPlan;
 
+const HEALTH: BackendHealth = { condition: 'slow', since: '2026-01-01T00:00:00.000Z', message: 'a get has had no answer for 1250 ms' };
+const TRAFFIC: BackendTraffic = {
+  requests: { get: 40, put: 64, head: 0 },
+  failed: 2,
+  writtenBytes: 256 * 1024 * 1024,
+  readBytes: 4096,
+  cost: 0.0123456,
+  costPerMonth: 1.5,
+};
+
+function backendUsage(bucketsMax: number): BackendUsage {
+  const volume = { ...TRAFFIC, bucket: 'vf-vpool1-00', content: 'volume' as const, path: '/vm1/vm1-flat.vmdk' };
+  const files = { ...TRAFFIC, bucket: 'vf-vpool1-files', content: 'files' as const, path: null, cost: 0 };
+  return {
+    backend: 'directory:somewhere',
+    health: HEALTH,
+    since: '2026-01-01T00:00:00.000Z',
+    seconds: 3600,
+    currency: 'USD',
+    total: TRAFFIC,
+    buckets: [volume, files].slice(0, bucketsMax),
+    others: { requests: {}, failed: 0, writtenBytes: 0, readBytes: 0, cost: 0, costPerMonth: 0, bucketCount: 5 },
+    storage: { usedBytes: 2 ** 40, costPerMonth: 25.3 },
+  };
+}
+
 function status(settings: Settings, addresses: RouterAddresses): RouterStatus {
   return {
     vpool: settings.vpool.name,
@@ -34,6 +69,8 @@ function status(settings: Settings, addresses: RouterAddresses): RouterStatus {
     startedAt: '2026-01-01T00:00:00.000Z',
     addresses,
     backend: `${settings.vpool.backend.kind}:somewhere`,
+    backendHealth: HEALTH,
+    backendTraffic: { ...TRAFFIC, currency: 'USD' },
     volumesOpen: 3,
     dirtyBytes: 5 * 1024 * 1024,
     inodes: 17,
@@ -85,6 +122,7 @@ async function startRouter(settings: Settings, dependencies: RouterDependencies)
     addresses,
     status: () => status(settings, addresses),
     ready: () => ({ ready: plan.ready ?? true, problems: plan.problems ?? [] }),
+    backendUsage: (bucketsMax) => Promise.resolve(backendUsage(bucketsMax)),
     async close() {
       await new Promise((resolve) => setTimeout(resolve, plan.closeDelayMs ?? 0));
       clearInterval(alive);
