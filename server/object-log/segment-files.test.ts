@@ -103,6 +103,24 @@ test('released segments are cache and are evicted least recently used first', as
   assert.notEqual(files.segment(UUID, 1), null);
 });
 
+test('what was just uploaded stays for reading while the cache has room, also when new segments find no file ready; what is evicted becomes one', async () => {
+  const world = new World();
+  // So little is free beside the reserve that no file is made ready: the pool is short from the start.
+  const files = await world.open({ cacheBytesMax: 4 * 60_000, reserveBytes: 2 ** 38 });
+  const segments: LocalSegment[] = [];
+  for (let number = 1; number <= 5; number += 1) segments.push(await world.written(files, number, 60_000));
+  assert.deepEqual(world.names('pool'), []);
+  for (const segment of segments.slice(0, 4)) await world.run(files.release(segment));
+  await world.run(world.clock.sleep(100));
+  for (const segment of segments.slice(0, 4)) assert.equal(files.segment(UUID, segment.number)?.place, 'cache');
+  assert.deepEqual(world.names('pool'), []);
+  await world.run(files.release(segments[4] as LocalSegment));
+  await world.run(world.clock.sleep(100));
+  assert.equal(files.segment(UUID, 5)?.place, 'cache');
+  assert.equal(files.segment(UUID, 1), null);
+  assert.match(world.names('pool').join(), /^used-/);
+});
+
 test('a recycled file is a new segment whose old content is still there: only its salt tells', async () => {
   const world = new World();
   const files = await world.open({ cacheBytesMax: 0 });

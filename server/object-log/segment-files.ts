@@ -340,11 +340,6 @@ export class SegmentFiles {
   /** The backend has it and the registry's root says so: it is now cache. */
   async release(segment: LocalSegment): Promise<void> {
     if (segment.place === 'cache') return;
-    if (this.#pool.length < this.#poolTarget && this.#isRecyclable(segment)) {
-      // New segments are short of files to start in: worth more than a cached one, which the backend has as well.
-      await this.drop(segment);
-      return;
-    }
     const path = join(this.#settings.directory, 'cache', basename(segment.path));
     failPoint('release.before-rename');
     await this.#disk.rename(segment.path, path);
