@@ -4,6 +4,7 @@
  */
 import * as http from 'node:http';
 import * as https from 'node:https';
+import * as tls from 'node:tls';
 
 import { errorCode } from '../../server/core/errors.ts';
 import type { Clock } from '../../server/core/time.ts';
@@ -35,12 +36,13 @@ export interface HttpAnswer {
 export interface HttpSettings {
   /** A connection or peer without a byte of progress for this long is given up. Longer than the 10 s after which Swift's proxy gives up itself. */
   readonly silenceMsMax: number;
-  /** PEM text of the CAs to trust instead of the system's. */
+  /** PEM text of the CAs to trust; null: those of Node and of the system. */
   readonly ca: string | null;
 }
 
 /** An idle connection is closed by us before the server's usual 60 s are over: a request on a connection that just dies is lost. */
 const IDLE_CONNECTION_MS = 20_000;
+const AGENT_OPTIONS = { keepAlive: true, timeout: IDLE_CONNECTION_MS, scheduling: 'lifo' } as const;
 /** A body goes out in steps of this size; each that the kernel took counts as progress. */
 const STEP_BYTES = 256 * 1024;
 /** More of an error page than this is not read to keep its connection. */
@@ -55,14 +57,12 @@ export class HttpConnections {
   readonly #clock: Clock;
   readonly #settings: HttpSettings;
   readonly #plain: http.Agent;
-  readonly #tls: https.Agent;
+  #tls: https.Agent | null = null;
 
   constructor(clock: Clock, settings: HttpSettings) {
     this.#clock = clock;
     this.#settings = settings;
-    const options = { keepAlive: true, timeout: IDLE_CONNECTION_MS, scheduling: 'lifo' } as const;
-    this.#plain = new http.Agent(options);
-    this.#tls = new https.Agent({ ...options, ...(settings.ca === null ? {} : { ca: settings.ca }) });
+    this.#plain = new http.Agent(AGENT_OPTIONS);
   }
 
   /**
@@ -85,7 +85,15 @@ export class HttpConnections {
   /** Ends all connections, those in use too: their calls reject with class `retry`. */
   close(): void {
     this.#plain.destroy();
-    this.#tls.destroy();
+    this.#tls?.destroy();
+  }
+
+  /** One context for all connections: reading the lists of CAs takes a tenth of a second. */
+  #tlsAgent(): https.Agent {
+    // Node's own list, and what the operator added to the system's.
+    const ca = (): string[] => [...tls.getCACertificates('default'), ...tls.getCACertificates('system')];
+    this.#tls ??= new https.Agent({ ...AGENT_OPTIONS, secureContext: tls.createSecureContext({ ca: this.#settings.ca ?? ca() }) });
+    return this.#tls;
   }
 }
 
@@ -270,7 +278,7 @@ class Exchange {
 function connectionError({ what, url }: HttpRequest, error: Error): StoreError {
   const code = errorCode(error);
   const first: unknown = error instanceof AggregateError ? error.errors[0] : error;
-  const reason = first instanceof Error && first.message !== '' ? first.message : (code ?? 'connection failed');
+  const reason = first instanceof Error && first.message !== '' ? (first.message.split(';')[0] ?? '') : (code ?? 'connection failed');
   if (code !== undefined && CERTIFICATE_CODES.test(code)) {
     return new StoreError('denied', `${what}: the certificate of ${url.host} is not good: ${reason} (${code}); is the right CA file set?`);
   }

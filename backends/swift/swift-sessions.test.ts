@@ -129,6 +129,22 @@ test('tempauth gives a token that still lives once more: it is then used until i
   assert.equal((await next).token, 'b');
 });
 
+test('a refusal of a token that was granted once more meanwhile is a refusal of both', async () => {
+  const { clock, asked, sessions, grant, token } = setUp();
+  const first = token();
+  grant('a', 100_000);
+  await first;
+  const early = await sessions.current(undefined, 'test');
+  clock.advance(80_000);
+  await token();
+  grant('a', 20_000);
+  await settled();
+  const next = sessions.after(early, undefined, 'test');
+  assert.equal(asked.length, 3);
+  grant('b', 100_000);
+  assert.equal((await next).token, 'b');
+});
+
 test('a refusal of a session that was replaced meanwhile gives the new one without asking', async () => {
   const { asked, sessions, grant, token } = setUp();
   const first = token();

@@ -3,7 +3,7 @@ import type { Clock } from '../../server/core/time.ts';
 import { abortedError } from '../abort.ts';
 import type { SwiftGrant } from './swift-auth.ts';
 
-/** A token in use. Two sessions with the same token are different: the second was granted later. */
+/** A token in use, a secret, and the account that it is for. */
 export interface SwiftSession {
   readonly token: string;
   readonly storageUrl: string;
@@ -54,7 +54,8 @@ export class SwiftSessions {
 
   /** A session granted after `stale`, which was refused: the one that somebody got meanwhile, or the one being asked for now. @throws as `current`. */
   after(stale: SwiftSession | null, signal: AbortSignal | undefined, what: string): Promise<SwiftSession> {
-    if (this.#held !== null && this.#held !== stale) return Promise.resolve(this.#held);
+    // By the token, not by the session: tempauth grants a token that lives a little longer once more.
+    if (this.#held !== null && this.#held.token !== stale?.token) return Promise.resolve(this.#held);
     return untilAborted(this.#renewal ?? this.#renew(), signal, what);
   }
 
