@@ -324,6 +324,15 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       'Reads of the backend that did not find what is there.',
       () => reads.statistics().absentAnswers,
     );
+    metrics.gaugeSource('vferry_read_ahead_bytes', 'Bytes read ahead, or on their way, that nobody read yet.', () => driver.readAheadBudget.bytes);
+    for (const [name, help, read] of [
+      ['hit_blocks', 'Blocks that readers found read ahead.', () => driver.readAheadStatistics.hitBlocks],
+      ['unread_blocks', 'Blocks read ahead for nobody.', () => driver.readAheadStatistics.unreadBlocks],
+      ['requests', 'Requests to the backend for reading ahead.', () => driver.readAheadStatistics.requests],
+      ['failures', 'Requests for reading ahead that failed.', () => driver.readAheadStatistics.failures],
+    ] as const) {
+      metrics.counterSource(`vferry_read_ahead_${name}_total`, help, read);
+    }
     metrics.gaugeSource('vferry_rpc_connections', 'Client connections.', () => server.usage.connections);
     metrics.gaugeSource('vferry_rpc_inflight_bytes', 'Bytes of calls under way.', () => server.usage.inFlightBytes);
     metrics.gaugeSource('vferry_dirty_bytes_max', 'Bound of dirty bytes.', () => settings.log.dirtyBytesMax);

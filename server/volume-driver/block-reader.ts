@@ -25,6 +25,9 @@ const RUN_BYTES_MAX = 1024 * 1024;
 /** An object up to this size is asked for as a whole once its parts were wrong twice. */
 const WHOLE_BYTES_MAX = 64 * 1024 * 1024;
 
+/** What reading needs of the local segments. */
+export type LocalSegments = Pick<SegmentFiles, 'segment' | 'read'>;
+
 /** One block to bring: where it is, and where in the target its part goes. */
 export interface MissingBlock {
   readonly row: number;
@@ -84,7 +87,7 @@ function cut(outcome: GetOutcome, offsetBytes: number, lengthBytes: number): Get
 }
 
 export class BlockReader {
-  readonly #files: SegmentFiles;
+  readonly #files: LocalSegments;
   readonly #store: ObjectStore;
   readonly #reads: BackendReads;
   readonly #cache: BlockCache;
@@ -92,7 +95,7 @@ export class BlockReader {
   readonly #logger: Logger;
   readonly #running = new Set<RunningGet>();
 
-  constructor(components: { files: SegmentFiles; store: ObjectStore; reads: BackendReads; cache: BlockCache; names: StorageNames; logger: Logger }) {
+  constructor(components: { files: LocalSegments; store: ObjectStore; reads: BackendReads; cache: BlockCache; names: StorageNames; logger: Logger }) {
     this.#files = components.files;
     this.#store = components.store;
     this.#reads = components.reads;

@@ -22,6 +22,7 @@ export class Stream {
   endBytes: number;
   /** Bytes read since it began. */
   readBytes: number;
+  largestReadBytes = 0;
   lastReadMs: number;
   /** Where reading ahead has come to, and how far ahead of `endBytes` it goes. */
   plannedBytes: number;
@@ -69,6 +70,7 @@ export class SequentialStreams {
       const distance = offsetBytes - stream.endBytes;
       if (distance > AHEAD_BYTES || distance < -BEHIND_BYTES) continue;
       stream.readBytes += lengthBytes;
+      if (lengthBytes > stream.largestReadBytes) stream.largestReadBytes = lengthBytes;
       stream.lastReadMs = nowMs;
       if (offsetBytes + lengthBytes > stream.endBytes) stream.endBytes = offsetBytes + lengthBytes;
       return stream;
@@ -92,7 +94,9 @@ export class SequentialStreams {
         const bytes = (this.#bytes[index] = (this.#bytes[index] as number) + lengthBytes);
         if (reads < READS_MIN && lengthBytes < LARGE_READ_BYTES) return null;
         this.#ends[index] = -Infinity;
-        return this.#begin(new Stream(offsetBytes + lengthBytes, bytes, nowMs));
+        const stream = new Stream(offsetBytes + lengthBytes, bytes, nowMs);
+        stream.largestReadBytes = lengthBytes;
+        return this.#begin(stream);
       }
       if ((this.#touched[index] as number) < (this.#touched[oldest] as number)) oldest = index;
     }

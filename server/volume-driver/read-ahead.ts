@@ -2,15 +2,15 @@
  * Reads ahead of sequential readers of one object, as far as its blocks are on the backend only: what a stream will ask for next is looked up in the
  * extent map (whose pages are loaded ahead, too), joined into few large requests, and kept as chunks until it is read (read-ahead-chunks.ts).
  *
- * How far: at first twice what the stream has read, so that a short one costs little; twice as far whenever a reader had to wait, up to what the
- * budget gives. A stream that stops leaves at most that much unread, and lets go of it after some seconds. Nothing here ever fails a read: what
+ * How far: at first eight reads, so that a short stream costs little; twice as far whenever a reader had to wait, up to four times what was read and what
+ * the budget gives. A stream that stops leaves at most that much unread, and lets go of it after some seconds. Nothing here ever fails a read: what
  * could not be read ahead is read when it is asked for.
  */
 import type { ObjectStore } from '../../backends/object-store.ts';
 import type { BlockCache } from '../../cache/block-cache.ts';
 import type { ObjectUuid } from '../core/ids.ts';
 import type { Clock } from '../core/time.ts';
-import type { SegmentFiles } from '../object-log/segment-files.ts';
+import type { LocalSegments } from './block-reader.ts';
 import { BLOCK_BYTES } from './extent-map.ts';
 import type { ExtentMap } from './extent-map.ts';
 import { PAGE_BLOCKS } from './page-image.ts';
@@ -26,6 +26,8 @@ const KIB = 1024;
 const MIB = 1024 * KIB;
 /** Furthest ahead of one stream. */
 const WINDOW_BYTES_MAX = 64 * MIB;
+/** How far ahead at first, in reads. */
+const WINDOW_READS = 8;
 /** One step of planning: a page of the extent map, and so the most that one request asks for but for what lies between its blocks. */
 const STEP_BYTES = PAGE_BLOCKS * BLOCK_BYTES;
 /** Bytes between two blocks that are fetched along: cheaper than one more request. */
@@ -54,7 +56,7 @@ export interface ReadAheadComponents {
   readonly map: ExtentMap;
   readonly table: SegmentTable;
   readonly names: StorageNames;
-  readonly files: SegmentFiles;
+  readonly files: LocalSegments;
   readonly store: ObjectStore;
   readonly cache: BlockCache;
   readonly clock: Clock;
@@ -143,8 +145,8 @@ export class ReadAhead {
   #widen(stream: Stream, limitBytes: number): void {
     if (stream.waits > stream.waitsSeen) stream.windowBytes *= 2;
     stream.waitsSeen = stream.waits;
-    const most = Math.min(limitBytes, 2 * stream.readBytes);
-    if (stream.windowBytes === 0 || stream.windowBytes > most) stream.windowBytes = most;
+    if (stream.windowBytes === 0) stream.windowBytes = WINDOW_READS * stream.largestReadBytes;
+    stream.windowBytes = Math.min(stream.windowBytes, limitBytes, Math.max(4 * stream.readBytes, WINDOW_READS * stream.largestReadBytes));
   }
 
   /** Puts the blocks of a part of one page that only the backend has on their way. */
