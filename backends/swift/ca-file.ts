@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 
 import { StoreError } from '../object-store.ts';
@@ -10,6 +11,11 @@ export function readCaFile(path: string): string {
   } catch (error) {
     throw new StoreError('denied', `cannot read the CA file ${path}: ${error instanceof Error ? error.message : String(error)}`, error);
   }
-  if (!text.includes('-----BEGIN CERTIFICATE-----')) throw new StoreError('denied', `the CA file ${path} holds no certificate in PEM form`);
+  try {
+    // TLS would ignore what it cannot read, and then trust nobody.
+    void new X509Certificate(text);
+  } catch (error) {
+    throw new StoreError('denied', `the CA file ${path} holds no certificate in PEM form: ${error instanceof Error ? error.message : String(error)}`);
+  }
   return text;
 }

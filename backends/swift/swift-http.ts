@@ -70,15 +70,14 @@ export class HttpConnections {
    * the peer's certificate is not good.
    */
   exchange(request: HttpRequest): Promise<HttpAnswer> {
+    const { promise, resolve, reject } = Promise.withResolvers<HttpAnswer>();
     try {
       throwIfAborted(request.signal, request.what);
+      const agent = request.url.protocol === 'https:' ? this.#tlsAgent() : this.#plain;
+      new Exchange(request, this.#clock, this.#settings.silenceMsMax, resolve, reject).start(agent);
     } catch (error) {
-      return Promise.reject(error);
+      reject(error);
     }
-    const { promise, resolve, reject } = Promise.withResolvers<HttpAnswer>();
-    new Exchange(request, this.#clock, this.#settings.silenceMsMax, resolve, reject).start(
-      request.url.protocol === 'https:' ? this.#tls : this.#plain,
-    );
     return promise;
   }
 
@@ -90,9 +89,10 @@ export class HttpConnections {
 
   /** One context for all connections: reading the lists of CAs takes a tenth of a second. */
   #tlsAgent(): https.Agent {
+    if (this.#tls !== null) return this.#tls;
     // Node's own list, and what the operator added to the system's.
-    const ca = (): string[] => [...tls.getCACertificates('default'), ...tls.getCACertificates('system')];
-    this.#tls ??= new https.Agent({ ...AGENT_OPTIONS, secureContext: tls.createSecureContext({ ca: this.#settings.ca ?? ca() }) });
+    const ca = this.#settings.ca ?? [...tls.getCACertificates('default'), ...tls.getCACertificates('system')];
+    this.#tls = new https.Agent({ ...AGENT_OPTIONS, secureContext: tls.createSecureContext({ ca }) });
     return this.#tls;
   }
 }

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 
@@ -279,7 +280,9 @@ test('over TLS the certificate must be good, and its CA is a file', async () => 
   assert.equal(await store.put('bucket', 'object', bytes(body)), 'written');
   assert.ok((await readAllOf(store, 'bucket', 'object')).equals(body));
   await store.close();
+  await writeFile(join(directory.path, 'broken.crt'), '-----BEGIN CERTIFICATE-----\nbroken\n-----END CERTIFICATE-----\n');
   for (const [caFile, message] of [
+    [join(directory.path, 'broken.crt'), /holds no certificate/],
     [null, /the certificate of 127\.0\.0\.1:\d+ is not good: .*; is the right CA file set\?/],
     [join(directory.path, 'etc', 'proxy.crt'), /is not good/],
     [join(directory.path, 'etc', 'proxy.key'), /holds no certificate/],
