@@ -30,8 +30,9 @@ import type { WriteBack } from './write-back.ts';
 
 /** Pages of the extent map that differ from the last checkpoint, at which one is due: each has to be held in RAM or spilled until then. */
 const DIRTY_PAGES_MAX = 32_768;
-/** Segments whose upload is told to the registry in one step. */
+/** Segments whose upload is told to the registry in one step; fewer when they come slowly, since until then they count as dirty. */
 const ROOT_BATCH = 8;
+const ROOT_EVERY_MS = 500;
 /** Uploads of one object at a time: what a store far away needs for its bandwidth. All objects together are bounded by the LimitedStore. */
 const UPLOADS_MAX = 4;
 const NONE_DEAD: ReadonlySet<number> = new Set();
@@ -74,6 +75,7 @@ export class ObjectKeeper {
   readonly #uploads: SegmentUploads;
   /** Stored, in order, and not covered by the root yet. */
   #uploaded: StoredSegment[] = [];
+  #rootMovedMs = -Infinity;
   /** The root covers them; their local copies are still in `log/`. */
   #unreleased: StoredSegment[] = [];
   #checkpointNumber: number;
@@ -280,7 +282,8 @@ export class ObjectKeeper {
       done: async (stored) => {
         this.#uploaded.push(...stored);
         // A root may pass over a dead segment only together with the checkpoint that covers it.
-        if (alone && (this.#uploaded.length >= ROOT_BATCH || !this.#uploads.ready)) await this.#moveRoot(null);
+        const due = this.#uploaded.length >= ROOT_BATCH || this.#clock.monotonicMs() - this.#rootMovedMs >= ROOT_EVERY_MS;
+        if (alone && (due || !this.#uploads.ready)) await this.#moveRoot(null);
       },
       enough: () => this.#stopped || (upTo === Infinity && this.#mustCheckpoint()),
     });
@@ -335,6 +338,7 @@ export class ObjectKeeper {
     await this.#records.update({ root });
     failPoint('root.after-update');
     this.#root = root;
+    this.#rootMovedMs = this.#clock.monotonicMs();
     this.#unreleased.push(...this.#uploaded);
     this.#uploaded = [];
     await this.#release();

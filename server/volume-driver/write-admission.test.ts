@@ -130,6 +130,26 @@ test('writers that want more than the backend takes get what it takes; the fill 
   }
 });
 
+test('a backend that takes its data in lumps with long pauses between them is followed smoothly, too', async (t) => {
+  const world = new World(128 * MIB, 16 * MIB);
+  world.drainPerSecond = MIB;
+  world.dirtyBytes = 0.7 * 128 * MIB;
+  const writer = world.writer(64 * KIB, 8);
+  await world.pass(80_000);
+  const rates: number[] = [];
+  let before = writer.bytes;
+  for (let window = 0; window < 20; window += 1) {
+    await world.pass(4000);
+    rates.push((writer.bytes - before) / 4 / MIB);
+    before = writer.bytes;
+  }
+  t.diagnostic(`MiB/s in windows of 4 s: ${rates.map((rate) => rate.toFixed(2)).join(' ')}`);
+  const mean = rates.reduce((sum, rate) => sum + rate, 0) / rates.length;
+  assert.ok(Math.abs(mean - 1) < 0.15, `mean ${mean}`);
+  assert.ok(Math.min(...rates) > 0.2 && Math.max(...rates) < 4, `${Math.min(...rates)} to ${Math.max(...rates)}`);
+  writer.stopped = true;
+});
+
 test('slowing down begins gently: nobody meets a cliff at three quarters of the bound', async () => {
   const world = new World(1024 * MIB);
   world.drainPerSecond = 10 * MIB;

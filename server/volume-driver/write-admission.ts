@@ -14,8 +14,12 @@ const MEASURE_FROM = 0.5;
 const SETTLES_AT = 0.9;
 /** Room that is given out although nothing drains: what is left between SETTLES_AT and the bound lasts for about a minute and a half. */
 const AWAY_LASTS_MS = 240_000;
-/** The backend takes segments of many MiB: its speed is an average over some of them. */
-const AVERAGE_MS = 5000;
+/** The backend takes segments of many MiB, a slow one with long pauses between them: its speed is an average over some of them. */
+const AVERAGE_MS_MIN = 5000;
+const AVERAGE_MS_MAX = 120_000;
+const AVERAGE_PAUSES = 4;
+/** How much of the longest pause is remembered at every further arrival. */
+const PAUSE_MEMORY = 0.9;
 const TICK_MS = 50;
 /** Credit that is kept while nobody wants it. */
 const BURST_MS = 20;
@@ -75,6 +79,9 @@ export class WriteAdmission {
   #measuredAtMs = 0;
   #measuredDrained = 0;
   #drainBytesPerMs = 0;
+  /** When something arrived at the backend last, and the longest pause before that lately. */
+  #arrivedAtMs = 0;
+  #pauseMs = 0;
   #delayed = 0;
   #delayedMs = 0;
   #refused = 0;
@@ -252,6 +259,8 @@ export class WriteAdmission {
     this.#measuredFromMs = nowMs;
     this.#measuredAtMs = nowMs;
     this.#measuredDrained = this.#drainedBytes();
+    this.#arrivedAtMs = nowMs;
+    this.#pauseMs = 0;
     this.#drainBytesPerMs = 0;
     this.#creditAtMs = nowMs;
     this.#creditBytes = 0;
@@ -262,7 +271,12 @@ export class WriteAdmission {
     const drained = this.#drainedBytes();
     const elapsedMs = nowMs - this.#measuredAtMs;
     const rate = (drained - this.#measuredDrained) / elapsedMs;
-    const weight = Math.min(1, elapsedMs / Math.min(AVERAGE_MS, nowMs - this.#measuredFromMs));
+    if (drained > this.#measuredDrained) {
+      this.#pauseMs = Math.max(nowMs - this.#arrivedAtMs, this.#pauseMs * PAUSE_MEMORY);
+      this.#arrivedAtMs = nowMs;
+    }
+    const averageMs = Math.min(AVERAGE_MS_MAX, Math.max(AVERAGE_MS_MIN, AVERAGE_PAUSES * this.#pauseMs));
+    const weight = Math.min(1, elapsedMs / Math.min(averageMs, nowMs - this.#measuredFromMs));
     this.#drainBytesPerMs += (rate - this.#drainBytesPerMs) * weight;
     this.#measuredAtMs = nowMs;
     this.#measuredDrained = drained;
