@@ -68,7 +68,18 @@ export interface OpenedBackend {
  */
 export async function openBackend(settings: Settings, vpool: VpoolIdentity, components: BackendComponents): Promise<OpenedBackend> {
   const known = readVpoolFile(vpool.directory);
-  if (known === null) await createBackend(settings, vpool, components, settings.vpool.backend.kind === 'directory' ? 'none' : 'quick');
+  if (known === null) {
+    const { verdict, fence, findings } = await createBackend(
+      settings,
+      vpool,
+      components,
+      settings.vpool.backend.kind === 'directory' ? 'none' : 'quick',
+    );
+    components.logger[verdict === 'fit' ? 'info' : 'warn'](
+      { verdict, fence, findings },
+      `a new vPool on ${locationText(locationOf(settings.vpool.backend))}`,
+    );
+  }
   const file = known ?? readVpoolFile(vpool.directory);
   if (file === null) throw new ApplianceError('data-unusable', `${join(vpool.directory, 'vpool.json')} vanished`);
   if (file.uuid !== vpool.uuid) {
@@ -133,7 +144,10 @@ export async function createBackend(
   return report;
 }
 
-/** Tries out a backend of these settings, in a bucket that it removes again; see `probeStore`. */
+/**
+ * Tries out a backend of these settings, in a bucket that it removes again; see `probeStore`. With layout prefix the one bucket is made if it is not
+ * there, and stays.
+ */
 export async function probeBackend(
   backend: BackendSettings,
   layout: VpoolFile['layout'],

@@ -32,6 +32,11 @@ export interface ProbeFigures {
   readonly downloadBytesPerSecond: number | null;
 }
 
+const FENCES = {
+  backend: 'backend: creating an object only if it is absent is atomic',
+  registry: 'registry: the backend cannot keep two owners apart',
+} as const;
+
 /** Several lines, each with a line end; the first is the verdict. */
 export function probeText(report: ProbeReport): string {
   const reasons = (weight: ProbeFinding['weight']): string[] =>
@@ -40,12 +45,7 @@ export function probeText(report: ProbeReport): string {
   const verdict = { fit: 'fit', 'fit-but': 'fit, but', unfit: 'unfit, because' }[report.verdict];
   const { figures } = report;
   const rows: (readonly [string, string | null])[] = [
-    [
-      'fence',
-      report.fence === 'backend'
-        ? 'backend: creating an object only if it is absent is atomic'
-        : 'registry: the backend cannot keep two owners apart',
-    ],
+    ['fence', report.verdict === 'unfit' ? null : FENCES[report.fence]],
     [
       'latency',
       figures.putMs === null || figures.getMs === null

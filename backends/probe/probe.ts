@@ -87,6 +87,7 @@ class Probe {
   #store: ObjectStore | null = null;
   #conditionalPut: boolean;
   #atomic = false;
+  #madeBucket = false;
 
   constructor(components: ProbeComponents, settings: ProbeSettings) {
     this.#components = components;
@@ -113,6 +114,7 @@ class Probe {
       this.#components.progress(`making bucket ${this.#settings.bucket}`);
       await this.#makeStore();
       await this.#call('make a bucket', (store, signal) => store.createBucket(this.#settings.bucket, signal));
+      this.#madeBucket = true;
       if (this.#conditionalPut) await this.#tryConditionalPut();
       await this.#contents();
       await this.#lags();
@@ -349,7 +351,9 @@ class Probe {
     try {
       if (this.#store !== null) await this.#removeBucket(this.#store);
     } catch (error) {
-      this.#find('but', `the probe could not clean up: delete bucket ${bucket} yourself (${(error as Error).message})`);
+      if (!(error instanceof StoreError)) throw error;
+      // A bucket that was refused is not there.
+      if (this.#madeBucket) this.#find('but', `the probe could not clean up: delete bucket ${bucket} yourself (${(error as Error).message})`);
     }
     for (const opened of this.#opened) await opened[Symbol.asyncDispose]();
   }
@@ -362,8 +366,7 @@ class Probe {
         await this.#bounded((signal) => store.deleteBucket(bucket, signal));
         return;
       } catch (error) {
-        // Unfit because it does not answer: asking five times more says nothing new.
-        if (!(error instanceof StoreError) || attempt === CLEANUP_ATTEMPTS) throw error;
+        if (!(error instanceof StoreError) || attempt === CLEANUP_ATTEMPTS || !this.#madeBucket) throw error;
         await this.#components.clock.sleep(FIRST_DELAY_MS * 2 ** attempt);
       }
     }
