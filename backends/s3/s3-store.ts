@@ -12,6 +12,7 @@ import {
   HeadObjectCommand,
   ListBucketsCommand,
   ListObjectsV2Command,
+  type ListObjectsV2CommandOutput,
   PutObjectCommand,
   type S3Client,
 } from '@aws-sdk/client-s3';
@@ -192,8 +193,7 @@ export class S3Store implements ObjectStore {
         ...(token === undefined ? { StartAfter: after } : { ContinuationToken: token }),
       } as const;
       const page = await this.#send(`list ${bucket}`, signal, (client, options) => client.send(new ListObjectsV2Command(input), options));
-      const names: string[] = [];
-      for (const { Key } of page.Contents ?? []) if (Key !== undefined && isObjectName(Key)) names.push(Key);
+      const names = namesOf(page, prefix, after, `list ${bucket}`);
       token = page.NextContinuationToken;
       if (page.IsTruncated !== true || token === undefined) return { names, more: false };
       // A page of strangers' keys only must not end the listing.
@@ -302,6 +302,23 @@ function partOf(answer: GetObjectCommandOutput, bytes: Buffer, range: ByteRange)
   if (!fits || cut)
     throw new Error(`asked for ${range.lengthBytes} bytes at ${range.offsetBytes}, the answer is ${bytes.byteLength} of another range`);
   return bytes;
+}
+
+/**
+ * Our names in a page of a listing; strangers' are left out. @throws StoreError `retry` unless they begin with `prefix` and ascend from `after`: else whoever
+ * goes on after the last one would be given the same page for ever, by a service that does not know `start-after` for instance.
+ */
+function namesOf(page: ListObjectsV2CommandOutput, prefix: string, after: string, what: string): string[] {
+  const names: string[] = [];
+  let previous = after;
+  for (const { Key } of page.Contents ?? []) {
+    if (Key === undefined || !isObjectName(Key)) continue;
+    if (!Key.startsWith(prefix) || Key <= previous)
+      throw new StoreError('retry', `${what}: the listing is not in order after ${JSON.stringify(previous)}`);
+    names.push(Key);
+    previous = Key;
+  }
+  return names;
 }
 
 /** The MD5 in hex that an ETag is; null when it says that it is none (multipart, encrypted with a customer's or KMS's key). */
