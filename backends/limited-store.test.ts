@@ -7,6 +7,7 @@ import { bytes, objectStoreConformance, rejectsWith } from './conformance.ts';
 import { LimitedStore } from './limited-store.ts';
 import { MemoryStore } from './memory/memory-store.ts';
 import type { ObjectStore } from './object-store.ts';
+import { PrefixLayoutStore } from './prefix-layout/prefix-layout-store.ts';
 
 objectStoreConformance('LimitedStore', () => {
   const store = new LimitedStore(new MemoryStore(), { concurrencyMax: 2, bytesInFlightMax: 100_000, wholeGetBytes: 50_000 });
@@ -160,4 +161,28 @@ test('whatever comes, ends or is aborted: the bounds hold, nothing is forgotten,
     ),
     { numRuns: 100 },
   );
+});
+
+test('volumes take turns also where all share one bucket of the store', async () => {
+  const inner = new MemoryStore();
+  await inner.createBucket('shared');
+  const started: string[] = [];
+  const put = inner.put.bind(inner);
+  inner.put = async (bucket, name, body) => {
+    started.push(name.slice(0, name.indexOf('.')));
+    await new Promise((resolve) => setImmediate(resolve));
+    return await put(bucket, name, body);
+  };
+  const store = new LimitedStore(new PrefixLayoutStore(inner, 'shared'), { concurrencyMax: 2, bytesInFlightMax: 1000, wholeGetBytes: 1 });
+  for (const volume of ['vf-greedy', 'vf-modest']) await store.createBucket(volume);
+  started.length = 0;
+  const greedy = Array.from({ length: 200 }, (_, index) => store.put('vf-greedy', `o${index}`, bytes(Buffer.alloc(10))));
+  await store.put('vf-modest', 'o', bytes(Buffer.alloc(10)));
+  assert.ok(started.filter((volume) => volume === 'vf-greedy').length <= 5, String(started));
+  const { others, reads } = store.lanes;
+  assert.equal(others.running, 2);
+  assert.ok(others.queued > 190);
+  assert.deepEqual(reads, { running: 0, runningBytes: 0, queued: 0 });
+  await Promise.all(greedy);
+  assert.deepEqual(store.lanes.others, { running: 0, runningBytes: 0, queued: 0 });
 });

@@ -6,6 +6,7 @@ import { FaultyStore } from './faulty-store.ts';
 import { MemoryStore } from './memory/memory-store.ts';
 import { type ObjectStore, StoreError, type StoreErrorClass } from './object-store.ts';
 import { RETRY_DEFAULTS, RetryingStore, type RetrySettings } from './retrying-store.ts';
+import type { RetryPacer, WaitingRetry } from './store-observer.ts';
 import { seededRandom, VirtualClock } from './virtual-clock.ts';
 
 objectStoreConformance('RetryingStore', () => {
@@ -139,4 +140,95 @@ test('over a store that fails and loses answers all the time, every put ends up 
   assert.ok(outcomes.includes('exists'), 'some answer was lost');
   faulty.setFaults({});
   for (let index = 0; index < 100; index += 1) assert.equal((await readAllOf(store, 'bucket', `o${index}`)).toString(), `content ${index}`);
+});
+
+/** A store whose puts and gets end only when their attempt is aborted; tells how long that took. */
+function patient(clock: VirtualClock): { store: ObjectStore; abortedAfterMs: Map<string, number> } {
+  const abortedAfterMs = new Map<string, number>();
+  const store = new MemoryStore();
+  const hang = <T>(name: string, signal: AbortSignal | undefined): Promise<T> => {
+    const fromMs = clock.monotonicMs();
+    return new Promise((_resolve, reject) => {
+      signal?.addEventListener(
+        'abort',
+        () => {
+          abortedAfterMs.set(name, clock.monotonicMs() - fromMs);
+          reject(new StoreError('retry', 'aborted'));
+        },
+        { once: true },
+      );
+    });
+  };
+  store.put = (_bucket, name, _body, signal) => hang(name, signal);
+  store.get = (_bucket, name, _range, signal) => hang(name, signal);
+  return { store, abortedAfterMs };
+}
+
+test('the more bytes are under way to the store, the longer an attempt may take; what comes from it counts for itself', async () => {
+  const clock = new VirtualClock();
+  const { store: inner, abortedAfterMs } = patient(clock);
+  const store = new RetryingStore(
+    { inner, clock, random: seededRandom(1) },
+    { ...RETRY_DEFAULTS, attemptTimeoutMs: 1000, bytesPerMsMin: 100, deadlineMs: 0 },
+  );
+  const calls = [
+    store.put('bucket', 'small', bytes(Buffer.alloc(0))),
+    store.put('bucket', 'first', bytes(Buffer.alloc(400_000))),
+    store.put('bucket', 'second', bytes(Buffer.alloc(200_000))),
+    store.get('bucket', 'range', { offsetBytes: 0, lengthBytes: 50_000 }),
+  ].map((call) => rejectsWith(call as Promise<unknown>, 'retry'));
+  await clock.run(Promise.all(calls));
+  assert.deepEqual(Object.fromEntries(abortedAfterMs), { small: 1000, range: 1500, first: 7000, second: 7000 });
+  // Nothing is under way any more.
+  abortedAfterMs.clear();
+  await clock.run(rejectsWith(store.put('bucket', 'third', bytes(Buffer.alloc(100_000))), 'retry'));
+  assert.deepEqual(Object.fromEntries(abortedAfterMs), { third: 2000 });
+});
+
+test('a segment that goes up over a slow link is not given up while it is under way', async () => {
+  const clock = new VirtualClock();
+  const inner = new MemoryStore();
+  await inner.createBucket('bucket');
+  const write = inner.put.bind(inner);
+  // 16 at a time over 1 MB/s: 16 MiB each take 268 s together.
+  inner.put = async (bucket, name, body, signal) => {
+    await Promise.race([
+      clock.sleep(268_000),
+      new Promise((_resolve, reject) => signal?.addEventListener('abort', () => reject(new StoreError('retry', 'aborted')))),
+    ]);
+    return await write(bucket, name, body);
+  };
+  const store = new RetryingStore({ inner, clock, random: seededRandom(1) });
+  const body = bytes(Buffer.alloc(16 << 20));
+  const puts = Array.from({ length: 16 }, (_, index) => store.put('bucket', `o${index}`, body));
+  assert.deepEqual(new Set(await clock.run(Promise.all(puts))), new Set(['written']));
+});
+
+test('a pacer may end a pause early, and is told what waits; an abort takes the waiting request back', async () => {
+  const inner = failing(['retry', 'no-space', 'retry']);
+  const clock = new VirtualClock();
+  const waiting: (WaitingRetry & { resume: () => void })[] = [];
+  let cancelled = 0;
+  const pacer: RetryPacer = {
+    wait(retry, resume) {
+      waiting.push({ ...retry, resume });
+      return () => {
+        cancelled += 1;
+      };
+    },
+  };
+  const store = new RetryingStore({ inner: inner.store, clock, random: seededRandom(1), pacer });
+  const controller = new AbortController();
+  const call = store.head('bucket', 'object', controller.signal);
+  for (const [index, message] of ['failure 1', 'failure 2'].entries()) {
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual([waiting[index]?.kind, waiting[index]?.attempts, waiting[index]?.error.message], ['head', index + 1, message]);
+    waiting[index]?.resume();
+  }
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(clock.monotonicMs(), 0, 'no time has passed');
+  controller.abort();
+  await rejectsWith(call, 'retry');
+  assert.equal(cancelled, 1);
+  assert.equal(inner.calls(), 3);
 });

@@ -13,7 +13,7 @@ export interface RetrySettings {
   readonly noSpaceDelayMs: number;
   /** An attempt without payload is aborted after this long. The inner store must settle an aborted call promptly. Infinity: none ever is. */
   readonly attemptTimeoutMs: number;
-  /** Payload gets more time: attempts share the way to the store, so what counts is all that is under way in its direction when it starts. */
+  /** Payload gets more time: attempts share the way to the store, so what counts is the most that is under way in its direction while it runs. */
   readonly bytesPerMsMin: number;
   /** No attempt starts later than this after the call; running out of time rejects with the last error. Infinity: only the signal ends it. */
   readonly deadlineMs: number;
@@ -31,6 +31,31 @@ export const RETRY_DEFAULTS: RetrySettings = {
 
 /** What a get without a range is taken for: its size is not known before the answer. */
 const WHOLE_GET_BYTES = 4 * 1024 * 1024;
+
+interface Traveller {
+  readonly bytes: number;
+  /** The most bytes, its own included, that were under way at a time since it started. */
+  peakBytes: number;
+}
+
+/** Payload under way in one direction. */
+class SharedWay {
+  readonly #travellers = new Set<Traveller>();
+  #bytes = 0;
+
+  enter(bytes: number): Traveller {
+    const traveller: Traveller = { bytes, peakBytes: 0 };
+    this.#travellers.add(traveller);
+    this.#bytes += bytes;
+    if (bytes > 0) for (const other of this.#travellers) other.peakBytes = Math.max(other.peakBytes, this.#bytes);
+    return traveller;
+  }
+
+  leave(traveller: Traveller): void {
+    this.#travellers.delete(traveller);
+    this.#bytes -= traveller.bytes;
+  }
+}
 
 interface Call {
   readonly kind: StoreRequestKind;
@@ -53,9 +78,8 @@ export class RetryingStore implements ObjectStore {
   readonly #observer: RetryObserver | undefined;
   readonly #pacer: RetryPacer;
   readonly #settings: RetrySettings;
-  /** Payload of the attempts under way, to the store and from it. */
-  #putBytes = 0;
-  #getBytes = 0;
+  readonly #toStore = new SharedWay();
+  readonly #fromStore = new SharedWay();
 
   constructor(
     components: { inner: ObjectStore; clock: Clock; random: Random; observer?: RetryObserver; pacer?: RetryPacer },
@@ -170,13 +194,25 @@ export class RetryingStore implements ObjectStore {
    */
   async #attempt<T>(call: Call, signal: AbortSignal | undefined, request: (attempt: AbortSignal | undefined) => Promise<T>): Promise<T> {
     if (this.#settings.attemptTimeoutMs === Infinity) return request(signal);
-    const timeoutMs = this.#settings.attemptTimeoutMs + this.#underWay(call, 1) / this.#settings.bytesPerMsMin;
+    const { attemptTimeoutMs, bytesPerMsMin } = this.#settings;
     const controller = new AbortController();
     const onAbort = (): void => controller.abort(signal?.reason);
     signal?.addEventListener('abort', onAbort, { once: true });
-    const cancel = this.#clock.after(timeoutMs, () => {
-      controller.abort(new StoreError('retry', `${call.what}: no answer within ${Math.round(timeoutMs)} ms`));
-    });
+    const way = call.kind === 'put' ? this.#toStore : this.#fromStore;
+    const traveller = way.enter(call.payloadBytes);
+    let waitedMs = 0;
+    let cancel = (): void => {};
+    const wait = (): void => {
+      const timeoutMs = attemptTimeoutMs + (call.payloadBytes > 0 ? traveller.peakBytes / bytesPerMsMin : 0);
+      if (waitedMs >= timeoutMs) {
+        controller.abort(new StoreError('retry', `${call.what}: no answer within ${Math.round(timeoutMs)} ms`));
+        return;
+      }
+      // More may have joined it when this time is over.
+      cancel = this.#clock.after(timeoutMs - waitedMs, wait);
+      waitedMs = timeoutMs;
+    };
+    wait();
     try {
       return await request(controller.signal);
     } catch (error) {
@@ -186,16 +222,8 @@ export class RetryingStore implements ObjectStore {
       throw error;
     } finally {
       cancel();
-      this.#underWay(call, -1);
+      way.leave(traveller);
       signal?.removeEventListener('abort', onAbort);
     }
-  }
-
-  /** Counts an attempt in or out. Returns the bytes under way in its direction; a request without payload waits for none. */
-  #underWay(call: Call, sign: 1 | -1): number {
-    const bytes = sign * call.payloadBytes;
-    if (bytes === 0) return 0;
-    if (call.kind === 'put') return (this.#putBytes += bytes);
-    return (this.#getBytes += bytes);
   }
 }
