@@ -31,6 +31,12 @@ const FAULT_SETTINGS = {
   VFERRY_CACHE_RAM_BYTES: '32MiB',
 };
 
+/**
+ * What says nothing is not known to be broken at once: a large PUT may take its time. A second without a success, then a small request that gets no
+ * answer for another one, and what it takes to look.
+ */
+export const STANDSTILL_TOLD_MS = 5000;
+
 export interface BackendFault {
   /** What is done, for the name of the test: `the object server is killed`. */
   readonly name: string;

@@ -73,7 +73,8 @@ export async function bucketsOver(t: TestContext, backend: Backend): Promise<voi
     const volumes = [...found].filter(([bucket]) => isVolume(bucket));
     const complete = volumes.length === 2 && volumes.every(([, names]) => names.some((name) => name.startsWith('ckp-')));
     const files = found.get(bucketNamed(found, 'files')) ?? [];
-    return complete && files.some((name) => name.includes('.ckp-')) && (found.get(bucketNamed(found, 'ns')) ?? []).length > 0;
+    const archive = found.get(bucketNamed(found, 'ns')) ?? [];
+    return complete && files.some((name) => name.includes('.ckp-')) && archive.some((name) => name.startsWith('ns-'));
   });
   const found = await listing(made.store, word);
   assert.equal(found.size, 4, [...found.keys()].join(', '));

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { NetworkPath } from '../services/network-path.ts';
 import { stackOf } from '../test-stack.ts';
 import { startSwift } from './backend-fixture.ts';
-import { type BackendFault, faultsOver } from './faults-over.ts';
+import { type BackendFault, faultsOver, STANDSTILL_TOLD_MS } from './faults-over.ts';
 
 test('OpenStack Swift breaks under a datastore', async (t) => {
   // The proxy gives a server that stands still up after 3 s, not 10, so that this test ends.
@@ -22,7 +22,12 @@ test('OpenStack Swift breaks under a datastore', async (t) => {
     'faults',
     [
       stopped('object', 'the object server is killed'),
-      { name: 'the object server stands still', breakIt: () => service.pause('object'), repairIt: () => service.resume('object') },
+      {
+        name: 'the object server stands still',
+        breakIt: () => service.pause('object'),
+        repairIt: () => service.resume('object'),
+        toldWithinMs: STANDSTILL_TOLD_MS,
+      },
       { name: 'the device is full', breakIt: () => service.fill(true), repairIt: () => service.fill(false) },
       stopped('proxy', 'the proxy is killed'),
       stopped('memcached', 'memcached is killed, and every token with it'),
@@ -32,7 +37,7 @@ test('OpenStack Swift breaks under a datastore', async (t) => {
         repairIt: () => service.startPart('container'),
         stopsUploads: false,
       },
-      { name: 'the network is cut', breakIt: () => path.cut(), repairIt: () => path.restore() },
+      { name: 'the network is cut', breakIt: () => path.cut(), repairIt: () => path.restore(), toldWithinMs: STANDSTILL_TOLD_MS },
     ],
     path.port,
   );
