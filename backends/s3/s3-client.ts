@@ -1,12 +1,11 @@
 /** The SDK's client as this store wants it. */
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { Agent as HttpAgent } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
 
 import { S3Client, type S3ClientConfig } from '@aws-sdk/client-s3';
 
-import { StoreError } from '../object-store.ts';
+import { readCaFile } from '../swift/ca-file.ts';
 import type { S3StoreConfig } from './s3-config.ts';
 
 /** More than the calls that a worker gets at a time (`threaded-store.ts`): nothing waits for a socket. */
@@ -71,12 +70,4 @@ function digestBodiesOnce(client: S3Client): void {
     },
     { step: 'build', priority: 'low', name: 'digestBodiesOnce' },
   );
-}
-
-function readCaFile(path: string): Buffer {
-  try {
-    return readFileSync(path);
-  } catch (error) {
-    throw new StoreError('denied', `cannot read the CA file ${path}: ${error instanceof Error ? error.message : String(error)}`, error);
-  }
 }
