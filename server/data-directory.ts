@@ -56,6 +56,8 @@ const vpoolSchemaV2 = z.strictObject({
   encoded: z.boolean(),
   /** Ids of all keys that objects may be encrypted with: 16 hex digits each. */
   keys: z.array(z.string().regex(/^[0-9a-f]{16}$/)).max(10_000),
+  /** Objects may be there that are not encrypted. Set before the first one is; never unset. */
+  unencrypted: z.boolean(),
   /** Local segments may be the backend's objects (hard links): none is ever overwritten, whatever the settings say later. */
   linked: z.boolean(),
 });
@@ -71,6 +73,7 @@ const vpoolSchema = z.union([
     probe: null,
     encoded: false,
     keys: [],
+    unencrypted: true,
     linked,
   })),
 ]);

@@ -107,6 +107,7 @@ test('a new vPool: the backend is probed, gets its identity, and is remembered',
     identity: true,
     encoded: false,
     keys: [],
+    unencrypted: true,
     linked: true,
   });
   // Nothing of the probe is left.
@@ -250,7 +251,7 @@ test('encoding is remembered before the first encoded object, and for ever', asy
   assert.equal((await place.open({ compression: 'zstd' })).config.encoding?.compression, 'zstd');
   assert.equal(place.file().encoded, true);
   const off = await place.open();
-  assert.deepEqual(off.config.encoding, { compression: 'none', encryptWith: null, keys: [] });
+  assert.deepEqual(off.config.encoding, { compression: 'none', encryptWith: null, keys: [], refuseUnencrypted: false });
   assert.ok(off.config.store.kind === 'directory' && off.config.store.linkFiles === false, 'a file cannot be the object when objects are encoded');
   assert.equal(statSync(place.vpool.directory).isDirectory(), true);
 });
@@ -280,6 +281,23 @@ test('keys: encrypting, rotating, turning it off; a key that objects need is mis
   assert.throws(() => recordedStoreConfig(place.settings(), place.file()), /encrypted with key/);
 });
 
+test('in a vPool that was always encrypted what is not is refused; not so as soon as it was switched off once, or had a life before', async (t) => {
+  const key = generateKey(systemRandom);
+  const place = Place.for(t);
+  const keyFile = place.keyFile(key);
+  const on = { encryption: 'aes-256-gcm', keyFile };
+  assert.equal((await place.open(on)).config.encoding?.refuseUnencrypted, true);
+  assert.equal((await place.open(on)).config.encoding?.refuseUnencrypted, true);
+  assert.equal(place.file().unencrypted, false);
+  assert.equal((await place.open({ keyFile })).config.encoding?.refuseUnencrypted, false);
+  assert.equal(place.file().unencrypted, true);
+  assert.equal((await place.open(on)).config.encoding?.refuseUnencrypted, false);
+
+  const plainFirst = Place.for(t);
+  await plainFirst.open();
+  assert.equal((await plainFirst.open({ encryption: 'aes-256-gcm', keyFile: plainFirst.keyFile(key) })).config.encoding?.refuseUnencrypted, false);
+});
+
 test('keys that cannot be read are found out before a vPool is made, and no message has a key in it', async (t) => {
   const place = Place.for(t);
   const encryption = 'aes-256-gcm';
@@ -305,6 +323,7 @@ test('secrets in files are read; empty and missing ones are told', async (t) => 
     probe: null,
     encoded: false,
     keys: [],
+    unencrypted: true,
     linked: false,
   };
   const keyFile = join(place.root, 'secret');

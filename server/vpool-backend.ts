@@ -113,7 +113,7 @@ export async function createBackend(
   const { backend, name } = settings.vpool;
   const layout = layoutOf(backend, name, vpool.uuid);
   // A key that cannot be read should not be found out after the probe.
-  encodingOf(backend, { encoded: false, keys: [] });
+  encodingOf(backend, { encoded: false, keys: [], unencrypted: false });
   const report = await probeBackend(backend, layout, components, effort);
   if (report.verdict === 'unfit') {
     throw new ApplianceError('backend-unfit', `no vPool can be made on ${locationText(locationOf(backend))}: ${probeText(report).trimEnd()}`);
@@ -133,6 +133,7 @@ export async function createBackend(
     },
     encoded: false,
     keys: [],
+    unencrypted: false,
     linked: false,
   };
   if (backend.kind === 'directory') {
@@ -250,7 +251,7 @@ function refuseOther(settings: Settings, file: VpoolFile): void {
  * What objects go through: null as long as none was ever encoded and none shall be. @throws ApplianceError `encryption-key-missing` when a key is not
  * there that objects may need.
  */
-function encodingOf(backend: BackendSettings, recorded: Pick<VpoolFile, 'encoded' | 'keys'>): EncodingConfig | null {
+function encodingOf(backend: BackendSettings, recorded: Pick<VpoolFile, 'encoded' | 'keys' | 'unencrypted'>): EncodingConfig | null {
   const wanted = backend.compression !== 'none' || backend.encryption !== 'none';
   if (!recorded.encoded && !wanted) return null;
   const keys = encryptionKeys(backend);
@@ -263,7 +264,8 @@ function encodingOf(backend: BackendSettings, recorded: Pick<VpoolFile, 'encoded
     );
   }
   const encryptWith = backend.encryption === 'none' ? null : (keys[0]?.id ?? null);
-  return { compression: backend.compression, encryptWith, keys };
+  // In a vPool that was always encrypted, a plain object was put there by somebody else.
+  return { compression: backend.compression, encryptWith, keys, refuseUnencrypted: encryptWith !== null && !recorded.unencrypted };
 }
 
 function hostedConfig(backend: BackendSettings, file: VpoolFile, encoding: EncodingConfig | null): HostedStoreConfig {
@@ -350,6 +352,7 @@ class Opening implements OpenedBackend {
       ...this.#file,
       encoded: this.#file.encoded || encoding !== null,
       keys: key === null || this.#file.keys.includes(key) ? this.#file.keys : [...this.#file.keys, key],
+      unencrypted: this.#file.unencrypted || key === null,
       linked: this.#file.linked || (store.kind === 'directory' && store.linkFiles === true),
     };
     this.#write(next);
