@@ -77,7 +77,11 @@ const ADAPTERS: readonly { readonly modules: RegExp; readonly files: readonly Re
     ],
   },
   { modules: /^node:(net|dgram|dns(\/promises)?)$/, files: [/^server\/oncrpc\//, /^server\/admin\//, /^backends\/tcp-reachable\.ts$/] },
-  { modules: /^node:(http|https|http2|tls)$/, files: [/^server\/cli\/admin-client\.ts$/, /^backends\/(swift\/swift-http|probe\/server-time)\.ts$/] },
+  {
+    modules: /^node:(http|https|http2|tls)$/,
+    files: [/^server\/cli\/admin-client\.ts$/, /^backends\/(swift\/swift-http|s3\/s3-client|probe\/server-time)\.ts$/],
+  },
+  { modules: /^@aws-sdk\//, files: [/^backends\/s3\//] },
   { modules: /^node:sqlite$/, files: [/^registry\/sqlite\//] },
   { modules: /^node:worker_threads$/, files: [/^registry\/sqlite\//, /^backends\/upload-thread\//] },
   { modules: /^node:child_process$/, files: [] },
