@@ -2,8 +2,6 @@
  * Brings together what is stored of an object: its checkpoint and the records behind it, from the local disk and the backend. It only reads; opening
  * an object and checking it offline (fsck) both begin here.
  */
-import { crc32 } from 'node:zlib';
-
 import { StoreError } from '../../backends/object-store.ts';
 import type { ObjectStore } from '../../backends/object-store.ts';
 import type { Inode } from '../../registry/inode.ts';
@@ -34,6 +32,7 @@ import type { RecoveredState } from './recovered-records.ts';
 import { SegmentTable } from './segment-table.ts';
 import type { RowIds } from './segment-table.ts';
 import type { StorageNames } from './storage-names.ts';
+import { StoredPages } from './stored-pages.ts';
 
 const EMPTY_ROOT: Root = { checkpoint: null, uploadedSegment: 0, uploadedSequence: 0, closedEpochs: [] };
 
@@ -168,19 +167,7 @@ export class ObjectLoader {
   }
 
   #pageSource(uuid: ObjectUuid, names: StorageNames, table: SegmentTable): PageSource {
-    return {
-      read: (row, offsetBytes, lengthBytes, crc) => {
-        const owner = (table.objectUuid(row) === '' ? uuid : table.objectUuid(row)) as ObjectUuid;
-        const bucket = names.bucket(owner, table.bucket(row));
-        const object = names.object(owner, table.bucket(row), table.objectName(row));
-        return this.#reads.ask(`map page at ${offsetBytes} of ${bucket}/${object}`, 'checkpoint-corrupt', async () => {
-          const answer = await this.#components.store.get(bucket, object, { offsetBytes, lengthBytes });
-          if (answer.kind === 'absent') return answer;
-          if (answer.bytes.length === lengthBytes && crc32(answer.bytes) === crc) return { kind: 'right', value: answer.bytes };
-          return { kind: 'wrong', message: answer.bytes.length === lengthBytes ? 'does not match its CRC' : `has only ${answer.bytes.length} bytes` };
-        });
-      },
-    };
+    return new StoredPages({ store: this.#components.store, reads: this.#reads, names }, uuid, table);
   }
 
   async #remoteSegment(uuid: ObjectUuid, names: StorageNames, number: number, term: Term): Promise<SegmentBytes> {

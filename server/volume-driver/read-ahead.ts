@@ -26,10 +26,15 @@ const KIB = 1024;
 const MIB = 1024 * KIB;
 /** Furthest ahead of one stream. */
 const WINDOW_BYTES_MAX = 64 * MIB;
+/** How far ahead of a long stream at least. */
+const LONG_WINDOW_BYTES = 16 * MIB;
 /** How far ahead at first, in reads. */
 const WINDOW_READS = 8;
-/** One step of planning: a page of the extent map, and so the most that one request asks for but for what lies between its blocks. */
-const STEP_BYTES = PAGE_BLOCKS * BLOCK_BYTES;
+const PAGE_BYTES = PAGE_BLOCKS * BLOCK_BYTES;
+/** Steps of planning, and so what one request asks for but for what lies between its blocks. */
+const STEP_BYTES_MAX = 2 * PAGE_BYTES;
+const STEPS_PER_WINDOW = 4;
+const STEP_BLOCKS_MAX = 2 * PAGE_BLOCKS;
 /** Bytes between two blocks that are fetched along: cheaper than one more request. */
 const GAP_BYTES_MAX = 16 * KIB;
 /** Chunks behind the end of their stream by more than this will not be read any more: those who come late are late by less. */
@@ -38,17 +43,17 @@ const BEHIND_BYTES = 16 * MIB;
 const IDLE_MS = 5000;
 /** No reading ahead for so long after it failed: the reader meets the same, and waits for it. */
 const PAUSE_MS = 1000;
-/** Pages of the extent map loaded ahead of what is planned. */
-const PAGES_AHEAD = 8;
+/** Pages of the extent map that are loaded together, ahead of what is planned, at most. */
+const PAGES_AHEAD = 16;
 /** With more chunks than this waiting for their turn nothing more is planned: a reader of scattered blocks is ahead enough then. */
 const QUEUED_MAX = 64;
 
 /** Where map.read puts its answer; used before anything waits, so one set serves all objects. */
-const stepRows = new Uint32Array(PAGE_BLOCKS);
-const stepOffsets = new Uint32Array(PAGE_BLOCKS);
-const stepCrcs = new Uint32Array(PAGE_BLOCKS);
+const stepRows = new Uint32Array(STEP_BLOCKS_MAX);
+const stepOffsets = new Uint32Array(STEP_BLOCKS_MAX);
+const stepCrcs = new Uint32Array(STEP_BLOCKS_MAX);
 /** Wanted blocks of a step: row * 2^32 + offset. */
-const stepKeys = new Float64Array(PAGE_BLOCKS);
+const stepKeys = new Float64Array(STEP_BLOCKS_MAX);
 const WORD = 2 ** 32;
 
 export interface ReadAheadComponents {
@@ -124,29 +129,32 @@ export class ReadAhead {
     this.#widen(stream, Math.min(WINDOW_BYTES_MAX, budget.shareBytes));
     if (stream.plannedBytes < stream.endBytes) stream.plannedBytes = Math.ceil(stream.endBytes / BLOCK_BYTES) * BLOCK_BYTES;
     const target = Math.min(stream.endBytes + stream.windowBytes, stream.sizeBytes);
-    // Not for every small read a small request: a part of the window at a time.
-    const leastBytes = Math.min(STEP_BYTES, stream.windowBytes / 4);
+    // Not for every small read a small request: a part of the window at a time, in steps that end where pages of the map do.
+    const stepBytes = Math.max(BLOCK_BYTES, Math.min(STEP_BYTES_MAX, 2 ** Math.floor(Math.log2(stream.windowBytes / STEPS_PER_WINDOW))));
     while (stream.plannedBytes < target && this.chunks.queued < QUEUED_MAX) {
       const from = stream.plannedBytes;
-      const to = Math.min(from - (from % STEP_BYTES) + STEP_BYTES, Math.ceil(target / BLOCK_BYTES) * BLOCK_BYTES);
-      if (to - from < leastBytes && to < stream.sizeBytes && to % STEP_BYTES !== 0) break;
+      const to = Math.min(from - (from % stepBytes) + stepBytes, Math.ceil(stream.sizeBytes / BLOCK_BYTES) * BLOCK_BYTES);
+      if (to > target && to < stream.sizeBytes) break;
       const planned = this.#planStep(stream, from, to);
       if (planned === 'full') break;
       if (planned === 'not-resident') {
-        this.#loadForStep(stream, Math.floor(from / STEP_BYTES));
+        this.#loadForStep(stream, Math.floor(from / PAGE_BYTES), Math.floor((to - 1) / PAGE_BYTES));
         break;
       }
       stream.plannedBytes = to;
-      this.#loadPages(stream, Math.floor(to / STEP_BYTES));
+      this.#loadAhead(stream, Math.floor(to / PAGE_BYTES));
     }
     this.#sweep(stream);
   }
 
   #widen(stream: Stream, limitBytes: number): void {
-    if (stream.waits > stream.waitsSeen) stream.windowBytes *= 2;
+    const first = WINDOW_READS * stream.largestReadBytes;
+    let windowBytes = stream.windowBytes === 0 ? first : stream.windowBytes;
+    if (stream.waits > stream.waitsSeen) windowBytes *= 2;
     stream.waitsSeen = stream.waits;
-    if (stream.windowBytes === 0) stream.windowBytes = WINDOW_READS * stream.largestReadBytes;
-    stream.windowBytes = Math.min(stream.windowBytes, limitBytes, Math.max(4 * stream.readBytes, WINDOW_READS * stream.largestReadBytes));
+    // A long stream is worth large requests even where small ones are fast enough.
+    windowBytes = Math.max(windowBytes, Math.min(stream.readBytes / 2, LONG_WINDOW_BYTES));
+    stream.windowBytes = Math.min(windowBytes, limitBytes, Math.max(4 * stream.readBytes, first));
   }
 
   /** Puts the blocks of a part of one page that only the backend has on their way. */
@@ -232,28 +240,39 @@ export class ReadAhead {
     return true;
   }
 
-  /** Loads the page that the next step needs. */
-  #loadForStep(stream: Stream, page: number): void {
-    if (stream.loadedPage === page) {
-      // It was loaded a moment ago and had to leave for others: reading ahead would only make that worse.
+  /** Loads the pages that the next step needs. */
+  #loadForStep(stream: Stream, first: number, last: number): void {
+    if (stream.loadedPage === last) {
+      // It was loaded a moment ago, and one of them had to leave for others: reading ahead would only make that worse.
       stream.pausedUntilMs = this.#components.clock.monotonicMs() + PAUSE_MS;
       stream.loadedPage = -1;
       return;
     }
-    this.#loadPages(stream, page);
+    this.#loadPages(stream, first, last);
   }
 
-  /** Loads page `first` and some behind it; planning goes on when one is there. */
-  #loadPages(stream: Stream, first: number): void {
+  /** Loads pages from `first` on, in time for the steps that need them, and many together. */
+  #loadAhead(stream: Stream, first: number): void {
+    const pages = Math.min(PAGES_AHEAD, Math.ceil(stream.windowBytes / PAGE_BYTES));
+    const last = Math.min(first + pages, Math.ceil(stream.sizeBytes / PAGE_BYTES)) - 1;
+    const middle = Math.min(first + (pages >>> 1), last);
+    if (middle < first || this.#loading.has(middle) || this.#isResident(middle)) return;
+    this.#loadPages(stream, first, last);
+  }
+
+  #isResident(page: number): boolean {
+    return this.#components.map.read(page * PAGE_BLOCKS, 1, stepRows, stepOffsets, stepCrcs);
+  }
+
+  #loadPages(stream: Stream, first: number, last: number): void {
     const { map, clock } = this.#components;
-    const end = Math.min(first + PAGES_AHEAD, Math.ceil(stream.sizeBytes / STEP_BYTES));
-    for (let page = first; page < end; page += 1) {
-      if (this.#loading.has(page) || map.read(page * PAGE_BLOCKS, 1, stepRows, stepOffsets, stepCrcs)) continue;
+    for (let page = first; page <= last; page += 1) {
+      if (this.#loading.has(page) || this.#isResident(page)) continue;
       const loading = map
         .load(page * PAGE_BLOCKS, 1)
         .then(
           () => {
-            if (page === Math.floor(stream.plannedBytes / STEP_BYTES)) stream.loadedPage = page;
+            stream.loadedPage = page;
           },
           () => {
             // The reader who comes here meets the same error, and answers it.

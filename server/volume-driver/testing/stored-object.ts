@@ -19,6 +19,7 @@ import { ReadAheadBudget } from '../read-ahead-budget.ts';
 import { ReadAhead, ReadAheadStatistics } from '../read-ahead.ts';
 import { countingRowIds, SegmentTable } from '../segment-table.ts';
 import { volumeNames } from '../storage-names.ts';
+import { StoredPages } from '../stored-pages.ts';
 
 const BLOCK = 4096;
 const UUID = '00112233445566778899aabbccddeeff' as ObjectUuid;
@@ -131,14 +132,7 @@ export class StoredObject {
       { bytesMax: settings.mapBytes ?? 2 ** 26 },
     );
     const reads = new BackendReads({ clock, logger: silentLogger });
-    const sourceOf = (of: SegmentTable): PageSource => ({
-      read: (at, offsetBytes, lengthBytes, crc) =>
-        reads.ask(`page at ${offsetBytes}`, 'checkpoint-corrupt', async () => {
-          const answer = await store.get(BUCKET, of.objectName(at), { offsetBytes, lengthBytes });
-          if (answer.kind === 'absent') return answer;
-          return crc32(answer.bytes) === crc ? { kind: 'right', value: answer.bytes } : { kind: 'wrong', message: 'is wrong' };
-        }),
-    });
+    const sourceOf = (of: SegmentTable): PageSource => new StoredPages({ store, reads, names: NAMES }, UUID, of);
     const opened = await openCheckpoint({
       reader: {
         description: 'checkpoint',
