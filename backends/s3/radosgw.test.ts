@@ -1,0 +1,159 @@
+/** S3Store over real Ceph radosgw: conformance with conditional puts, and what a client meets when the gateway or the OSD fails. */
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { after, before, test } from 'node:test';
+
+import { type Scratch, scratchDirectory } from '../../e2e/scratch.ts';
+import { CephService } from '../../e2e/services/ceph.ts';
+import { bytes, objectStoreConformance, readAllOf, rejectsWith } from '../conformance.ts';
+import { StoreError } from '../object-store.ts';
+import type { S3StoreConfig } from './s3-config.ts';
+import { S3Store } from './s3-store.ts';
+
+let scratch: Scratch;
+let ceph: CephService;
+before(async () => {
+  scratch = await scratchDirectory('ceph');
+  ceph = await CephService.start({ directory: scratch.path });
+});
+after(async () => {
+  await ceph[Symbol.asyncDispose]();
+  await scratch[Symbol.asyncDispose]();
+});
+
+function config(changes: Partial<S3StoreConfig> = {}): S3StoreConfig {
+  return {
+    kind: 's3',
+    endpoint: ceph.s3Endpoint,
+    region: 'us-east-1',
+    forcePathStyle: true,
+    credentials: { accessKeyId: ceph.accessKeyId, secretAccessKey: ceph.secretAccessKey, sessionToken: null },
+    profile: null,
+    caFile: null,
+    conditionalPut: true,
+    ...changes,
+  };
+}
+
+objectStoreConformance('S3Store on radosgw', async () => {
+  const store = new S3Store(config());
+  return { store, close: () => store.close() };
+});
+
+/** A test with a store and a bucket of its own. */
+function overRadosgw(sentence: string, body: (store: S3Store, bucket: string) => Promise<void>): void {
+  test(sentence, async () => {
+    const store = new S3Store(config(), { connectWithinMs: 2000, inactiveMsMax: 3000 });
+    try {
+      const bucket = `faults-${randomBytes(6).toString('hex')}`;
+      await store.createBucket(bucket);
+      await body(store, bucket);
+    } finally {
+      await store.close();
+    }
+  });
+}
+
+/** Repeats `call` while it rejects with class `retry`, as RetryingStore does. @throws Error after 40 s, or at once for any other class. */
+async function retried<T>(call: () => Promise<T>): Promise<T> {
+  const deadline = performance.now() + 40_000;
+  for (;;) {
+    try {
+      return await call();
+    } catch (error) {
+      if (!(error instanceof StoreError) || error.class !== 'retry' || performance.now() > deadline) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 200));
+    }
+  }
+}
+
+overRadosgw(
+  'of concurrent puts of one name from several clients exactly one is written, in every round, large bodies too',
+  async (_store, bucket) => {
+    const clients = Array.from({ length: 4 }, () => new S3Store(config()));
+    try {
+      for (let round = 0; round < 8; round += 1) {
+        const sizeBytes = round < 6 ? 20 : 2 * 1024 * 1024;
+        const bodies = Array.from({ length: 8 }, () => randomBytes(sizeBytes));
+        const outcomes = await Promise.all(
+          // A loser may be told to come again (500) before it is told that the name is taken.
+          bodies.map((body, index) => retried(() => (clients[index % 4] as S3Store).put(bucket, `claim-${round}`, bytes(body)))),
+        );
+        assert.equal(outcomes.filter((outcome) => outcome === 'written').length, 1, `round ${round}: ${outcomes.join()}`);
+        const winner = bodies[outcomes.indexOf('written')] as Buffer;
+        assert.ok((await readAllOf(clients[round % 4] as S3Store, bucket, `claim-${round}`)).equals(winner));
+      }
+    } finally {
+      for (const client of clients) await client.close();
+    }
+  },
+);
+
+overRadosgw('an access key without the right is denied, and no secret is in the message', async (store, bucket) => {
+  const wrong = new S3Store(config({ credentials: { accessKeyId: ceph.accessKeyId, secretAccessKey: 'wrong-secret-7531', sessionToken: null } }));
+  const stranger = new S3Store(config({ credentials: { accessKeyId: 'nobody', secretAccessKey: 'wrong-secret-7531', sessionToken: null } }));
+  try {
+    for (const [client, reason] of [
+      [wrong, /SignatureDoesNotMatch/],
+      [stranger, /InvalidAccessKeyId/],
+    ] as const) {
+      const error = await rejectsWith(client.put(bucket, 'object', bytes(Buffer.from('x'))), 'denied');
+      assert.match(error.message, reason);
+      assert.doesNotMatch(JSON.stringify([error.message, error.stack, error.cause]), /wrong-secret-7531/);
+    }
+    assert.deepEqual(await store.list(bucket, '', '', 10), { names: [], more: false });
+  } finally {
+    await wrong.close();
+    await stranger.close();
+  }
+});
+
+/** Puts objects, breaks the service in the middle, mends it, and looks at every object: it is whole, or it is not there and can be put again. */
+async function putsAreWholeOver(store: S3Store, bucket: string, fault: () => Promise<void>): Promise<void> {
+  const contents = Array.from({ length: 6 }, () => randomBytes(4 * 1024 * 1024));
+  const running = contents.map((content, index) => store.put(bucket, `object-${index}`, bytes(content)));
+  const settled = Promise.allSettled(running);
+  await new Promise((resolve) => setTimeout(resolve, 30));
+  await fault();
+  const outcomes = await settled;
+  for (const outcome of outcomes) {
+    if (outcome.status === 'rejected') assert.ok(outcome.reason instanceof StoreError && outcome.reason.class === 'retry', String(outcome.reason));
+  }
+  assert.ok(
+    outcomes.some((outcome) => outcome.status === 'rejected'),
+    'the fault came too late to hit a put',
+  );
+  for (const [index, content] of contents.entries()) {
+    const name = `object-${index}`;
+    const found = await retried(() => store.get(bucket, name));
+    if (found.kind === 'found') assert.ok(found.bytes.equals(content), `${name} is torn`);
+    else assert.equal(outcomes[index]?.status, 'rejected', `${name} was written and is gone`);
+    await retried(() => store.put(bucket, name, bytes(content)));
+    assert.ok((await retried(() => readAllOf(store, bucket, name))).equals(content));
+  }
+}
+
+overRadosgw('a gateway that is killed in the middle of puts leaves no torn object', (store, bucket) =>
+  putsAreWholeOver(store, bucket, async () => {
+    await ceph.rgw.kill();
+    await rejectsWith(store.head(bucket, 'object'), 'retry');
+    await ceph.rgw.start();
+  }),
+);
+
+overRadosgw('a gateway that stands still is given up after the time of inactivity, and leaves no torn object', (store, bucket) =>
+  putsAreWholeOver(store, bucket, async () => {
+    ceph.rgw.pause();
+    const error = await rejectsWith(store.head(bucket, 'object'), 'retry');
+    ceph.rgw.resume();
+    assert.match(error.message, /TimeoutError/);
+  }),
+);
+
+overRadosgw('an OSD that stands still makes requests time out, and nothing is lost when it goes on', (store, bucket) =>
+  putsAreWholeOver(store, bucket, async () => {
+    ceph.osd.pause();
+    await rejectsWith(store.put(bucket, 'other', bytes(Buffer.from('x'))), 'retry');
+    ceph.osd.resume();
+  }),
+);
