@@ -34,6 +34,18 @@ export interface BackendHealth {
   readonly message: string | null;
 }
 
+/** How a vPool's objects are kept on its backend. */
+export interface BackendStorage {
+  /** The one bucket of layout prefix; null: one for each volume. */
+  readonly bucket: string | null;
+  /** What keeps two owners of an object apart. */
+  readonly fence: 'backend' | 'registry';
+  /** Of new objects. */
+  readonly compression: 'none' | 'zstd';
+  /** Id of the key that new objects are encrypted with; null: they are not. */
+  readonly encryptionKey: string | null;
+}
+
 /** Requests to the backend since the start of the router, and what they cost. */
 export interface BackendTraffic {
   /** By kind: put, get, head, list, delete ... Kinds that did not occur are left out. Failed ones count: most are charged. */
@@ -82,6 +94,7 @@ export interface RouterStatus {
   readonly startedAt: string;
   readonly addresses: RouterAddresses;
   readonly backend: string;
+  readonly backendStorage: BackendStorage;
   readonly backendHealth: BackendHealth;
   readonly backendTraffic: BackendTraffic & { readonly currency: string };
   /** Volumes and files whose log is open in this process. */

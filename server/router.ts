@@ -360,6 +360,12 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
         startedAt,
         addresses: ports.addresses,
         backend: backend.description,
+        backendStorage: {
+          bucket: opened.config.layout.kind === 'prefix' ? opened.config.layout.bucket : null,
+          fence: opened.file.fence,
+          compression: opened.config.encoding?.compression ?? 'none',
+          encryptionKey: opened.config.encoding?.encryptWith ?? null,
+        },
         backendHealth: backendHealth(),
         backendTraffic: {
           ...trafficOf(backend.usage.total, backend.prices, (clock.wallMs() - startedMs) / 1000),

@@ -18,6 +18,7 @@ const STATUS: RouterStatus = {
   startedAt: '2026-01-01T00:00:00.000Z',
   addresses: { listen: '127.0.0.1', nfsPort: 2049, mountPort: 2049, portmap: 'none' },
   backend: 'directory:/x',
+  backendStorage: { bucket: null, fence: 'backend', compression: 'none', encryptionKey: null },
   backendHealth: HEALTH,
   backendTraffic: { ...TRAFFIC, currency: 'USD' },
   volumesOpen: 0,

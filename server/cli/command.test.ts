@@ -92,6 +92,7 @@ test('status shows a running router and its problems; its exit code is readiness
   const status = await command(['status', '--admin-port', port]);
   assert.equal(status.code, 1);
   assert.match(status.stdout, /^state {7}NOT READY$/m);
+  assert.match(status.stdout, /^storage {5}all in bucket vms, fence registry, zstd, encrypted with key 0123456789abcdef$/m);
   assert.match(status.stdout, /^dirty {7}5MiB not on the backend yet$/m);
   assert.match(status.stdout, /^backend {5}directory:somewhere, slow since 2026-01-01T00:00:00.000Z \(a get has had no answer for 1250 ms\)$/m);
   assert.match(

@@ -1,6 +1,6 @@
 /** `vferry status`: asks a running router over its admin port. */
 import type { ReadinessReport, StatusReport } from '../admin/admin-server.ts';
-import type { BackendHealth } from '../router-port.ts';
+import type { BackendHealth, BackendStorage } from '../router-port.ts';
 import type { AdminSettings } from '../settings/settings.ts';
 import { adminUrl, getText } from './admin-client.ts';
 import { costText, roundSize, trafficText } from './amounts.ts';
@@ -52,6 +52,7 @@ export function statusText(report: StatusReport): string {
       ['version', `${router.version}, router ${router.routerId}, incarnation ${router.incarnation}, since ${router.startedAt}`],
       ['listens on', `${addresses.listen}, NFS ${addresses.nfsPort}, MOUNT ${addresses.mountPort}, port mapper ${addresses.portmap}`],
       ['backend', `${router.backend}, ${healthText(router.backendHealth)}`],
+      ['storage', storageText(router.backendStorage)],
       ['traffic', `${trafficText(router.backendTraffic)}${costText(router.backendTraffic, router.backendTraffic.currency)}`],
       ['space', `${roundSize(router.usedBytes)} used, ${roundSize(router.freeBytes)} free, ${router.inodes} inodes`],
       ['volumes', `${router.volumesOpen} open`],
@@ -60,6 +61,14 @@ export function statusText(report: StatusReport): string {
     );
   }
   return rows.map(([name, text]) => `${name.padEnd(12)}${text}\n`).join('') + problemText(report);
+}
+
+function storageText({ bucket, fence, compression, encryptionKey }: BackendStorage): string {
+  const encoding = [
+    compression === 'none' ? 'not compressed' : compression,
+    encryptionKey === null ? 'not encrypted' : `encrypted with key ${encryptionKey}`,
+  ];
+  return `${bucket === null ? 'a bucket for each volume' : `all in bucket ${bucket}`}, fence ${fence}, ${encoding.join(', ')}`;
 }
 
 function problemText(report: ReadinessReport): string {

@@ -69,6 +69,7 @@ function status(settings: Settings, addresses: RouterAddresses): RouterStatus {
     startedAt: '2026-01-01T00:00:00.000Z',
     addresses,
     backend: `${settings.vpool.backend.kind}:somewhere`,
+    backendStorage: { bucket: 'vms', fence: 'registry', compression: 'zstd', encryptionKey: '0123456789abcdef' },
     backendHealth: HEALTH,
     backendTraffic: { ...TRAFFIC, currency: 'USD' },
     volumesOpen: 3,
