@@ -292,8 +292,11 @@ type Request<T> = (client: S3Client, options: { abortSignal?: AbortSignal }) => 
 /** The bytes of `range` in an answer to a request for it. @throws Error when the answer is about other bytes. */
 function partOf(answer: GetObjectCommandOutput, bytes: Buffer, range: ByteRange): Buffer {
   if (answer.ContentRange === undefined) {
-    // The service took no notice of the range, which HTTP allows. The copy has memory of its own.
-    return Buffer.from(bytes.subarray(range.offsetBytes, range.offsetBytes + range.lengthBytes));
+    // The service took no notice of the range, which HTTP allows.
+    const part = bytes.subarray(range.offsetBytes, range.offsetBytes + range.lengthBytes);
+    const own = Buffer.allocUnsafeSlow(part.byteLength);
+    own.set(part);
+    return own;
   }
   const match = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(answer.ContentRange);
   const [first, last, total] = (match ?? []).slice(1).map(Number) as [number?, number?, number?];
