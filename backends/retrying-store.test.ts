@@ -232,3 +232,38 @@ test('a pacer may end a pause early, and is told what waits; an abort takes the 
   assert.equal(cancelled, 1);
   assert.equal(inner.calls(), 3);
 });
+
+test('a small read that later ones overtake is made again, after a time that doubles; one that nobody overtakes waits', async () => {
+  const clock = new VirtualClock();
+  const inner = new MemoryStore();
+  const attemptsMs: number[] = [];
+  let stuck = 3;
+  inner.head = (_bucket, name, signal) => {
+    if (name !== 'stuck') return clock.sleep(10).then(() => ({ kind: 'absent' }) as const);
+    attemptsMs.push(clock.monotonicMs());
+    stuck -= 1;
+    if (stuck < 0) return Promise.resolve({ kind: 'absent' });
+    return new Promise((_resolve, reject) => signal?.addEventListener('abort', () => reject(new StoreError('retry', 'aborted')), { once: true }));
+  };
+  const store = new RetryingStore(
+    { inner, clock, random: seededRandom(1), pacer: { wait: (_retry, resume) => clock.after(0, resume) } },
+    { ...RETRY_DEFAULTS, attemptTimeoutMs: 20_000, overtakenAfterMs: 2000 },
+  );
+  let over = false;
+  const busy = (async () => {
+    while (!over) await Promise.all([store.head('bucket', 'other'), clock.sleep(500)]);
+  })();
+  assert.deepEqual(await clock.run(store.head('bucket', 'stuck')), { kind: 'absent' });
+  over = true;
+  await clock.run(busy);
+  const [first = 0, second = 0, third = 0, fourth = 0] = attemptsMs;
+  assert.ok(second - first >= 2000 && second - first < 3600, String(attemptsMs));
+  assert.ok(third - second >= 4000 && third - second < 5600, String(attemptsMs));
+  assert.ok(fourth - third >= 8000 && fourth - third < 9600, String(attemptsMs));
+
+  stuck = 1;
+  attemptsMs.length = 0;
+  await clock.run(store.head('bucket', 'stuck'));
+  assert.equal((attemptsMs[1] ?? 0) - (attemptsMs[0] ?? 0), 20_000, 'nothing overtook it');
+  assert.equal(clock.pending, 0);
+});

@@ -15,6 +15,11 @@ export interface RetrySettings {
   readonly attemptTimeoutMs: number;
   /** Payload gets more time: attempts share the way to the store, so what counts is the most that is under way in its direction while it runs. */
   readonly bytesPerMsMin: number;
+  /**
+   * A small read without an answer for this long, while one that started a second later has its own, sits on a connection that died or at a server that
+   * hangs: it is made again. Doubles with every attempt, for services that need their time to find another server. Infinity: never.
+   */
+  readonly overtakenAfterMs: number;
   /** No attempt starts later than this after the call; running out of time rejects with the last error. Infinity: only the signal ends it. */
   readonly deadlineMs: number;
 }
@@ -26,11 +31,16 @@ export const RETRY_DEFAULTS: RetrySettings = {
   attemptTimeoutMs: 30_000,
   // 4 Mbit/s: sixteen segments of 16 MiB at a time over a link of 1 MB/s take half of what they get.
   bytesPerMsMin: 524,
+  overtakenAfterMs: 5000,
   deadlineMs: 60_000,
 };
 
 /** What a get without a range is taken for: its size is not known before the answer. */
 const WHOLE_GET_BYTES = 4 * 1024 * 1024;
+const SMALL_READ_BYTES = 256 * 1024;
+/** A read that started this much later and has its answer has overtaken. */
+const OVERTAKES_BY_MS = 1000;
+const LOOK_EVERY_MS = 1000;
 
 interface Traveller {
   readonly bytes: number;
@@ -80,6 +90,8 @@ export class RetryingStore implements ObjectStore {
   readonly #settings: RetrySettings;
   readonly #toStore = new SharedWay();
   readonly #fromStore = new SharedWay();
+  /** Start of the youngest small read that was answered. */
+  #answeredFromMs = -Infinity;
 
   constructor(
     components: { inner: ObjectStore; clock: Clock; random: Random; observer?: RetryObserver; pacer?: RetryPacer },
@@ -152,7 +164,7 @@ export class RetryingStore implements ObjectStore {
       throwIfAborted(signal, call.what);
       let failure: StoreError;
       try {
-        return await this.#attempt(call, signal, request);
+        return await this.#attempt(call, attempt, signal, request);
       } catch (error) {
         if (!(error instanceof StoreError) || (error.class !== 'retry' && error.class !== 'no-space')) throw error;
         if (signal?.aborted === true) throw abortedError(signal, call.what);
@@ -192,7 +204,12 @@ export class RetryingStore implements ObjectStore {
    * One attempt with its own time limit. It is awaited even when aborted: until the inner call settles it may still read the
    * body, which goes back to the caller when this promise settles.
    */
-  async #attempt<T>(call: Call, signal: AbortSignal | undefined, request: (attempt: AbortSignal | undefined) => Promise<T>): Promise<T> {
+  async #attempt<T>(
+    call: Call,
+    number: number,
+    signal: AbortSignal | undefined,
+    request: (attempt: AbortSignal | undefined) => Promise<T>,
+  ): Promise<T> {
     if (this.#settings.attemptTimeoutMs === Infinity) return request(signal);
     const { attemptTimeoutMs, bytesPerMsMin } = this.#settings;
     const controller = new AbortController();
@@ -213,8 +230,13 @@ export class RetryingStore implements ObjectStore {
       waitedMs = timeoutMs;
     };
     wait();
+    const startedMs = this.#clock.monotonicMs();
+    const isSmallRead = isRead(call.kind) && call.payloadBytes <= SMALL_READ_BYTES;
+    const cancelLook = isSmallRead ? this.#lookForOvertaking(call, startedMs, this.#settings.overtakenAfterMs * 2 ** (number - 1), controller) : null;
     try {
-      return await request(controller.signal);
+      const result = await request(controller.signal);
+      if (isSmallRead) this.#answeredFromMs = Math.max(this.#answeredFromMs, startedMs);
+      return result;
     } catch (error) {
       // The attempt ran out of time, which is not the caller's abort: say so, instead of "aborted".
       const timedOut = controller.signal.aborted && signal?.aborted !== true;
@@ -222,8 +244,26 @@ export class RetryingStore implements ObjectStore {
       throw error;
     } finally {
       cancel();
+      cancelLook?.();
       way.leave(traveller);
       signal?.removeEventListener('abort', onAbort);
     }
   }
+
+  /** Returns a function that ends it. */
+  #lookForOvertaking(call: Call, startedMs: number, afterMs: number, controller: AbortController): () => void {
+    if (afterMs === Infinity) return () => {};
+    const look = (): void => {
+      if (this.#answeredFromMs >= startedMs + OVERTAKES_BY_MS) {
+        const waitedMs = Math.round(this.#clock.monotonicMs() - startedMs);
+        controller.abort(new StoreError('retry', `${call.what}: no answer within ${waitedMs} ms, while later requests have theirs`));
+      } else cancel = this.#clock.after(LOOK_EVERY_MS, look);
+    };
+    let cancel = this.#clock.after(afterMs, look);
+    return () => cancel();
+  }
+}
+
+function isRead(kind: StoreRequestKind): boolean {
+  return kind === 'get' || kind === 'head' || kind === 'list' || kind === 'list-buckets';
 }
