@@ -160,6 +160,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       checkpointAfterBytes: settings.log.checkpointAfterBytes,
       graceTimeMs: settings.vpool.graceTimeMs,
       patienceMs: WRITE_PATIENCE_MS,
+      readAheadBytesMax: Math.min(128 * MIB, settings.cache.ramBytes / 4),
     },
     { router: data.routerId, incarnation },
   );
