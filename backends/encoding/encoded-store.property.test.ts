@@ -8,6 +8,7 @@ import fc from 'fast-check';
 import { bytes, readAllOf, rejectsWith } from '../conformance.ts';
 import { MemoryStore } from '../memory/memory-store.ts';
 import { type GetOutcome, StoreError } from '../object-store.ts';
+import { fuzzEncodedObjects } from './encoded-object.fuzz.ts';
 import { EncodedStore } from './encoded-store.ts';
 import type { EncodingConfig } from './encoding-config.ts';
 import { compressible, incompressible, MODES, SECOND_KEY } from './encoding.fixture.ts';
@@ -105,6 +106,11 @@ test('every range of every object in every mode is what the plain object has the
 });
 
 describe('a damaged object', () => {
+  test('is refused or right in a round of the fuzzer, which sees both', async () => {
+    const counts = await fuzzEncodedObjects(1, 300);
+    assert.ok(counts.refused > 200 && counts.right > 50, JSON.stringify(counts));
+  });
+
   test('gives its own bytes or is refused, whatever bits flip, bytes get lost or are added', async () => {
     await fc.assert(
       fc.asyncProperty(
