@@ -114,7 +114,7 @@ export async function createBackend(
   const layout = layoutOf(backend, name, vpool.uuid);
   // A key that cannot be read should not be found out after the probe.
   encodingOf(backend, { encoded: false, keys: [], unencrypted: false });
-  const report = await probeBackend(backend, layout, components, effort);
+  const report = await probeBackend(backend, layout, components, { effort, lasting: true });
   if (report.verdict === 'unfit') {
     throw new ApplianceError('backend-unfit', `no vPool can be made on ${locationText(locationOf(backend))}: ${probeText(report).trimEnd()}`);
   }
@@ -146,14 +146,14 @@ export async function createBackend(
 }
 
 /**
- * Tries out a backend of these settings, in a bucket that it removes again; see `probeStore`. With layout prefix the one bucket is made if it is not
- * there, and stays.
+ * Tries out a backend of these settings, in a bucket that it removes again; see `probeStore`. The one bucket of layout prefix is removed, too, if it was
+ * made here and is not needed at once (`lasting`): some stores do not let a name be used again so soon.
  */
 export async function probeBackend(
   backend: BackendSettings,
   layout: VpoolFile['layout'],
   components: BackendComponents,
-  effort: ProbeSettings['effort'],
+  { effort, lasting }: { readonly effort: ProbeSettings['effort']; readonly lasting: boolean },
 ): Promise<ProbeReport> {
   const nonce = randomBytes(6).toString('hex');
   await using stack = new AsyncDisposableStack();
@@ -191,6 +191,13 @@ export async function probeBackend(
       break;
   }
   const time = timeSource(backend);
+  if (layout.kind === 'prefix' && !lasting) {
+    const real = stack.use(await makeStore({ store: bare(false), layout: { kind: 'buckets' }, encoding: null }));
+    const { bucket } = layout;
+    if (await isMissing(real.store, bucket, components.clock)) {
+      stack.defer(() => bounded(components.clock, undefined, (signal) => real.store.deleteBucket(bucket, signal)).catch(ignoreStoreError));
+    }
+  }
   return await probeStore(
     {
       open: (conditionalPut) => makeStore({ store: bare(conditionalPut), layout, encoding: null }),
@@ -202,6 +209,22 @@ export async function probeBackend(
     },
     { bucket: `vf-probe-${nonce}`, effort, clockSkewMsMax: backend.kind === 's3' ? S3_CLOCK_SKEW_MS_MAX : null },
   );
+}
+
+/** False also when that cannot be said: then the probe says why. */
+async function isMissing(store: ObjectStore, bucket: string, clock: Clock): Promise<boolean> {
+  try {
+    await bounded(clock, undefined, (signal) => store.list(bucket, '', '', 1, signal));
+    return false;
+  } catch (error) {
+    if (!(error instanceof StoreError)) throw error;
+    return error.class === 'absent';
+  }
+}
+
+/** Somebody else may have put something into it meanwhile, or the store is away: an empty bucket that stays harms nobody. */
+function ignoreStoreError(error: unknown): void {
+  if (!(error instanceof StoreError)) throw error;
 }
 
 const NO_FIGURES: ProbeReport['figures'] = {

@@ -42,7 +42,7 @@ export async function createVpool(settings: Settings, progress: (text: string) =
 export async function testBackend(backend: BackendSettings, progress: (text: string) => void): Promise<ProbeReport> {
   // Without a bucket to put everything into, buckets can be tried without making one that stays.
   const layout = backend.bucket === null ? ({ kind: 'buckets' } as const) : layoutOf(backend, '', '');
-  return await probeBackend(backend, layout, { ...COMPONENTS, progress }, 'full');
+  return await probeBackend(backend, layout, { ...COMPONENTS, progress }, { effort: 'full', lasting: false });
 }
 
 /** See GenerateKey (vpool-port.ts). */

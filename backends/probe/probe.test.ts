@@ -223,6 +223,29 @@ test('listings that lag are a weakness, with the time they take, or without an e
   assert.match(never.text, /a new object is not in a listing after 30 s/);
 });
 
+test('a store that lists without order, without prefix or without pages is unfit', async () => {
+  type Page = Promise<{ names: string[]; more: boolean }>;
+  class Reversed extends MemoryStore {
+    override async list(bucket: string, prefix: string, after: string, limit: number): Page {
+      const page = await super.list(bucket, prefix, after, limit);
+      return { ...page, names: page.names.toReversed() };
+    }
+  }
+  class NoPrefix extends MemoryStore {
+    override list(bucket: string, _prefix: string, after: string, limit: number): Page {
+      return super.list(bucket, '', after, limit);
+    }
+  }
+  class NoPages extends MemoryStore {
+    override list(bucket: string, prefix: string, _after: string, limit: number): Page {
+      return super.list(bucket, prefix, '', limit);
+    }
+  }
+  for (const store of [new Reversed(), new NoPrefix(), new NoPages()]) {
+    assert.match((await probed({ open: () => store })).text, /^unfit, because it does not list by prefix, in order and page by page/);
+  }
+});
+
 test('credentials that may do nothing are a reason to refuse, in the words of the store', async () => {
   const report = await probed(faulty({ failBefore: 1, failClass: 'denied' }));
   assert.equal(report.verdict, 'unfit');

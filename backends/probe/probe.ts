@@ -233,12 +233,28 @@ class Probe {
       }
       if (listMs === Infinity) break;
     }
+    if (listMs !== Infinity) await this.#pages();
     this.#figures.readAfterWriteMs = readMs;
     this.#figures.listAfterWriteMs = listMs === Infinity ? null : listMs;
     if (readMs > LAG_MS_NOTABLE) this.#find('but', `a new object is visible only after ${Math.round(readMs)} ms; uploads take that much longer`);
     if (listMs === Infinity)
       this.#find('but', `a new object is not in a listing after ${VISIBLE_MS_MAX / 1000} s; a rebuild would not find what is new`);
     else if (listMs > LAG_MS_NOTABLE) this.#find('but', `a new object is in a listing only after ${Math.round(listMs)} ms`);
+  }
+
+  /** What is deleted later is found by listing: in order, page by page, by prefix. */
+  async #pages(): Promise<void> {
+    const expected = Array.from({ length: LAG_OBJECTS }, (_, index) => `lag-${index}`);
+    const listed: string[] = [];
+    for (let more = true; more && listed.length <= LAG_OBJECTS;) {
+      const after = listed.at(-1) ?? '';
+      const page = await this.#call('list a bucket', (store, signal) => store.list(this.#settings.bucket, 'lag-', after, 2, signal));
+      listed.push(...page.names);
+      more = page.more && page.names.length > 0;
+    }
+    // A listing that forgets what it showed is one that lags; one that repeats, or mixes up, is none.
+    if (listed.every((name, index) => expected.includes(name) && name > (listed[index - 1] ?? ''))) return;
+    throw new Unfit(`it does not list by prefix, in order and page by page: ${listed.slice(0, 10).join(', ')} instead of ${expected.join(', ')}`);
   }
 
   /** Writers with connections of their own put different bodies under one name, all at once: exactly one may win. */

@@ -111,7 +111,7 @@ test('probes of real services', async (t) => {
     const bySwift = await tested(`swift+${ceph.service.swiftAuthUrl}`, { ST_USER: ceph.service.swiftUser, ST_KEY: ceph.service.swiftKey });
     assert.deepEqual([bySwift.code, bySwift.verdict, bySwift.fence], [0, 'fit', 'registry'], JSON.stringify(bySwift));
     const before = await bucketsOf(ceph);
-    const report = await tested(`s3+${ceph.service.s3Endpoint}`, keys);
+    const report = await tested(`s3+${ceph.service.s3Endpoint}/one-for-all`, keys);
     assert.deepEqual([report.code, report.verdict, report.fence, report.conditionalPut], [0, 'fit', 'backend', true], JSON.stringify(report));
     assert.deepEqual(await bucketsOf(ceph), before);
   });
