@@ -108,7 +108,7 @@ function linesOf(router: RouterProcess): string[] {
 test('over real Swift', async (t) => {
   const swift = await startSwift(stackOf(t));
   const router = await RouterProcess.forTest(t, { environment: { ...SOON_SEALED, ...swift.environment() } });
-  const load = await SteadyLoad.create(router, 1, 64 * MIB);
+  const load = await SteadyLoad.create(router, 1, 32 * MIB);
   const writeSome = async (): Promise<void> => void (await load.run(({ written }) => written >= 64));
   await writeSome();
 

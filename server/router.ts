@@ -200,7 +200,10 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
   );
   stack.defer(() => archive.stop());
   backend.watch(() => [...objects.problems()].some(({ error }) => error.name === 'StoreError'));
-  backend.state.onRecovered(() => objects.backendRecovered());
+  backend.state.onRecovered(() => {
+    objects.backendRecovered();
+    reclaimer.backendRecovered();
+  });
   const capacity = new CapacityWatch({ disk, clock, registry, pendingBytes: () => reclaimer.pendingBytes }, capacityOf(settings));
   await capacity.start();
   stack.defer(() => capacity.stop());

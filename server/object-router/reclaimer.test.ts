@@ -175,3 +175,23 @@ test('one object that cannot be deleted does not keep the others, and is a probl
   await world.clock.run(world.clock.sleep(3000));
   assert.equal(reclaimer.problem, null);
 });
+
+test('what could not be deleted is tried when the backend works again, not when the next round is due', async () => {
+  const world = new World();
+  await world.removed(1, 'volume', 3);
+  const reclaimer = world.reclaimer({ graceTimeMs: 3_600_000, settleMs: 0 });
+  await world.clock.run(world.clock.sleep(3_600_000));
+  world.store.setFaults({ failBefore: 1 });
+  reclaimer.start();
+  await world.clock.run(world.clock.sleep(1000));
+  assert.notEqual(reclaimer.problem, null);
+  world.store.setFaults({});
+  reclaimer.backendRecovered();
+  await world.drained(1000);
+  assert.equal(reclaimer.problem, null);
+  // Nothing is wrong: no round of its own.
+  const { pending } = world.clock;
+  reclaimer.backendRecovered();
+  assert.equal(world.clock.pending, pending);
+  await reclaimer.stop();
+});

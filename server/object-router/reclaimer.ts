@@ -48,6 +48,7 @@ export class Reclaimer {
   #pendingBytes = 0;
   #problem: Error | null = null;
   #running: Promise<void> | null = null;
+  #cancelNext: () => void = () => undefined;
   #stopped = false;
 
   constructor(
@@ -103,6 +104,13 @@ export class Reclaimer {
     await this.#running;
   }
 
+  /** The backend works again after it did not: what failed is tried now. */
+  backendRecovered(): void {
+    if (this.#problem === null || this.#running !== null) return;
+    this.#cancelNext();
+    this.#round();
+  }
+
   #round(): void {
     if (this.#stopped) return;
     this.#running = this.#run()
@@ -117,7 +125,7 @@ export class Reclaimer {
       )
       .finally(() => {
         this.#running = null;
-        this.#clock.after(this.#pauseMs(), () => this.#round());
+        this.#cancelNext = this.#clock.after(this.#pauseMs(), () => this.#round());
       });
   }
 
