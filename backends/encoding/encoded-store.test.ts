@@ -78,6 +78,16 @@ describe('what is stored', () => {
     }
   });
 
+  test('data that shrinks is compressed also behind data that does not, a few frames later', async () => {
+    const inner = await memory();
+    const [noise, text] = [incompressible(MIB), compressible(MIB)];
+    await new EncodedStore(inner, MODES.zstd).put('bucket', 'alone', bytes(text));
+    await new EncodedStore(inner, MODES.zstd).put('bucket', 'behind', { kind: 'bytes', chunks: [noise, text] });
+    const [alone, behind] = [await readAllOf(inner, 'bucket', 'alone'), await readAllOf(inner, 'bucket', 'behind')];
+    assert.ok(behind.byteLength < MIB + alone.byteLength + 8 * 24 * 1024, `${behind.byteLength} bytes`);
+    assert.deepEqual(await get(new EncodedStore(inner, MODES.zstd), 'behind'), Buffer.concat([noise, text]));
+  });
+
   test('no two contents, names, buckets or keys meet the same key stream', async () => {
     const content = Buffer.alloc(60_000, 7);
     const other = Buffer.from(content);

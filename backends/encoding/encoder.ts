@@ -25,6 +25,9 @@ import {
 } from './object-header.ts';
 import { nextTurn, STEP_BYTES } from './turn.ts';
 
+/** A run of frames that are stored as they are without a try ends after so many: what comes may be different data. */
+const UNTRIED_FRAMES_MAX = 7;
+
 export interface EncodedObject {
   /** The object as it is stored. */
   readonly bytes: Buffer;
@@ -77,6 +80,9 @@ class FrameWriter {
   #partialBytes = 0;
   #frame = 0;
   #position: number;
+  /** Frames that did not shrink since one did, at most `UNTRIED_FRAMES_MAX`, and how many more are not tried at all. */
+  #failures = 0;
+  #untried = 0;
 
   constructor(parameters: ObjectParameters, root: RootKey) {
     this.#parameters = parameters;
@@ -134,11 +140,26 @@ class FrameWriter {
     return { bytes, layout };
   }
 
+  /** Smaller bytes for a frame, or `plain` itself. Where frames do not shrink, only some are tried, which costs a fifth of the time. */
+  #compressed(plain: Uint8Array): Uint8Array {
+    if (this.#untried > 0) {
+      this.#untried -= 1;
+      return plain;
+    }
+    const compressed = zstdCompressSync(plain, COMPRESSION);
+    if (compressed.byteLength < plain.byteLength) {
+      this.#failures = 0;
+      return compressed;
+    }
+    this.#failures = Math.min(UNTRIED_FRAMES_MAX, this.#failures + 1);
+    this.#untried = this.#failures;
+    return plain;
+  }
+
   #writeFrame(plain: Uint8Array): void {
     let content = plain;
     if (this.#parameters.isCompressed) {
-      const compressed = zstdCompressSync(plain, COMPRESSION);
-      if (compressed.byteLength < plain.byteLength) content = compressed;
+      content = this.#compressed(plain);
       this.#target.writeUInt32LE(content.byteLength, HEADER_BYTES + INDEX_ENTRY_BYTES * this.#frame);
     }
     this.#digest.update(content);
