@@ -18,13 +18,13 @@ import { coldRestart, drained } from './cold-restart.ts';
 
 const MIB = 1024 * 1024;
 const BLOCK_BYTES = 65_536;
-const VOLUME_BYTES = 64 * MIB;
+const VOLUME_BYTES = 40 * MIB;
 /** A block that is written first and then only read: it is in the RAM cache. */
 const CACHED_BYTES = 4 * MIB;
 const DIRTY_BYTES_MAX = 24 * MIB;
 
 /** Small segments that go up soon, and a bound of dirty data that a few seconds of load reach. */
-const FAULT_SETTINGS = {
+export const FAULT_SETTINGS = {
   VFERRY_LOG_SEGMENT_BYTES: '4MiB',
   VFERRY_LOG_SEAL_AFTER_MS: '300ms',
   VFERRY_LOG_DIRTY_BYTES_MAX: String(DIRTY_BYTES_MAX),

@@ -5,6 +5,7 @@ import { NetworkPath } from '../services/network-path.ts';
 import { stackOf } from '../test-stack.ts';
 import { startSwift } from './backend-fixture.ts';
 import { type BackendFault, faultsOver, STANDSTILL_TOLD_MS } from './faults-over.ts';
+import { killedDuringOutage, rottenObject } from './outages-over.ts';
 
 test('OpenStack Swift breaks under a datastore', async (t) => {
   // The proxy gives a server that stands still up after 3 s, not 10, so that this test ends.
@@ -37,8 +38,22 @@ test('OpenStack Swift breaks under a datastore', async (t) => {
         repairIt: () => service.startPart('container'),
         stopsUploads: false,
       },
+      {
+        name: 'the proxy takes 5 requests a second',
+        breakIt: () => service.tune({ ratelimit: 5 }),
+        repairIt: () => service.tune({ ratelimit: null }),
+        stopsUploads: false,
+      },
       { name: 'the network is cut', breakIt: () => path.cut(), repairIt: () => path.restore(), toldWithinMs: STANDSTILL_TOLD_MS },
     ],
     path.port,
   );
+
+  await t.test('a router that is killed while Swift is away starts without it and loses nothing', async (sub) => {
+    await killedDuringOutage(sub, swift, 'both');
+  });
+
+  await t.test('bytes that flipped on Swift are never data, and fsck names the object', async (sub) => {
+    await rottenObject(sub, swift, 'rotten');
+  });
 });
