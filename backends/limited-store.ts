@@ -1,6 +1,8 @@
+import type { Clock } from '../server/core/time.ts';
 import { abortedError, throwIfAborted } from './abort.ts';
 import { bodySizeBytes } from './object-body.ts';
 import type { ByteRange, GetOutcome, ObjectBody, ObjectStore } from './object-store.ts';
+import { UploadPace } from './upload-pace.ts';
 
 /** Each of the two lanes, reads (get, head) and all other requests, has these bounds for itself. */
 export interface LimitSettings {
@@ -19,6 +21,9 @@ export interface LaneLoad {
   readonly queued: number;
 }
 
+/** A put of less is no upload that others would have to wait for. */
+const UPLOAD_BYTES_MIN = 1024 * 1024;
+
 interface Waiting {
   readonly bytes: number;
   readonly start: () => void;
@@ -29,6 +34,8 @@ interface Waiting {
  * waiting caller, and callers are bounded by what they hold while they wait. Buckets (volumes) take turns, and within a bucket it
  * is first come, first served: a volume with a thousand segments to upload delays another one by one request, not by a thousand.
  *
+ * With a clock, uploads (puts of 1 MiB and more) are as many at a time as are done in reasonable time (`UploadPace`).
+ *
  * Reads have a lane of their own: uploads that wait for a full backend to get space, holding their places while the
  * RetryingStore below pauses, must not keep guests from reading what is there.
  */
@@ -37,12 +44,19 @@ export class LimitedStore implements ObjectStore {
   readonly #wholeGetBytes: number;
   readonly #reads: Lane;
   readonly #others: Lane;
+  /** In front of `others`. */
+  readonly #uploads: Lane;
+  readonly #pace: UploadPace;
+  readonly #clock: Clock | null;
 
-  constructor(inner: ObjectStore, settings: LimitSettings) {
+  constructor(inner: ObjectStore, settings: LimitSettings, clock: Clock | null = null) {
     this.#inner = inner;
     this.#wholeGetBytes = settings.wholeGetBytes;
-    this.#reads = new Lane(settings);
-    this.#others = new Lane(settings);
+    this.#clock = clock;
+    this.#pace = new UploadPace(settings.concurrencyMax);
+    this.#reads = new Lane(settings.bytesInFlightMax, () => settings.concurrencyMax);
+    this.#others = new Lane(settings.bytesInFlightMax, () => settings.concurrencyMax);
+    this.#uploads = new Lane(Infinity, () => this.#pace.limit);
   }
 
   get description(): string {
@@ -55,7 +69,8 @@ export class LimitedStore implements ObjectStore {
 
   /** For metrics: of each lane. */
   get lanes(): { reads: LaneLoad; others: LaneLoad } {
-    return { reads: this.#reads.load, others: this.#others.load };
+    const others = this.#others.load;
+    return { reads: this.#reads.load, others: { ...others, queued: others.queued + this.#uploads.load.queued } };
   }
 
   /** Of both lanes together. */
@@ -81,7 +96,23 @@ export class LimitedStore implements ObjectStore {
   }
 
   put(bucket: string, name: string, body: ObjectBody, signal?: AbortSignal): Promise<'written' | 'exists'> {
-    return this.#others.run(bucket, bodySizeBytes(body), `put ${bucket}/${name}`, signal, () => this.#inner.put(bucket, name, body, signal));
+    const what = `put ${bucket}/${name}`;
+    const bytes = bodySizeBytes(body);
+    const put = (): Promise<'written' | 'exists'> => this.#inner.put(bucket, name, body, signal);
+    const clock = this.#clock;
+    if (clock === null || bytes < UPLOAD_BYTES_MIN) return this.#others.run(bucket, bytes, what, signal, put);
+    const timed = async (): Promise<'written' | 'exists'> => {
+      const startedMs = clock.monotonicMs();
+      let succeeded = false;
+      try {
+        const outcome = await put();
+        succeeded = true;
+        return outcome;
+      } finally {
+        this.#pace.ended(startedMs, clock.monotonicMs(), succeeded);
+      }
+    };
+    return this.#uploads.run(bucket, 0, what, signal, () => this.#others.run(bucket, bytes, what, signal, timed));
   }
 
   get(bucket: string, name: string, range?: ByteRange, signal?: AbortSignal): Promise<GetOutcome> {
@@ -108,15 +139,17 @@ export class LimitedStore implements ObjectStore {
 
 /** One queue with its bounds. */
 class Lane {
-  readonly #settings: LimitSettings;
+  readonly #bytesInFlightMax: number;
+  readonly #concurrencyMax: () => number;
   /** Waiting requests by bucket; the first bucket is next, and goes to the end when it was served. */
   readonly #queues = new Map<string, Set<Waiting>>();
   #running = 0;
   #runningBytes = 0;
   #queued = 0;
 
-  constructor(settings: LimitSettings) {
-    this.#settings = settings;
+  constructor(bytesInFlightMax: number, concurrencyMax: () => number) {
+    this.#bytesInFlightMax = bytesInFlightMax;
+    this.#concurrencyMax = concurrencyMax;
   }
 
   get load(): LaneLoad {
@@ -139,7 +172,7 @@ class Lane {
 
   #fits(bytes: number): boolean {
     if (this.#running === 0) return true;
-    return this.#running < this.#settings.concurrencyMax && this.#runningBytes + bytes <= this.#settings.bytesInFlightMax;
+    return this.#running < this.#concurrencyMax() && this.#runningBytes + bytes <= this.#bytesInFlightMax;
   }
 
   #enter(bytes: number): void {

@@ -60,11 +60,15 @@ export class BackendStack {
     this.#threaded = new ThreadedStore({ clock, logger }, { store: settings.store });
     const metered = new MeteredStore({ inner: this.#threaded, observers: [components.storeObserver, this.usage, this.state], clock });
     const retrying = new RetryingStore({ inner: metered, clock, random, observer: components.storeObserver, pacer: this.state });
-    this.#limited = new LimitedStore(retrying, {
-      concurrencyMax: settings.concurrency,
-      bytesInFlightMax: BYTES_IN_FLIGHT_MAX,
-      wholeGetBytes: WHOLE_GET_BYTES,
-    });
+    this.#limited = new LimitedStore(
+      retrying,
+      {
+        concurrencyMax: settings.concurrency,
+        bytesInFlightMax: BYTES_IN_FLIGHT_MAX,
+        wholeGetBytes: WHOLE_GET_BYTES,
+      },
+      clock,
+    );
     this.store = this.#limited;
     this.#probeBucket = settings.probeBucket;
     const url = endpointOf(settings.store);

@@ -6,13 +6,14 @@ import { Agent as HttpsAgent } from 'node:https';
 import { S3Client, type S3ClientConfig } from '@aws-sdk/client-s3';
 
 import { readCaFile } from '../swift/ca-file.ts';
+import { boundAnswers } from './s3-bounded-answer.ts';
 import type { S3StoreConfig } from './s3-config.ts';
 
 /** More than the calls that a worker gets at a time (`threaded-store.ts`): nothing waits for a socket. */
 const SOCKETS_MAX = 256;
 const CONNECT_WITHIN_MS = 5000;
-/** No byte in either direction for so long: the connection is dead, or as good as that. */
-const INACTIVE_MS_MAX = 20_000;
+/** No byte in either direction for so long: the connection is dead, or as good as that. What kernels hold of a body may take 20 s to leave over a slow link. */
+const INACTIVE_MS_MAX = 40_000;
 
 export interface S3Timeouts {
   readonly connectWithinMs: number;
@@ -50,6 +51,7 @@ export function makeS3Client(config: S3StoreConfig, timeouts: S3Timeouts = S3_TI
   }
   const client = new S3Client(settings);
   digestBodiesOnce(client);
+  boundAnswers(client);
   return client;
 }
 

@@ -48,6 +48,9 @@ const STEP_BYTES = 256 * 1024;
 /** More of an error page than this is not read to keep its connection. */
 const ERROR_PAGE_BYTES_MAX = 64 * 1024;
 const CONTINUE_WAIT_MS = 1000;
+/** What kernels may hold of a body that was sent, and how slowly it may leave them: meanwhile nothing shows progress. */
+const HELD_BYTES_MAX = 8 * 1024 * 1024;
+const HELD_BYTES_PER_MS_MIN = 400;
 
 /** What a peer's certificate can be wrong with: an operator has to act. */
 const CERTIFICATE_CODES =
@@ -111,6 +114,7 @@ class Exchange {
   /** Where the body has got to. */
   #chunk = 0;
   #offset = 0;
+  #bodyBytes = 0;
   #sending = false;
   #sent = false;
 
@@ -124,14 +128,13 @@ class Exchange {
 
   start(agent: http.Agent | https.Agent): void {
     const { method, url, headers, chunks, expectContinue, signal } = this.#request;
-    let lengthBytes = 0;
-    for (const chunk of chunks ?? []) lengthBytes += chunk.byteLength;
+    for (const chunk of chunks ?? []) this.#bodyBytes += chunk.byteLength;
     const outgoing = (url.protocol === 'https:' ? https : http).request(url, {
       method,
       agent,
       headers: {
         ...headers,
-        ...(chunks === undefined ? {} : { 'Content-Length': String(lengthBytes) }),
+        ...(chunks === undefined ? {} : { 'Content-Length': String(this.#bodyBytes) }),
         ...(expectContinue === true ? { Expect: '100-continue' } : {}),
       },
     });
@@ -243,12 +246,18 @@ class Exchange {
   #watch(delayMs: number): void {
     this.#cancelTimer = this.#clock.after(delayMs, () => {
       const silentMs = this.#clock.monotonicMs() - this.#progressMs;
-      if (silentMs < this.#silenceMsMax) {
-        this.#watch(this.#silenceMsMax - silentMs);
+      const silenceMsMax = this.#silenceMsMax + this.#heldMs();
+      if (silentMs < silenceMsMax) {
+        this.#watch(silenceMsMax - silentMs);
         return;
       }
       this.#fail(new StoreError('retry', `${this.#request.what}: ${this.#request.url.host} was silent for ${Math.round(silentMs)} ms`));
     });
+  }
+
+  /** How long a body that was handed to the kernel may take to get out of it. */
+  #heldMs(): number {
+    return this.#sent ? Math.min(this.#bodyBytes, HELD_BYTES_MAX) / HELD_BYTES_PER_MS_MIN : 0;
   }
 
   #finish(answer: HttpAnswer, endConnection = false): void {
