@@ -29,11 +29,13 @@ import type { SegmentTable } from './volume-driver/segment-table.ts';
 import { fileNames, filesBucket, volumeNames } from './volume-driver/storage-names.ts';
 import type { StorageNames } from './volume-driver/storage-names.ts';
 import { recordedStoreConfig } from './vpool-backend.ts';
+import { requireIdentity } from './vpool-identity.ts';
 
 const PAGE = 500;
 /** Blocks looked up and verified at a time. */
 const BATCH_BLOCKS = 16_384;
 const RUN_BYTES_MAX = 4 * 1024 * 1024;
+const UNREACHABLE_MS_MAX = 10_000;
 
 class Report {
   damages = 0;
@@ -81,7 +83,13 @@ export async function fsckDataDirectory(settings: Settings, logger: Logger, even
   for await (const message of registry.verify()) report.damage('registry', message);
   report.count('inodes', (await registry.namespace.usage()).inodes);
 
-  const { store } = stack.use(await makeStore(recordedStoreConfig(settings, known)));
+  const config = recordedStoreConfig(settings, known);
+  if (known.identity) {
+    // Of a backend that is not this vPool's everything would be damage.
+    await using plain = await makeStore({ ...config, encoding: null });
+    await requireIdentity(plain.store, { settings, uuid: known.uuid }, clock, { unreachableMs: UNREACHABLE_MS_MAX });
+  }
+  const { store } = stack.use(await makeStore(config));
   await store.listBuckets('', 1);
   const files = await SegmentFiles.openToRead({ disk: nodeDisk, clock, logger }, directory);
   stack.defer(() => files.close());

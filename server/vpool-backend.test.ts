@@ -10,6 +10,7 @@ import { silentLogger } from './core/logger.ts';
 import { systemClock, systemRandom } from './core/node-time.ts';
 import type { Clock } from './core/time.ts';
 import { readVpoolFile, type VpoolFile } from './data-directory.ts';
+import { fsckDataDirectory } from './fsck.ts';
 import { loadSettings } from './settings/load.ts';
 import type { Settings } from './settings/settings.ts';
 import { openBackend, type OpenedBackend, recordedStoreConfig } from './vpool-backend.ts';
@@ -201,6 +202,20 @@ test("an identity object that says another vPool's uuid, or nothing, is refused"
     writeFileSync(join(place.backend, 'buckets', IDENTITY), text);
     await refused(place.open(), 'backend-foreign', /is not the identity of vPool 0123456789abcdef/);
   }
+});
+
+test('a backend without the identity object is refused, by fsck too', async (t) => {
+  const place = Place.for(t);
+  const settings = place.settings();
+  const { uuid } = await createVpool(settings, () => undefined);
+  const fsck = (): Promise<unknown> => fsckDataDirectory(settings, silentLogger, () => undefined);
+  await fsck();
+  const bucket = `vf-vpool1-${uuid.slice(0, 8)}-ns`;
+  rmSync(join(place.backend, 'buckets', bucket, `vpool-${uuid}`));
+  await refused(fsck(), 'backend-foreign', new RegExp(`answers, but has no ${bucket}/vpool-${uuid}: it is not the backend of vPool vpool1`));
+  const vpool = { directory: join(settings.data, 'vpools', 'vpool1'), uuid };
+  const open = openBackend(settings, vpool, { clock: HASTY, random: systemRandom, logger: silentLogger });
+  await refused(open, 'backend-foreign', /answers, but has no/);
 });
 
 test('a registry of another vPool is refused', async (t) => {

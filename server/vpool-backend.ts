@@ -3,46 +3,34 @@
  * recorded in `vpool.json` decides, the settings only say how to get there: another kind, layout or bucket is refused, another address is taken when
  * the vPool's identity object is found there.
  */
-import { randomBytes } from 'node:crypto';
-import { mkdirSync, rmdirSync, rmSync, statSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { statSync } from 'node:fs';
+import { join } from 'node:path';
 
 import { pause } from '../backends/abort.ts';
 import { DirectoryStore } from '../backends/directory/directory-store.ts';
 import type { EncodingConfig } from '../backends/encoding/encoding-config.ts';
 import { makeStore } from '../backends/make-store.ts';
-import { type ObjectStore, StoreError } from '../backends/object-store.ts';
+import { StoreError } from '../backends/object-store.ts';
 import { type ProbeReport, probeText } from '../backends/probe/probe-report.ts';
-import { type ProbeSettings, probeStore } from '../backends/probe/probe.ts';
-import { clockSkewMs } from '../backends/probe/server-time.ts';
+import type { ProbeSettings } from '../backends/probe/probe.ts';
 import type { BareStoreConfig, HostedStoreConfig } from '../backends/upload-thread/hosted-store.ts';
 import { encryptionKeys, locationOf, locationText, s3Config, swiftConfig } from './backend-config.ts';
+import { probeBackend, type ProbeEnvironment } from './backend-probe.ts';
 import { ApplianceError } from './core/errors.ts';
 import type { Logger } from './core/logger.ts';
-import type { Clock, Random } from './core/time.ts';
 import { readVpoolFile, type VpoolFile, writeVpoolFile } from './data-directory.ts';
 import type { BackendSettings } from './settings/backend-settings.ts';
 import type { Settings } from './settings/settings.ts';
 import { namespaceBucket } from './volume-driver/storage-names.ts';
+import { putIdentity, requireIdentity } from './vpool-identity.ts';
 
-const IDENTITY_FORMAT = 'vferry-vpool';
-/** How long a start waits for a backend that does not answer, and for an identity object that is not visible. */
+/** How long a start waits for a backend that does not answer. */
 const UNREACHABLE_MS_MAX = 2000;
-/** A single request of an opening. */
-const CALL_MS_MAX = 5000;
-const ABSENT_MS_MAX = 10_000;
-const LOOK_EVERY_MS = 500;
 /** While it serves without having seen the backend. */
 const CONFIRM_EVERY_MS = 2000;
-const IDENTITY_BYTES_MAX = 64 * 1024;
-const S3_CLOCK_SKEW_MS_MAX = 15 * 60 * 1000;
 
-export interface BackendComponents {
-  readonly clock: Clock;
-  readonly random: Random;
+export interface BackendComponents extends ProbeEnvironment {
   readonly logger: Logger;
-  /** Is told what a probe does, for people. */
-  readonly progress?: (text: string) => void;
 }
 
 /** Which vPool, and its directory below the data directory. */
@@ -140,112 +128,9 @@ export async function createBackend(
     await new DirectoryStore({ kind: 'directory', path: backend.path, vpoolUuid: vpool.uuid, initialize: true }).listBuckets('', 1);
   }
   await using made = await makeStore(hostedConfig(backend, file, null));
-  await putIdentity(made.store, settings, vpool.uuid, layout, components);
+  await putIdentity(made.store, { settings, uuid: vpool.uuid }, components.clock);
   writeVpoolFile(vpool.directory, file);
   return report;
-}
-
-/**
- * Tries out a backend of these settings, in a bucket that it removes again; see `probeStore`. The one bucket of layout prefix is removed, too, if it was
- * made here and is not needed at once (`lasting`): some stores do not let a name be used again so soon.
- */
-export async function probeBackend(
-  backend: BackendSettings,
-  layout: VpoolFile['layout'],
-  components: BackendComponents,
-  { effort, lasting }: { readonly effort: ProbeSettings['effort']; readonly lasting: boolean },
-): Promise<ProbeReport> {
-  const nonce = randomBytes(6).toString('hex');
-  await using stack = new AsyncDisposableStack();
-  let bare: (conditionalPut: boolean) => BareStoreConfig;
-  switch (backend.kind) {
-    case 'directory': {
-      // A root of its own inside: the directory may already be some vPool's backend, or not be one yet.
-      const root = join(backend.path, `.vferry-probe-${nonce}`);
-      const uuid = randomBytes(16).toString('hex');
-      let firstMade = root;
-      stack.defer(() => {
-        rmSync(root, { recursive: true, force: true });
-        // What was made for the probe only: the backend's directory, perhaps with parents.
-        for (let path = dirname(root); path.length >= firstMade.length; path = dirname(path)) rmdirSync(path);
-      });
-      const initial = { kind: 'directory', path: root, vpoolUuid: uuid, initialize: true } as const;
-      try {
-        firstMade = mkdirSync(root, { recursive: true, mode: 0o700 }) ?? root;
-        await new DirectoryStore(initial).listBuckets('', 1);
-      } catch (error) {
-        const finding = { weight: 'unfit', text: `${backend.path} cannot be written: ${(error as Error).message}` } as const;
-        return { verdict: 'unfit', findings: [finding], fence: 'registry', conditionalPut: false, figures: NO_FIGURES };
-      }
-      bare = () => ({ ...initial, initialize: false });
-      break;
-    }
-    case 'swift': {
-      const config = swiftConfig(backend.swift);
-      bare = () => config;
-      break;
-    }
-    case 's3':
-      s3Config(backend.s3, true);
-      bare = (conditionalPut) => s3Config(backend.s3, conditionalPut);
-      break;
-  }
-  const time = timeSource(backend);
-  if (layout.kind === 'prefix' && !lasting) {
-    const real = stack.use(await makeStore({ store: bare(false), layout: { kind: 'buckets' }, encoding: null }));
-    const { bucket } = layout;
-    if (await isMissing(real.store, bucket, components.clock)) {
-      stack.defer(() => bounded(components.clock, undefined, (signal) => real.store.deleteBucket(bucket, signal)).catch(ignoreStoreError));
-    }
-  }
-  return await probeStore(
-    {
-      open: (conditionalPut) => makeStore({ store: bare(conditionalPut), layout, encoding: null }),
-      hasConditionalPut: backend.kind === 's3',
-      clockSkewMs: time === null ? null : (signal) => clockSkewMs(components.clock, time.url, time.caFile, signal),
-      clock: components.clock,
-      random: components.random,
-      progress: components.progress ?? (() => undefined),
-    },
-    { bucket: `vf-probe-${nonce}`, effort, clockSkewMsMax: backend.kind === 's3' ? S3_CLOCK_SKEW_MS_MAX : null },
-  );
-}
-
-/** False also when that cannot be said: then the probe says why. */
-async function isMissing(store: ObjectStore, bucket: string, clock: Clock): Promise<boolean> {
-  try {
-    await bounded(clock, undefined, (signal) => store.list(bucket, '', '', 1, signal));
-    return false;
-  } catch (error) {
-    if (!(error instanceof StoreError)) throw error;
-    return error.class === 'absent';
-  }
-}
-
-/** Somebody else may have put something into it meanwhile, or the store is away: an empty bucket that stays harms nobody. */
-function ignoreStoreError(error: unknown): void {
-  if (!(error instanceof StoreError)) throw error;
-}
-
-const NO_FIGURES: ProbeReport['figures'] = {
-  readAfterWriteMs: null,
-  listAfterWriteMs: null,
-  clockSkewMs: null,
-  putMs: null,
-  getMs: null,
-  uploadBytesPerSecond: null,
-  downloadBytesPerSecond: null,
-};
-
-function timeSource(backend: BackendSettings): { url: string; caFile: string | null } | null {
-  switch (backend.kind) {
-    case 'directory':
-      return null;
-    case 'swift':
-      return { url: backend.swift.authUrl, caFile: backend.swift.caFile };
-    case 's3':
-      return { url: backend.s3.endpoint ?? `https://s3.${backend.s3.region}.amazonaws.com`, caFile: backend.s3.caFile };
-  }
 }
 
 /** Where a new vPool's buckets go. */
@@ -395,35 +280,10 @@ class Opening implements OpenedBackend {
     const { clock } = this.#components;
     // Plain: the identity object is not encoded. It is read here and not in a thread, before there are any.
     await using made = await makeStore({ ...this.config, encoding: null });
-    const name = identityName(this.#vpool.uuid);
-    const bucket = namespaceBucket(this.#settings.vpool.name, this.#vpool.uuid);
-    const startedMs = clock.monotonicMs();
-    for (;;) {
-      try {
-        if (!this.#file.identity) {
-          // A vPool of vferry 0.1, on a directory whose marker says that it is the right one.
-          await putIdentity(made.store, this.#settings, this.#vpool.uuid, this.#file.layout, this.#components);
-          break;
-        }
-        const found = await bounded(clock, signal, (inner) =>
-          made.store.get(bucket, name, { offsetBytes: 0, lengthBytes: IDENTITY_BYTES_MAX }, inner),
-        );
-        if (found.kind === 'found') {
-          checkIdentity(found.bytes, this.#vpool.uuid, `${bucket}/${name}`);
-          break;
-        }
-        // A store may be behind, or have parts down: not at once a reason to call it another's.
-        if (clock.monotonicMs() - startedMs > ABSENT_MS_MAX) {
-          throw new ApplianceError(
-            'backend-foreign',
-            `${locationText(locationOf(this.#settings.vpool.backend))} answers, but has no ${bucket}/${name}: it is not the backend of vPool ${this.#settings.vpool.name} (another account, project or bucket?), or was emptied`,
-          );
-        }
-      } catch (error) {
-        if (!(error instanceof StoreError) || error.class !== 'retry' || clock.monotonicMs() - startedMs > patienceMs) throw error;
-      }
-      await pause(clock, LOOK_EVERY_MS, signal, 'look for the identity object');
-    }
+    const subject = { settings: this.#settings, uuid: this.#vpool.uuid };
+    // A vPool of vferry 0.1 has none, but is on a directory, whose marker says whether it is the right one.
+    if (!this.#file.identity) await putIdentity(made.store, subject, clock, signal);
+    else await requireIdentity(made.store, subject, clock, { unreachableMs: patienceMs, ...(signal === undefined ? {} : { signal }) });
     this.#write({ ...this.#file, identity: true, backend: locationOf(this.#settings.vpool.backend) });
   }
 }
@@ -431,52 +291,6 @@ class Opening implements OpenedBackend {
 /** A directory denies when its marker names another vPool. Of a service it is a matter of credentials, which somebody may repair while the router serves. */
 function isAnothers(store: BareStoreConfig, error: StoreError): boolean {
   return store.kind === 'directory' && (error.class === 'denied' || error.class === 'corrupt');
-}
-
-function identityName(vpoolUuid: string): string {
-  return `vpool-${vpoolUuid}`;
-}
-
-async function putIdentity(
-  store: ObjectStore,
-  settings: Settings,
-  uuid: string,
-  layout: VpoolFile['layout'],
-  components: BackendComponents,
-): Promise<void> {
-  const { name } = settings.vpool;
-  const bucket = namespaceBucket(name, uuid);
-  const createdAt = new Date(components.clock.wallMs()).toISOString();
-  const text = `${JSON.stringify({ format: IDENTITY_FORMAT, version: 1, uuid, name, layout: layout.kind, createdAt })}\n`;
-  await bounded(components.clock, undefined, (signal) => store.createBucket(bucket, signal));
-  await bounded(components.clock, undefined, (signal) =>
-    store.put(bucket, identityName(uuid), { kind: 'bytes', chunks: [Buffer.from(text)] }, signal),
-  );
-}
-
-/** @throws ApplianceError `backend-foreign` */
-function checkIdentity(bytes: Buffer, vpoolUuid: string, where: string): void {
-  let value: unknown = null;
-  try {
-    value = JSON.parse(bytes.toString('utf8'));
-  } catch {
-    // Not JSON is not ours.
-  }
-  const identity = (typeof value === 'object' && value !== null ? value : {}) as Readonly<Record<string, unknown>>;
-  if (identity['format'] === IDENTITY_FORMAT && identity['version'] === 1 && identity['uuid'] === vpoolUuid) return;
-  throw new ApplianceError('backend-foreign', `${where} on the backend is not the identity of vPool ${vpoolUuid}: it is another's, or damaged`);
-}
-
-/** A call that ends. */
-async function bounded<T>(clock: Clock, outer: AbortSignal | undefined, call: (signal: AbortSignal) => Promise<T>): Promise<T> {
-  const controller = new AbortController();
-  const cancel = clock.after(CALL_MS_MAX, () => controller.abort(new Error(`no answer within ${CALL_MS_MAX / 1000} s`)));
-  const signal = outer === undefined ? controller.signal : AbortSignal.any([controller.signal, outer]);
-  try {
-    return await call(signal);
-  } finally {
-    cancel();
-  }
 }
 
 function sameFileSystem(first: string, second: string): boolean {

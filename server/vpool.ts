@@ -5,6 +5,7 @@ import { generateKey as newKey } from '../backends/encoding/key-file.ts';
 import type { ProbeReport } from '../backends/probe/probe-report.ts';
 import { openSqliteRegistry, SQLITE_REGISTRY_DEFAULTS } from '../registry/sqlite/sqlite-registry.ts';
 import { locationOf, locationText } from './backend-config.ts';
+import { probeBackend } from './backend-probe.ts';
 import { ApplianceError } from './core/errors.ts';
 import { silentLogger } from './core/logger.ts';
 import { nodeDisk } from './core/node-disk.ts';
@@ -12,7 +13,7 @@ import { systemClock, systemRandom } from './core/node-time.ts';
 import { openDataDirectory, readVpoolFile } from './data-directory.ts';
 import type { BackendSettings } from './settings/backend-settings.ts';
 import type { Settings } from './settings/settings.ts';
-import { createBackend, layoutOf, probeBackend } from './vpool-backend.ts';
+import { createBackend, layoutOf } from './vpool-backend.ts';
 import type { CreatedVpool } from './vpool-port.ts';
 
 const COMPONENTS = { clock: systemClock, random: systemRandom, logger: silentLogger };
