@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import type { StoreErrorClass } from '../object-store.ts';
 import { VirtualClock } from '../virtual-clock.ts';
 import { rejectsSafely, SECRET, ScriptedSwift } from './scripted-swift.fixture.ts';
+import { authenticate } from './swift-auth.ts';
 import type { SwiftAuth, SwiftStoreConfig } from './swift-config.ts';
 import { SwiftStore } from './swift-store.ts';
 
@@ -142,4 +143,22 @@ test("a token's life is the difference of Keystone's own times, and it is renewe
   assert.deepEqual(new Set(swift.requests.slice(0, 2).map((request) => request.headers['x-auth-token'])), new Set(['token-1']));
   assert.equal(swift.requests.at(-1)?.headers['x-auth-token'], 'token-2');
   await store.close();
+});
+
+test('a storage URL without TLS is refused when authentication was over TLS, unless the settings name it', async () => {
+  const named = (storageUrl: string) => ({
+    exchange: () => Promise.resolve({ status: 200, headers: { 'x-auth-token': 'token-1', 'x-storage-url': storageUrl }, body: Buffer.alloc(0) }),
+  });
+  const settings = (storageUrl: string | null): SwiftStoreConfig => ({
+    kind: 'swift',
+    auth: { version: 1, url: 'https://auth/v1.0', user: 'account:user', key: SECRET },
+    region: null,
+    endpointInterface: 'public',
+    storageUrl,
+    caFile: null,
+  });
+  const error = await rejectsSafely(authenticate(named('http://storage/v1/AUTH_x'), settings(null)), 'denied');
+  assert.match(error.message, /without TLS \(http:\/\/storage\)/);
+  assert.equal((await authenticate(named('https://storage/v1/AUTH_x/'), settings(null))).storageUrl, 'https://storage/v1/AUTH_x');
+  assert.equal((await authenticate(named('https://x/'), settings('http://inside/v1/AUTH_x'))).storageUrl, 'http://inside/v1/AUTH_x');
 });

@@ -43,6 +43,8 @@ export class ScriptedSwift implements AsyncDisposable {
   onHead: ((request: IncomingMessage, raw: ServerResponse) => boolean) | null = null;
   /** Connections that the peer ended. */
   closedByPeer = 0;
+  /** Requests with an ended token whose body was announced (`Expect`) and, rightly, never sent. */
+  refusedBeforeBody = 0;
   readonly #server: Server;
 
   static async start(): Promise<ScriptedSwift> {
@@ -61,6 +63,18 @@ export class ScriptedSwift implements AsyncDisposable {
         const { method = '', url = '', headers } = request;
         void this.#answer({ method, path: url, headers, body: Buffer.concat(chunks) }, response);
       });
+    });
+    this.#server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => {
+      if (this.#isGood(request.headers)) {
+        response.writeContinue();
+        this.#server.emit('request', request, response);
+        return;
+      }
+      // Long enough for a body that does not wait to be seen; shorter than the second after which one may come unasked.
+      setTimeout(() => {
+        if (request.readableLength === 0) this.refusedBeforeBody += 1;
+        response.writeHead(401).end();
+      }, 100);
     });
     this.#server.on('connection', (socket) => socket.once('close', () => (this.closedByPeer += 1)));
   }
@@ -99,8 +113,11 @@ export class ScriptedSwift implements AsyncDisposable {
 
   #storage(request: ScriptedRequest, raw: ServerResponse): ReturnType<Script> {
     this.requests.push(request);
-    const token = Number(/^token-(\d+)$/.exec(String(request.headers['x-auth-token']))?.[1]);
-    return token > this.ended ? this.script(request, raw) : { status: 401 };
+    return this.#isGood(request.headers) ? this.script(request, raw) : { status: 401 };
+  }
+
+  #isGood(headers: IncomingHttpHeaders): boolean {
+    return Number(/^token-(\d+)$/.exec(String(headers['x-auth-token']))?.[1]) > this.ended;
   }
 }
 

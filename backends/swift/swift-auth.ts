@@ -12,23 +12,21 @@ export interface SwiftGrant {
   readonly lifeMs: number | null;
 }
 
+/** What authentication needs of `HttpConnections`. */
+type Exchanger = Pick<HttpConnections, 'exchange'>;
+
 const ANSWER_BYTES_MAX = 4 * 1024 * 1024;
 /** A life that nobody believes is taken as not said. */
 const LIFE_MS_MAX = 400 * 24 * 3600 * 1000;
 
 /** @throws StoreError `denied`: wrong credentials, URL or catalog; `retry`: unreachable, overloaded, broken. */
-export async function authenticate(connections: HttpConnections, config: SwiftStoreConfig): Promise<SwiftGrant> {
+export async function authenticate(connections: Exchanger, config: SwiftStoreConfig): Promise<SwiftGrant> {
   const { auth } = config;
   const authUrl = httpUrl(auth.url, 'the authentication URL');
   return auth.version === 1 ? await versionOne(connections, config, auth, authUrl) : await keystone(connections, config, auth, authUrl);
 }
 
-async function versionOne(
-  connections: HttpConnections,
-  config: SwiftStoreConfig,
-  auth: Extract<SwiftAuth, { version: 1 }>,
-  url: URL,
-): Promise<SwiftGrant> {
+async function versionOne(connections: Exchanger, config: SwiftStoreConfig, auth: Extract<SwiftAuth, { version: 1 }>, url: URL): Promise<SwiftGrant> {
   const headers = { 'X-Auth-User': auth.user, 'X-Auth-Key': auth.key };
   const answer = await ask(connections, url, { method: 'GET', headers });
   const header = (name: string): string | undefined => single(answer.headers[name]);
@@ -40,12 +38,7 @@ async function versionOne(
   };
 }
 
-async function keystone(
-  connections: HttpConnections,
-  config: SwiftStoreConfig,
-  auth: Extract<SwiftAuth, { version: 3 }>,
-  base: URL,
-): Promise<SwiftGrant> {
+async function keystone(connections: Exchanger, config: SwiftStoreConfig, auth: Extract<SwiftAuth, { version: 3 }>, base: URL): Promise<SwiftGrant> {
   const url = new URL(base);
   const path = url.pathname.replace(/\/+$/, '').replace(/\/auth\/tokens$/, '');
   url.pathname = `${path.endsWith('/v3') ? path : `${path}/v3`}/auth/tokens`;
@@ -94,7 +87,7 @@ function endpointIn(catalog: unknown, { region, endpointInterface }: SwiftStoreC
   throw new StoreError('denied', `Keystone's catalog has no object-store ${wanted}; ${has}`);
 }
 
-async function ask(connections: HttpConnections, url: URL, request: Pick<HttpRequest, 'method' | 'headers' | 'chunks'>): Promise<HttpAnswer> {
+async function ask(connections: Exchanger, url: URL, request: Pick<HttpRequest, 'method' | 'headers' | 'chunks'>): Promise<HttpAnswer> {
   const what = `authenticate at ${url.origin}${url.pathname}`;
   const answer = await connections.exchange({ ...request, url, what, answerBytesMax: ANSWER_BYTES_MAX });
   const { status } = answer;

@@ -9,6 +9,7 @@ import type { StoreErrorClass } from '../object-store.ts';
 import { VirtualClock } from '../virtual-clock.ts';
 import { rejectsSafely, ScriptedSwift } from './scripted-swift.fixture.ts';
 import type { SwiftStoreConfig } from './swift-config.ts';
+import { parseListing } from './swift-listing.ts';
 import { type SwiftComponents, SwiftStore } from './swift-store.ts';
 
 /** A test with a scripted Swift and a store of it; both end with it. */
@@ -180,6 +181,7 @@ scripted('an authentication without a token, without a storage URL, or with a st
     [{ 'X-Auth-Token': 'x1' }, /named no storage URL/],
     [{ 'X-Auth-Token': 'x1', 'X-Storage-Url': 'file:///etc/passwd' }, /not an http/],
     [{ 'X-Auth-Token': 'x1', 'X-Storage-Url': 'http://user:very-secret-key@host/v1' }, /not an http/],
+    [{ 'X-Auth-Token': 'x1', 'X-Storage-Url': 'http://very-secret-key@host/v1' }, /not an http/],
     [{ 'X-Auth-Token': 'x1', 'X-Storage-Url': 'nonsense' }, /not an http/],
   ] as const) {
     swift.authAnswer = () => ({ status: 200, headers });
@@ -251,6 +253,8 @@ scripted('a part must be the part that was asked for', async (swift, store) => {
     ['bytes 0-4/10', 'some '],
     ['bytes 5-8/10', 'byte'],
     ['bytes 5-9/10', 'byte'],
+    ['bytes 4-9/10', 'bytes'],
+    ['bytes 5-8/10', 'bytes'],
     ['bytes 5-9/1000', 'bytes'],
     ['bytes 5-9/*', 'bytes'],
     ['lines 5-9/10', 'bytes'],
@@ -306,6 +310,16 @@ scripted('an answer larger than any object is refused before it is in memory', a
   assert.match((await rejectsSafely(store.get('bucket', 'name'), 'retry')).message, /1099511627776 bytes, more than/);
   swift.script = () => ({ status: 204, body: '' });
   await store.delete('bucket', 'name');
+});
+
+scripted('an answer of unknown length is read up to what it may have', async (swift, store) => {
+  swift.script = (_request, raw) => {
+    const more = (): void => void (raw.destroyed || raw.write('x'.repeat(16_384), () => setImmediate(more)));
+    more();
+    return 'silence';
+  };
+  assert.match((await rejectsSafely(store.delete('bucket', 'name'), 'retry')).message, /more than the 65536/);
+  await until(() => swift.closedByPeer > 0);
 });
 
 scripted('an endless error page ends the connection, and the status counts', async (swift, store) => {
@@ -396,6 +410,7 @@ scripted('a refusal that is lost under a large body shows at the next put, which
   await rejectsSafely(store.put('bucket', 'second', bytes(body)), 'retry');
   swift.onHead = null;
   assert.equal(await store.put('bucket', 'second', bytes(body)), 'written');
+  assert.equal(swift.refusedBeforeBody, 1);
   assert.equal(lost, 1);
   assert.equal(swift.authentications.length, 2);
   const last = swift.requests.at(-1);
@@ -502,9 +517,11 @@ scripted('a hostile listing is refused as retry', async (swift, store) => {
     '[{"name": "pb"}, {"name": "pa"}]',
     '[{"name": "pa"}, {"name": "pa"}]',
     '[{"name": "other"}]',
+    '[{"name": "q"}]',
     '[{"name": "p"}]',
   ]) {
     swift.script = () => ({ status: 200, body });
     await rejectsSafely(store.list('bucket', 'p', 'p', 10), 'retry');
   }
+  assert.throws(() => parseListing(Buffer.from('[{"name": "q"}]'), 'p', 'p', 'list bucket'), /not in order/);
 });
