@@ -7,6 +7,7 @@ import { type Scratch, scratchDirectory } from '../../e2e/scratch.ts';
 import { CephService } from '../../e2e/services/ceph.ts';
 import { bytes, objectStoreConformance, readAllOf, rejectsWith } from '../conformance.ts';
 import { StoreError } from '../object-store.ts';
+import { PrefixLayoutStore } from '../prefix-layout/prefix-layout-store.ts';
 import type { S3StoreConfig } from './s3-config.ts';
 import { S3Store } from './s3-store.ts';
 
@@ -39,6 +40,15 @@ objectStoreConformance('S3Store on radosgw', async () => {
   const store = new S3Store(config());
   return { store, close: () => store.close() };
 });
+
+objectStoreConformance(
+  'S3Store on radosgw with all in one bucket',
+  async () => {
+    const store = new S3Store(config());
+    return { store: new PrefixLayoutStore(store, 'all-in-one'), close: () => store.close() };
+  },
+  { bucketsAreReal: false },
+);
 
 /** A test with a store and a bucket of its own. */
 function overRadosgw(sentence: string, body: (store: S3Store, bucket: string) => Promise<void>): void {
@@ -107,6 +117,23 @@ overRadosgw('an access key without the right is denied, and no secret is in the 
     await stranger.close();
   }
 });
+
+overRadosgw(
+  'over its quota a put has no space, what is there can be read and deleted, and puts work when there is room again',
+  async (store, bucket) => {
+    await store.put(bucket, 'before', bytes(Buffer.from('before')));
+    await ceph.fill(true);
+    try {
+      const error = await rejectsWith(store.put(bucket, 'object', bytes(Buffer.from('x'))), 'no-space');
+      assert.match(error.message, /QuotaExceeded/);
+      assert.equal((await readAllOf(store, bucket, 'before')).toString(), 'before');
+      await store.delete(bucket, 'before');
+    } finally {
+      await ceph.fill(false);
+    }
+    assert.equal(await store.put(bucket, 'object', bytes(Buffer.from('x'))), 'written');
+  },
+);
 
 /** Puts objects, breaks the service in the middle, mends it, and looks at every object: it is whole, or it is not there and can be put again. */
 async function putsAreWholeOver(store: S3Store, bucket: string, fault: () => Promise<void>): Promise<void> {

@@ -81,6 +81,23 @@ describe('errors of the service', () => {
       },
     ));
 
+  test('the attempt after a wrong clock is signed with the time of the service', () => {
+    const ahead = new Date(Date.now() + 3_600_000);
+    return withScriptedS3(
+      ({ headers }, response) => {
+        const signedAt = String(headers['x-amz-date']).replace(/^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/, '$1-$2-$3T$4:$5:$6Z');
+        const skewed = Math.abs(Date.parse(signedAt) - ahead.getTime()) > 600_000;
+        response.setHeader('Date', ahead.toUTCString());
+        if (skewed) answerError(response, 403, 'RequestTimeTooSkewed');
+        else response.writeHead(204).end();
+      },
+      async ({ store }) => {
+        await rejectsWith(store.delete('bucket', 'name'), 'retry');
+        await store.delete('bucket', 'name');
+      },
+    );
+  });
+
   test('text of the service gets into a message as one short line, and credentials never do', () =>
     withScriptedS3(
       (_, response) => answerError(response, 403, 'AccessDenied', `first\nsecond &#27;[31m ${'x'.repeat(10_000)}`),

@@ -68,6 +68,7 @@ export async function withScriptedS3(
 
 /** Ends an answer that is an error of S3. */
 export function answerError(response: ServerResponse, status: number, code: string, message = 'a message'): void {
-  response.writeHead(status, { 'Content-Type': 'application/xml', Date: 'Sun, 22 Nov 2026 10:00:00 GMT' });
+  if (!response.hasHeader('Date')) response.setHeader('Date', 'Sun, 22 Nov 2026 10:00:00 GMT');
+  response.writeHead(status, { 'Content-Type': 'application/xml' });
   response.end(`<?xml version="1.0"?><Error><Code>${code}</Code><Message>${message}</Message><RequestId>1</RequestId></Error>`);
 }

@@ -90,6 +90,13 @@ export class CephService implements AsyncDisposable {
     return this.#part(this.#osd, () => this.#startOsd());
   }
 
+  /** Makes every put fail with `QuotaExceeded` (403), or work again: a quota of the user that holds at once. */
+  async fill(full: boolean): Promise<void> {
+    const quota = [...this.#radosgwAdmin(), 'quota'];
+    if (full) await run([...quota, 'set', '--quota-scope', 'user', '--uid', 'test', '--max-size', '1']);
+    await run([...quota, full ? 'enable' : 'disable', '--quota-scope', 'user', '--uid', 'test']);
+  }
+
   /** Ends all daemons; their data stays. */
   async stop(): Promise<void> {
     await this.#rgw.kill();
@@ -160,8 +167,12 @@ export class CephService implements AsyncDisposable {
     await run(['ceph-osd', '-i', '0', '-c', join(this.directory, 'ceph.conf'), '--mkfs', '--osd-uuid', this.#identity.osdUuid]);
   }
 
+  #radosgwAdmin(): string[] {
+    return ['radosgw-admin', '-n', 'client.rgw', '-c', join(this.directory, 'ceph.conf')];
+  }
+
   async #makeUser(): Promise<void> {
-    const admin = ['radosgw-admin', '-n', 'client.rgw', '-c', join(this.directory, 'ceph.conf')];
+    const admin = this.#radosgwAdmin();
     const keys = ['--access-key', this.accessKeyId, '--secret', this.secretAccessKey];
     await run([...admin, 'user', 'create', '--uid', 'test', '--display-name', 'test', ...keys]);
     const swiftKey = ['--key-type', 'swift', '--secret', this.swiftKey];
