@@ -164,6 +164,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
     },
     { router: data.routerId, incarnation },
   );
+  stack.defer(() => driver.recall.close());
   // Nobody outside the vPool's routers and its backend knows the uuid: a key made of it keeps clients from making handles up.
   const derived = (purpose: string): Buffer => createHmac('sha256', Buffer.from(registry.vpool.uuid, 'hex')).update(purpose).digest();
   const handles = new Handles(derived('vpool').subarray(0, 4), derived('file handles'));
@@ -327,6 +328,11 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       'vferry_backend_absent_answers_total',
       'Reads of the backend that did not find what is there.',
       () => reads.statistics().absentAnswers,
+    );
+    metrics.counterSource(
+      'vferry_segments_recalled_total',
+      'Segments that were read often from the backend and brought back to the local disk.',
+      () => driver.recall.statistics().recalled,
     );
     metrics.gaugeSource('vferry_read_ahead_bytes', 'Bytes read ahead, or on their way, that nobody read yet.', () => driver.readAheadBudget.bytes);
     for (const [name, help, read] of [

@@ -66,6 +66,10 @@ function keyOf(uuid: ObjectUuid, number: number): string {
   return `${uuid}.${number}`;
 }
 
+function nameOf(uuid: ObjectUuid, number: number, term: Term): string {
+  return `${uuid}.${String(number).padStart(10, '0')}.${term.generation}-${term.counter}-${term.nonce}.seg`;
+}
+
 export class SegmentFiles {
   readonly #disk: Disk;
   readonly #clock: Clock;
@@ -266,8 +270,7 @@ export class SegmentFiles {
    * Rejects with `ENOSPC` when the reserve would be touched and no ready file is left.
    */
   async prepare(uuid: ObjectUuid, number: number, term: Term, preallocate: boolean): Promise<PreparedSegment> {
-    const name = `${uuid}.${String(number).padStart(10, '0')}.${term.generation}-${term.counter}-${term.nonce}.seg`;
-    const path = join(this.#settings.directory, 'log', name);
+    const path = join(this.#settings.directory, 'log', nameOf(uuid, number, term));
     const ready = preallocate ? this.#pool.pop() : undefined;
     if (preallocate && ready === undefined) this.#poolTarget = Math.min(this.#settings.poolFilesMax, this.#poolTarget * 2);
     if (ready === undefined) await this.#requireRoom();
@@ -357,6 +360,41 @@ export class SegmentFiles {
     this.#drainedBytes += segment.bytes;
     this.#cacheBytes += segment.bytes;
     if (this.#cacheBytes > this.#settings.cacheBytesMax) this.#evictSoon();
+  }
+
+  /** Whether a copy of an uploaded segment may be added to the cache: the cache is not off, and the disk not short. */
+  mayKeep(bytes: number): boolean {
+    return (
+      !this.#closed && bytes <= this.#settings.cacheBytesMax * 0.5 && !this.#isShort && this.#freeBytes - bytes > this.#settings.reserveBytes * 2
+    );
+  }
+
+  /** Where a file can be made that is to be adopted. Whatever is left there by a crash is gone after the next start. */
+  scratchPath(name: string): string {
+    return join(this.#settings.directory, 'pool', `${name}.tmp`);
+  }
+
+  /**
+   * Takes a complete and durable copy of an uploaded segment, made at a `scratchPath`, into the cache. False, and the file is gone, when a segment
+   * of that number is here already.
+   */
+  async adopt(identity: { uuid: ObjectUuid; number: number; term: Term }, path: string, bytes: number): Promise<boolean> {
+    const { uuid, number, term } = identity;
+    if (this.#closed || this.#segments.has(keyOf(uuid, number))) {
+      await this.#disk.unlink(path);
+      return false;
+    }
+    const target = join(this.#settings.directory, 'cache', nameOf(uuid, number, term));
+    try {
+      await this.#disk.rename(path, target);
+    } catch (error) {
+      await this.#disk.unlink(path);
+      throw error;
+    }
+    this.#freeBytes -= bytes;
+    this.#add({ uuid, number, term, path: target, bytes, place: 'cache', lastUse: ++this.#useCounter });
+    if (this.#cacheBytes > this.#settings.cacheBytesMax) this.#evictSoon();
+    return true;
   }
 
   /** Puts a rebuilt file in a segment's place, durably. */

@@ -14,6 +14,7 @@ import type { LocalSegment, SegmentFiles } from '../object-log/segment-files.ts'
 import type { BackendReads, Look } from './backend-reads.ts';
 import type { Chunk } from './read-ahead-chunks.ts';
 import type { ReadAhead } from './read-ahead.ts';
+import type { SegmentRecall } from './segment-recall.ts';
 import type { SegmentTable } from './segment-table.ts';
 import type { StorageNames } from './storage-names.ts';
 
@@ -90,15 +91,25 @@ export class BlockReader {
   readonly #files: LocalSegments;
   readonly #store: ObjectStore;
   readonly #reads: BackendReads;
+  readonly #recall: SegmentRecall | null;
   readonly #cache: BlockCache;
   readonly #names: StorageNames;
   readonly #logger: Logger;
   readonly #running = new Set<RunningGet>();
 
-  constructor(components: { files: LocalSegments; store: ObjectStore; reads: BackendReads; cache: BlockCache; names: StorageNames; logger: Logger }) {
+  constructor(components: {
+    files: LocalSegments;
+    store: ObjectStore;
+    reads: BackendReads;
+    recall: SegmentRecall | null;
+    cache: BlockCache;
+    names: StorageNames;
+    logger: Logger;
+  }) {
     this.#files = components.files;
     this.#store = components.store;
     this.#reads = components.reads;
+    this.#recall = components.recall;
     this.#cache = components.cache;
     this.#names = components.names;
     this.#logger = components.logger;
@@ -142,6 +153,8 @@ export class BlockReader {
       }
       const blocks = sorted.slice(from, index);
       const place = this.#place(uuid, table, row);
+      if (gapBytesMax === REMOTE_GAP_BYTES_MAX && chunk === null)
+        this.#recall?.fetched(uuid, this.#names, table, row, before.offsetBytes + BLOCK_BYTES - first.offsetBytes);
       const run = ahead === null || chunk === null ? this.#run(place, blocks, target) : this.#take(place, ahead, chunk, blocks, target);
       if (run !== null) runs.push(run);
       from = index;

@@ -19,6 +19,7 @@ import { ReadAheadChunks } from './read-ahead-chunks.ts';
 import type { Chunk } from './read-ahead-chunks.ts';
 import { SequentialStreams } from './read-ahead-streams.ts';
 import type { Stream } from './read-ahead-streams.ts';
+import type { SegmentRecall } from './segment-recall.ts';
 import type { SegmentTable } from './segment-table.ts';
 import type { StorageNames } from './storage-names.ts';
 
@@ -66,6 +67,7 @@ export interface ReadAheadComponents {
   readonly cache: BlockCache;
   readonly clock: Clock;
   readonly budget: ReadAheadBudget;
+  readonly recall: SegmentRecall | null;
 }
 
 /** Counters of a vPool. */
@@ -196,7 +198,7 @@ export class ReadAhead {
 
   /** One chunk for each run of the first `wanted` keys; false when the budget ended before. Those that were made stay, and are found the next time. */
   #requestRuns(stream: Stream, wanted: number, objectEndBytes: number): boolean {
-    const { table, budget, clock, uuid, names } = this.#components;
+    const { table, budget, clock, uuid, names, recall } = this.#components;
     let blocks = 0;
     let start = 0;
     let last = 0;
@@ -228,6 +230,7 @@ export class ReadAhead {
           blocks,
           objectEndBytes,
         });
+        recall?.fetched(uuid, names, table, row, lengthBytes);
       }
       blocks = 0;
       if (index === wanted) break;

@@ -32,6 +32,7 @@ import { ObjectRecords } from './object-records.ts';
 import type { PagePool } from './page-pool.ts';
 import { ReadAheadBudget } from './read-ahead-budget.ts';
 import { ReadAhead, ReadAheadStatistics } from './read-ahead.ts';
+import { SegmentRecall } from './segment-recall.ts';
 import type { RowIds } from './segment-table.ts';
 import type { StorageNames } from './storage-names.ts';
 import type { StoredWriter } from './stored-writer.ts';
@@ -76,6 +77,8 @@ export class VolumeDriver implements ObjectDriver {
   /** What is asked of the backend again, and what it does not have right. */
   readonly reads: BackendReads;
   readonly readAheadBudget: ReadAheadBudget;
+  /** Closed before the segment files are. */
+  readonly recall: SegmentRecall;
   readonly readAheadStatistics = new ReadAheadStatistics();
   readonly #components: VolumeDriverComponents;
   readonly #loader: ObjectLoader;
@@ -85,6 +88,7 @@ export class VolumeDriver implements ObjectDriver {
   constructor(components: VolumeDriverComponents, settings: VolumeDriverSettings, self: { router: RouterId; incarnation: Incarnation }) {
     this.#components = components;
     this.reads = new BackendReads({ clock: components.clock, logger: components.logger });
+    this.recall = new SegmentRecall(components);
     this.#loader = new ObjectLoader({ ...components, reads: this.reads });
     this.readAheadBudget = new ReadAheadBudget({
       bytesMax: settings.readAheadBytesMax ?? READ_AHEAD_BYTES_MAX,
@@ -162,14 +166,22 @@ export class VolumeDriver implements ObjectDriver {
     let opened: OpenObject | null = null;
     let keeper: ObjectKeeper | null = null;
     let writeBack: WriteBack | null = null;
-    const reader = new BlockReader({ files, store: this.#components.store, reads: this.reads, cache: this.#components.cache, names, logger });
+    const reader = new BlockReader({
+      files,
+      store: this.#components.store,
+      reads: this.reads,
+      recall: this.recall,
+      cache: this.#components.cache,
+      names,
+      logger,
+    });
     const object = new BlockObject(
       {
         map: loaded.map,
         table: loaded.table,
         reader,
         readAhead: new ReadAhead(
-          { ...this.#components, uuid, map: loaded.map, table: loaded.table, names, budget: this.readAheadBudget },
+          { ...this.#components, uuid, map: loaded.map, table: loaded.table, names, budget: this.readAheadBudget, recall: this.recall },
           this.readAheadStatistics,
         ),
         cache: this.#components.cache,

@@ -76,14 +76,14 @@ export class StoredObject {
     this.statistics = new ReadAheadStatistics();
     const cache = new BlockCache({ limitBytes: settings.cacheBytes, slabBytes: 1024 * 1024 });
     const components = { uuid: UUID, map, table, names: NAMES, files, store, cache, clock };
-    this.readAhead = new ReadAhead({ ...components, budget: this.budget }, this.statistics);
+    this.readAhead = new ReadAhead({ ...components, budget: this.budget, recall: null }, this.statistics);
     this.object = new BlockObject(
       {
         map,
         table,
         cache,
         readAhead: this.readAhead,
-        reader: new BlockReader({ files, store, reads: this.reads, cache, names: NAMES, logger: silentLogger }),
+        reader: new BlockReader({ files, store, reads: this.reads, recall: null, cache, names: NAMES, logger: silentLogger }),
         // Nothing is written through it.
         admission: null as never,
         hooks: null as never,
