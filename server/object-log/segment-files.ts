@@ -362,10 +362,17 @@ export class SegmentFiles {
     if (this.#cacheBytes > this.#settings.cacheBytesMax) this.#evictSoon();
   }
 
-  /** Whether a copy of an uploaded segment may be added to the cache: the cache is not off, and the disk not short. */
+  /**
+   * Whether a copy of an uploaded segment may be added to the cache: the cache is not off, the disk not short, and the backend not on the same disk
+   * (it shares files with us then, and a copy would only take room).
+   */
   mayKeep(bytes: number): boolean {
     return (
-      !this.#closed && bytes <= this.#settings.cacheBytesMax * 0.5 && !this.#isShort && this.#freeBytes - bytes > this.#settings.reserveBytes * 2
+      !this.#closed &&
+      this.#settings.recycle &&
+      bytes <= this.#settings.cacheBytesMax * 0.5 &&
+      !this.#isShort &&
+      this.#freeBytes - bytes > this.#settings.reserveBytes * 2
     );
   }
 

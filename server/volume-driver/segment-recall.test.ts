@@ -30,7 +30,7 @@ class AnsweringStore extends MemoryStore {
 }
 
 /** One segment of 40 blocks on a store, none on the disk. */
-async function setUp(cacheBytesMax = 4096 * KIB) {
+async function setUp(cacheBytesMax = 4096 * KIB, recycle = true) {
   const disk = new FaultyDisk(seededRandom(3));
   const clock = new SimulatedClock(() => disk.pending > 0);
   const process = disk.process();
@@ -38,7 +38,7 @@ async function setUp(cacheBytesMax = 4096 * KIB) {
     clock.run(
       SegmentFiles.open(
         { disk: process, clock, logger: silentLogger },
-        { directory: DIRECTORY, segmentFileBytes: 200 * KIB, poolFilesMax: 4, cacheBytesMax, reserveBytes: 4096, recycle: true },
+        { directory: DIRECTORY, segmentFileBytes: 200 * KIB, poolFilesMax: 4, cacheBytesMax, reserveBytes: 4096, recycle },
       ),
     );
   const files = await open();
@@ -148,7 +148,7 @@ for (const { name, answer } of BAD_ANSWERS) {
   });
 }
 
-test('a disk that fails, or is short, or a small cache, keeps reads where they are, and no file is left', async () => {
+test('a disk that fails, or is short, or the one of the backend, or a small cache, keeps reads where they are, and no file is left', async () => {
   const failing = await setUp();
   failing.disk.setFaults({ writeError: 1 });
   failing.fetched(10);
@@ -162,6 +162,11 @@ test('a disk that fails, or is short, or a small cache, keeps reads where they a
   short.fetched(10);
   await short.turns();
   assert.equal(short.store.gets, 0);
+
+  const shared = await setUp(4096 * KIB, false);
+  shared.fetched(10);
+  await shared.turns();
+  assert.equal(shared.store.gets, 0);
 
   const small = await setUp(200 * KIB);
   small.fetched(10);
