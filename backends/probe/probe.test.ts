@@ -280,10 +280,14 @@ test('a clock that is far off is a reason to refuse where requests would be, els
   assert.match(close.text, /^clock {7}3 s behind this machine's$/m);
 });
 
-test('nobody at the address is said as that', async () => {
+test('a clock that cannot be asked for is not a reason to refuse: the store says itself what is wrong', async () => {
   const store = new MemoryStore();
-  const report = await probed({ open: () => store, clockSkewMs: () => Promise.reject(new Error('connect ECONNREFUSED 127.0.0.1:1')) });
-  assert.match(report.text, /^unfit, because it does not answer: connect ECONNREFUSED/);
+  const clockSkewMs = (): Promise<never> => Promise.reject(new Error('connect ECONNREFUSED 127.0.0.1:1'));
+  const report = await probed({ open: () => store, clockSkewMs });
+  assert.deepEqual([report.verdict, report.figures.clockSkewMs], ['fit', null]);
+  const silent = await probed({ open: () => store, clockSkewMs: (signal) => new Promise((_, reject) => signal.addEventListener('abort', reject)) });
+  assert.equal(silent.verdict, 'fit');
+  assert.ok(silent.tookMs < 10_000);
 });
 
 test('a slow store is fit, but slow', async () => {

@@ -36,6 +36,7 @@ export interface ProbeSettings {
 const KIB = 1024;
 const MIB = 1024 * KIB;
 const CALL_MS_MAX = 30_000;
+const CLOCK_MS_MAX = 5000;
 const ATTEMPTS = 4;
 const FIRST_DELAY_MS = 200;
 /** What the engine waits for an object that it just wrote (put-verified.ts). */
@@ -134,11 +135,11 @@ class Probe {
     const { clockSkewMs, progress } = this.#components;
     if (clockSkewMs === null) return;
     progress('asking for its time');
-    let skewMs: number | null;
+    let skewMs: number | null = null;
     try {
-      skewMs = await this.#bounded(clockSkewMs);
-    } catch (error) {
-      throw new Unfit(`it does not answer: ${(error as Error).message}`);
+      skewMs = await this.#bounded(clockSkewMs, CLOCK_MS_MAX);
+    } catch {
+      // Why nothing answers the store says better, with its next call.
     }
     this.#figures.clockSkewMs = skewMs;
     const off = Math.abs(skewMs ?? 0);
@@ -444,9 +445,9 @@ class Probe {
     }
   }
 
-  async #bounded<T>(call: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  async #bounded<T>(call: (signal: AbortSignal) => Promise<T>, withinMs = CALL_MS_MAX): Promise<T> {
     const controller = new AbortController();
-    const cancel = this.#components.clock.after(CALL_MS_MAX, () => controller.abort(new Error(`no answer within ${CALL_MS_MAX / 1000} s`)));
+    const cancel = this.#components.clock.after(withinMs, () => controller.abort(new Error(`no answer within ${withinMs / 1000} s`)));
     try {
       return await call(controller.signal);
     } finally {
