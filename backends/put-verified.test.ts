@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { crc32 } from 'node:zlib';
 
 import { bytes, readAllOf, rejectsWith, withDirectory } from './conformance.ts';
+import { EncodedStore } from './encoding/encoded-store.ts';
 import { FaultyStore, type StoreFaults } from './faulty-store.ts';
 import { MemoryStore } from './memory/memory-store.ts';
 import type { ObjectBody } from './object-store.ts';
@@ -83,6 +84,28 @@ test('an object that was cut short in the store is a conflict; a flipped bit is 
   assert.equal((await new World({ flipPut: 1 }).put(bytes(content), byContent)).kind, 'conflict');
   assert.deepEqual(await new World().put(bytes(content), byContent), { kind: 'stored', by: 'this-call' });
   assert.equal((await new World().put(bytes(content), { ...byContent, bodyCrc: crc32(content) ^ 1 })).kind, 'conflict');
+});
+
+test('so it is over a store that checks what it reads; a local file that is gone is not the object of another', async () => {
+  await withDirectory(async (directory) => {
+    const path = join(directory, 'gone');
+    const inner = new MemoryStore();
+    const store = new EncodedStore(inner, { compression: 'zstd', encryptWith: null, keys: [] });
+    const components = { store, clock: new VirtualClock(), random: seededRandom(9) };
+    await store.createBucket('bucket');
+    for (const [name, damage] of [
+      ['cut', (stored: Buffer) => stored.subarray(0, -1)],
+      ['flipped', (stored: Buffer) => stored.fill(0, 500_000, 500_001)],
+    ] as const) {
+      await store.put('bucket', name, bytes(content));
+      const stored = await readAllOf(inner, 'bucket', name);
+      await inner.delete('bucket', name);
+      await inner.put('bucket', name, bytes(damage(stored)));
+      assert.equal((await putVerified(components, 'bucket', name, bytes(content), byContent)).kind, 'conflict', name);
+    }
+    await store.put('bucket', 'whole', bytes(content));
+    await rejectsWith(putVerified(components, 'bucket', 'whole', { kind: 'file', path, offsetBytes: 0, lengthBytes: content.byteLength }), 'corrupt');
+  });
 });
 
 test('a bit that flips on the way back is no conflict', async () => {

@@ -67,17 +67,33 @@ export async function putVerified(
     outcome = await components.store.put(bucket, name, body, options.signal);
   }
   const by = outcome === 'written' ? 'this-call' : 'earlier';
-  const foundBytes = await waitUntilVisible(components, bucket, name, settings, options.signal);
   const sizeBytes = bodySizeBytes(body);
+  let foundBytes: number;
+  try {
+    foundBytes = await waitUntilVisible(components, bucket, name, settings, options.signal);
+  } catch (error) {
+    return notOurs(error);
+  }
   if (foundBytes !== sizeBytes) return { kind: 'conflict', reason: `${bucket}/${name} has ${foundBytes} bytes instead of ${sizeBytes}` };
   if (by === 'this-call' && settings.compare === 'size') return { kind: 'stored', by };
 
   const expected = options.bodyCrc ?? (await bodyCrc32(body));
-  let found = await storedCrc32(components.store, bucket, name, sizeBytes, options.signal);
-  // A bit that flipped on the way here is not the object's fault: a conflict has to show twice.
-  if (found !== expected) found = await storedCrc32(components.store, bucket, name, sizeBytes, options.signal);
+  let found: number;
+  try {
+    found = await storedCrc32(components.store, bucket, name, sizeBytes, options.signal);
+    // A bit that flipped on the way here is not the object's fault: a conflict has to show twice.
+    if (found !== expected) found = await storedCrc32(components.store, bucket, name, sizeBytes, options.signal);
+  } catch (error) {
+    return notOurs(error);
+  }
   if (found === expected) return { kind: 'stored', by };
   return { kind: 'conflict', reason: `${bucket}/${name} has CRC ${hex(found)} instead of ${hex(expected)} over ${sizeBytes} bytes` };
+}
+
+/** A store that checks what it reads (encoding/) found something else than any put of this body makes. @throws every other error. */
+function notOurs(error: unknown): PutVerifiedOutcome {
+  if (error instanceof StoreError && error.class === 'corrupt') return { kind: 'conflict', reason: error.message };
+  throw error;
 }
 
 /** Size of the object, as soon as the store shows it. */
