@@ -267,3 +267,29 @@ test('a small read that later ones overtake is made again, after a time that dou
   assert.equal((attemptsMs[1] ?? 0) - (attemptsMs[0] ?? 0), 20_000, 'nothing overtook it');
   assert.equal(clock.pending, 0);
 });
+
+test('an attempt that an outage may have killed is made again when told so, once; what began later goes on', async () => {
+  let calls = 0;
+  const inner = new MemoryStore();
+  inner.put = (_bucket, _name, _body, signal) => {
+    calls += 1;
+    return new Promise((_resolve, reject) =>
+      signal?.addEventListener('abort', () => reject(new StoreError('retry', 'aborted', signal.reason)), { once: true }),
+    );
+  };
+  const { store, clock, delays } = retrying(inner, { firstDelayMs: 0 });
+  const controller = new AbortController();
+  const call = store.put('bucket', 'object', bytes(Buffer.from('x')), controller.signal);
+  clock.advance(1000);
+  store.restart(0);
+  assert.equal(calls, 1, 'it began later');
+  store.restart(500);
+  await clock.run(clock.sleep(1));
+  assert.equal(calls, 2);
+  store.restart(10_000);
+  await clock.run(clock.sleep(1));
+  assert.equal(calls, 2, 'the second attempt is left alone');
+  assert.equal(delays.length, 1);
+  controller.abort();
+  await rejectsWith(call, 'retry');
+});

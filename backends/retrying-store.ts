@@ -67,6 +67,12 @@ class SharedWay {
   }
 }
 
+interface RunningAttempt {
+  readonly what: string;
+  readonly startedMs: number;
+  readonly controller: AbortController;
+}
+
 interface Call {
   readonly kind: StoreRequestKind;
   /** For messages. */
@@ -88,6 +94,8 @@ export class RetryingStore implements ObjectStore {
   readonly #observer: RetryObserver | undefined;
   readonly #pacer: RetryPacer;
   readonly #settings: RetrySettings;
+  /** First attempts under way. */
+  readonly #first = new Set<RunningAttempt>();
   readonly #toStore = new SharedWay();
   readonly #fromStore = new SharedWay();
   /** Start of the youngest small read that was answered. */
@@ -156,6 +164,17 @@ export class RetryingStore implements ObjectStore {
   list(bucket: string, prefix: string, after: string, limit: number, signal?: AbortSignal): Promise<{ names: string[]; more: boolean }> {
     const call: Call = { kind: 'list', what: `list ${bucket}`, payloadBytes: 0 };
     return this.#retried(call, signal, (attempt) => this.#inner.list(bucket, prefix, after, limit, attempt));
+  }
+
+  /**
+   * Makes the attempts again that began before `startedBeforeMs` (monotonic) and are the first of their call: for when an outage is over, with which their
+   * connections may have died without a word.
+   */
+  restart(startedBeforeMs: number): void {
+    for (const { what, startedMs, controller } of this.#first) {
+      if (startedMs < startedBeforeMs)
+        controller.abort(new StoreError('retry', `${what}: no answer, though the outage in which it was under way is over`));
+    }
   }
 
   async #retried<T>(call: Call, signal: AbortSignal | undefined, request: (attempt: AbortSignal | undefined) => Promise<T>): Promise<T> {
@@ -231,6 +250,9 @@ export class RetryingStore implements ObjectStore {
     };
     wait();
     const startedMs = this.#clock.monotonicMs();
+    const running: RunningAttempt = { what: call.what, startedMs, controller };
+    // Once: over a way that is only slow, what is begun again and again is never done.
+    if (number === 1) this.#first.add(running);
     const isSmallRead = isRead(call.kind) && call.payloadBytes <= SMALL_READ_BYTES;
     const cancelLook = isSmallRead ? this.#lookForOvertaking(call, startedMs, this.#settings.overtakenAfterMs * 2 ** (number - 1), controller) : null;
     try {
@@ -245,6 +267,7 @@ export class RetryingStore implements ObjectStore {
     } finally {
       cancel();
       cancelLook?.();
+      this.#first.delete(running);
       way.leave(traveller);
       signal?.removeEventListener('abort', onAbort);
     }

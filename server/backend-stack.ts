@@ -18,6 +18,8 @@ import type { MetricLabels, MetricSink } from './core/metric-sink.ts';
 import type { Clock, Random } from './core/time.ts';
 
 const MIB = 1024 * 1024;
+/** A request that was under way in an outage, and for so long before its end and after it, has died with it. */
+const DEAD_AFTER_MS = 3000;
 const BYTES_IN_FLIGHT_MAX = 256 * MIB;
 const WHOLE_GET_BYTES = 4 * MIB;
 /** Name of an object that is asked for to see whether the backend answers. It need not exist. */
@@ -51,6 +53,7 @@ export class BackendStack {
   readonly #probeBucket: string;
   readonly #reachable: TcpReachable | null;
   #watch: BackendWatch | null = null;
+  #cancelRestart: () => void = () => undefined;
 
   constructor(components: BackendStackComponents, settings: BackendStackSettings) {
     const { clock, random, logger } = components;
@@ -70,6 +73,11 @@ export class BackendStack {
       clock,
     );
     this.store = this.#limited;
+    this.state.onRecovered(() => {
+      const startedBeforeMs = clock.monotonicMs() - DEAD_AFTER_MS;
+      this.#cancelRestart();
+      this.#cancelRestart = clock.after(DEAD_AFTER_MS, () => retrying.restart(startedBeforeMs));
+    });
     this.#probeBucket = settings.probeBucket;
     const url = endpointOf(settings.store);
     this.#reachable = url === null ? null : new TcpReachable(url, () => clock.monotonicMs());
@@ -153,6 +161,7 @@ export class BackendStack {
   /** See ThreadedStore.close. */
   async close(): Promise<{ stuckThreads: number }> {
     this.#watch?.stop();
+    this.#cancelRestart();
     return await this.#threaded.close();
   }
 }
