@@ -50,10 +50,10 @@ class Bench {
   }
 
   /** A request of somebody else. */
-  ask(): void {
+  ask(outcome: 'ok' | 'retry' = 'ok'): void {
     const request = { kind: 'put', bucket: 'bucket', payloadBytesMax: 1, startedMs: this.clock.monotonicMs() } as const;
     this.state.requestStarted(request);
-    this.state.requestDone(request, 'ok', 1, 1, null);
+    this.state.requestDone(request, outcome, 1, 1, outcome === 'ok' ? null : new StoreError('retry', '503'));
   }
 
   async pass(seconds: number, each?: () => void): Promise<void> {
@@ -82,9 +82,9 @@ test('while other requests succeed nothing is asked', async () => {
 
 test('an idle backend on a network is looked at each second without a request, and probed once in five minutes', async () => {
   const bench = new Bench();
-  await bench.pass(3600);
-  assert.ok(bench.looks > 3300 && bench.looks <= 3600, String(bench.looks));
-  assert.ok(bench.probes >= 12 && bench.probes <= 13, String(bench.probes));
+  await bench.pass(1200);
+  assert.ok(bench.looks > 1100 && bench.looks <= 1200, String(bench.looks));
+  assert.ok(bench.probes >= 4 && bench.probes <= 5, String(bench.probes));
   assert.equal(bench.state.condition, 'up');
 });
 
@@ -146,4 +146,18 @@ test('stopped, it leaves no timer and gives a running probe up without calling t
   assert.equal(bench.clock.pending, 0);
   assert.equal(bench.state.pending, 0);
   assert.equal(bench.state.failedMs, -Infinity);
+});
+
+test('attempts of others that fail say as much as a probe: none is made beside them', async () => {
+  const bench = new Bench();
+  await bench.pass(10);
+  const before = bench.probes;
+  bench.wanted = true;
+  await bench.pass(30, () => bench.ask('retry'));
+  assert.equal(bench.state.condition, 'down');
+  assert.equal(bench.probes, before);
+  // They have given up: somebody has to ask.
+  await bench.pass(2);
+  assert.equal(bench.probes, before + 1);
+  assert.equal(bench.state.condition, 'down', 'what answers a HEAD may still refuse a PUT');
 });

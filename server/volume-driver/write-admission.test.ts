@@ -206,7 +206,7 @@ test('while nothing drains writes get slower and slower, and at last are asked t
   world.dirtyBytes = 0.75 * 256 * MIB;
   const writer = world.writer(MIB, 8);
   const fills: number[] = [];
-  await world.pass(240_000, (nowMs) => {
+  await world.pass(150_000, (nowMs) => {
     if (nowMs % 20_000 === 0) fills.push(world.writes.fill);
   });
   assert.ok((fills[0] ?? 1) < 0.95 && Math.max(...fills) < 1.04, String(fills));
@@ -266,4 +266,23 @@ test('however many writes wait, there is one timer', () => {
   world.dirtyBytes = 2000;
   for (let count = 0; count < 1000; count += 1) void world.writes.admit({}, 4096, 15_000);
   assert.equal(world.clock.pending, 1);
+});
+
+test('what nobody wanted for a while is not given out at once afterwards', async () => {
+  const world = new World(256 * MIB);
+  world.drainPerSecond = 10 * MIB;
+  world.dirtyBytes = 0.6 * 256 * MIB;
+  const writer = world.writer(256 * KIB, 8);
+  await world.pass(15_000);
+  writer.stopped = true;
+  await world.pass(2000);
+  world.drainPerSecond = 0;
+  world.dirtyBytes = 0.9 * 256 * MIB;
+  await world.pass(3000);
+  let [passed, waiting] = [0, 0];
+  while (waiting < 100) {
+    if (isPending(world.writes.admit({}, 64 * KIB, 15_000))) waiting += 1;
+    else passed += 1;
+  }
+  assert.ok(passed <= 8, `${passed} writes passed in one moment`);
 });
