@@ -234,6 +234,25 @@ describe('the bytes', () => {
       },
     ));
 
+  test('large bodies go over one connection that stays open, and wait for nothing', () => {
+    const ports = new Set<number | undefined>();
+    return withScriptedS3(
+      (_, response) => {
+        ports.add(response.req.socket.remotePort);
+        response.writeHead(200).end();
+      },
+      async ({ store, requests }) => {
+        const large = Buffer.alloc(3 * 1024 * 1024);
+        for (const name of ['a', 'b', 'c']) await store.put('bucket', name, bytes(large));
+        assert.equal(ports.size, 1);
+        assert.deepEqual(
+          requests.map(({ headers }) => headers.expect),
+          [undefined, undefined, undefined],
+        );
+      },
+    );
+  });
+
   test('a whole object is read again when its bytes do not have its MD5, and corrupt when that happens twice', async () => {
     const flipped = Buffer.from(content);
     flipped[5] = (flipped[5] as number) ^ 1;
@@ -435,6 +454,18 @@ describe('deleting many', () => {
       },
     );
   });
+
+  test('a 400 that is about this attempt only is not taken for a request that the service lacks', () =>
+    withScriptedS3(
+      (_, response) => answerError(response, 400, 'RequestTimeout'),
+      async ({ store, requests }) => {
+        await rejectsWith(store.deleteMany('bucket', ['a', 'b']), 'retry');
+        assert.deepEqual(
+          requests.map(({ method }) => method),
+          ['POST'],
+        );
+      },
+    ));
 
   test('a right that lacks is not taken for a request that lacks', () =>
     withScriptedS3(
