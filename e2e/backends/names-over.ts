@@ -3,11 +3,12 @@ import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 
 import { makeStore } from '../../backends/make-store.ts';
-import type { ObjectStore } from '../../backends/object-store.ts';
+import { type ObjectStore, StoreError } from '../../backends/object-store.ts';
 import { Stability, Status } from '../../server/nfsd/file-system.ts';
 import { connectStore } from '../datastore-client.ts';
 import { RouterProcess } from '../router-process.ts';
 import type { FileHandle, StoreClient } from '../store-client.ts';
+import { stackOf } from '../test-stack.ts';
 import type { Backend } from './backend-fixture.ts';
 import { drained } from './cold-restart.ts';
 
@@ -25,9 +26,14 @@ async function listing(store: ObjectStore, word: string): Promise<Map<string, st
   const buckets = await store.listBuckets('', 1000);
   assert.equal(buckets.more, false);
   for (const bucket of buckets.names.filter((name) => name.startsWith(`vf-${word}-`))) {
-    const page = await store.list(bucket, '', '', 1000);
-    assert.equal(page.more, false);
-    found.set(bucket, page.names);
+    try {
+      const page = await store.list(bucket, '', '', 1000);
+      assert.equal(page.more, false);
+      found.set(bucket, page.names);
+    } catch (error) {
+      // It went between the two listings.
+      if (!(error instanceof StoreError) || error.class !== 'absent') throw error;
+    }
   }
   return found;
 }
@@ -43,20 +49,23 @@ async function write(client: StoreClient, name: string, sizeBytes: number): Prom
   return created.handle;
 }
 
-async function until(what: string, isSo: () => Promise<boolean>): Promise<void> {
+async function until(what: string, isSo: () => Promise<boolean>, timeoutMs = 30_000): Promise<void> {
   const started = performance.now();
   while (!(await isSo())) {
-    if (performance.now() - started > 30_000) throw new Error(`${what}: not within 30 s`);
+    if (performance.now() - started > timeoutMs) throw new Error(`${what}: not within ${timeoutMs} ms`);
     await new Promise((resolve) => setTimeout(resolve, 250));
   }
 }
 
-/** Layout buckets: one bucket for each volume, one for all files, one for the archive. */
-export async function bucketsOver(t: TestContext, backend: Backend): Promise<void> {
+/**
+ * Layout buckets: one bucket for each volume, one for all files, one for the archive. What it resolves with waits until the bucket of the removed
+ * volume is gone, which takes a minute: listings may lag. The router lives as long as `owner`.
+ */
+export async function bucketsOver(owner: TestContext, backend: Backend): Promise<() => Promise<void>> {
   assert.ok(backend.store !== null);
-  await using made = await makeStore({ store: backend.store, layout: { kind: 'buckets' }, encoding: null });
+  const made = stackOf(owner).use(await makeStore({ store: backend.store, layout: { kind: 'buckets' }, encoding: null }));
   const environment = { ...SETTINGS, ...backend.environment(), VFERRY_VPOOL_BACKEND_LAYOUT: 'buckets' };
-  const router = await RouterProcess.forTest(t, { vpool: 'Two.Buckets_here', environment });
+  const router = await RouterProcess.forTest(owner, { vpool: 'Two.Buckets_here', environment });
   await using client = await connectStore(router);
   await write(client, 'one-flat.vmdk', 5 * MIB);
   await write(client, 'two-flat.vmdk', MIB);
@@ -100,10 +109,13 @@ export async function bucketsOver(t: TestContext, backend: Backend): Promise<voi
   );
 
   for (const name of ['one-flat.vmdk', 'state.vmsn']) assert.equal((await client.remove(client.root, name)).status, Status.OK);
-  await until('the removed volume’s bucket and the removed file’s objects are gone', async () => {
+  const volumes = async (): Promise<(readonly string[])[]> =>
+    [...(await listing(made.store, word))].filter(([bucket]) => isVolume(bucket)).map(([, names]) => names);
+  await until('the objects of the removed volume and of the removed file are gone', async () => {
     const after = await listing(made.store, word);
-    return [...after.keys()].filter(isVolume).length === 1 && after.get(bucketNamed(after, 'files'))?.length === 0;
+    return after.get(bucketNamed(after, 'files'))?.length === 0 && (await volumes()).filter((names) => names.length > 0).length === 1;
   });
+  return () => until('the bucket of the removed volume is gone', async () => (await volumes()).length === 1, 120_000);
 }
 
 /** Layout prefix: the same names behind the names of their buckets, in one bucket. */

@@ -1,4 +1,5 @@
 /** The datastore on real OpenStack Swift: clients and a VM, crashes, other encodings and layouts, what lies there afterwards. */
+import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { test } from 'node:test';
 
@@ -12,8 +13,9 @@ test('a datastore on OpenStack Swift', async (t) => {
   const swift = await startSwift(stackOf(t));
   const { service } = swift;
 
-  await t.test('names are those of the documents; a removed volume goes with its container after the grace time', async (sub) => {
-    await bucketsOver(sub, swift);
+  let containerIsGone = async (): Promise<void> => assert.fail('the test before it failed');
+  await t.test('names are those of the documents; what is removed goes after the grace time', async () => {
+    containerIsGone = await bucketsOver(t, swift);
   });
 
   await t.test('layout prefix keeps everything in one container', async (sub) => {
@@ -51,5 +53,9 @@ test('a datastore on OpenStack Swift', async (t) => {
 
   await t.test('the same through the S3 API of Swift', async (sub) => {
     await campaignOver(sub, { backend: s3apiOf(swift), vpool: 's3api', seed: 33, plans: BACKEND_PLANS.slice(2, 6) });
+  });
+
+  await t.test('the container of a removed volume goes too', async () => {
+    await containerIsGone();
   });
 });
