@@ -142,7 +142,7 @@ export class EncodedStore implements ObjectStore {
   async #getWhole(bucket: string, name: string, signal: AbortSignal | undefined): Promise<GetOutcome> {
     const stored = await this.#inner.get(bucket, name, undefined, signal);
     if (stored.kind === 'absent') return stored;
-    const known = this.#learn(bucket, name, stored.bytes);
+    const known = await this.#learn(bucket, name, stored.bytes, signal);
     if (known === 'plain') return stored;
     if (known.storedBytes !== stored.bytes.byteLength) {
       throw new StoreError('corrupt', `${bucket}/${name} has ${stored.bytes.byteLength} bytes instead of ${known.storedBytes}`);
@@ -224,14 +224,21 @@ export class EncodedStore implements ObjectStore {
 
   async #readBeginning(bucket: string, name: string, signal: AbortSignal | undefined): Promise<FirstRead | null> {
     const first = await this.#inner.get(bucket, name, { offsetBytes: 0, lengthBytes: FIRST_READ_BYTES }, signal);
-    return first.kind === 'absent' ? null : { known: this.#learn(bucket, name, first.bytes), bytes: first.bytes };
+    return first.kind === 'absent' ? null : { known: await this.#learn(bucket, name, first.bytes, signal), bytes: first.bytes };
   }
 
   /** Reads a header and keeps what it says. @throws StoreError as `readHeader`, and `corrupt` for what must be encrypted and is not. */
-  #learn(bucket: string, name: string, beginning: Buffer): KnownObject {
+  async #learn(bucket: string, name: string, beginning: Buffer, signal: AbortSignal | undefined): Promise<KnownObject> {
     const layout = readHeader(beginning, bucket, name, this.#keys);
     if (this.#refuseUnencrypted && (layout === null || layout.parameters.keyId === null)) {
       throw new StoreError('corrupt', `${bucket}/${name} is not encrypted, and in this vPool every object is: somebody else put it there`);
+    }
+    if (layout === null && beginning.byteLength < MAGIC_BYTES) {
+      // So little of an answer does not tell a plain object from an encoded one that was cut off.
+      const head = await this.#inner.head(bucket, name, signal);
+      if (head.kind === 'absent' || head.sizeBytes !== beginning.byteLength) {
+        throw new StoreError('corrupt', `${bucket}/${name}: the answer ended after ${beginning.byteLength} bytes`);
+      }
     }
     const known = layout ?? 'plain';
     this.#cache.set(bucket, name, known);
