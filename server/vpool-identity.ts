@@ -12,6 +12,8 @@ const OBJECT_BYTES_MAX = 64 * 1024;
 /** A store may be behind, or have parts down: for so long absence means "not yet". A directory is never behind. */
 const ABSENT_MS_MAX = 10_000;
 const LOOK_EVERY_MS = 500;
+/** A part of an object has no checksum of the store's: bytes that are wrong on the way say nothing about the object. */
+const WRONG_LOOKS_MIN = 3;
 /** A single request. */
 const CALL_MS_MAX = 5000;
 
@@ -46,14 +48,16 @@ export async function requireIdentity(
   const { bucket, object } = whereOf(subject);
   const absentMs = vpool.backend.kind === 'directory' ? 0 : ABSENT_MS_MAX;
   const startedMs = clock.monotonicMs();
+  let wrongLooks = 0;
   for (;;) {
     try {
       const found = await bounded(clock, signal, (inner) => store.get(bucket, object, { offsetBytes: 0, lengthBytes: OBJECT_BYTES_MAX }, inner));
       if (found.kind === 'found') {
         if (isIdentity(found.bytes, subject.uuid)) return;
-        throw foreign(`${bucket}/${object} on the backend is not the identity of vPool ${subject.uuid}: it is another's, or damaged`);
-      }
-      if (clock.monotonicMs() - startedMs >= absentMs) {
+        wrongLooks += 1;
+        if (wrongLooks >= WRONG_LOOKS_MIN)
+          throw foreign(`${bucket}/${object} on the backend is not the identity of vPool ${subject.uuid}: it is another's, or damaged`);
+      } else if (clock.monotonicMs() - startedMs >= absentMs) {
         const where = locationText(locationOf(vpool.backend));
         throw foreign(
           `${where} answers, but has no ${bucket}/${object}: it is not the backend of vPool ${vpool.name} (another account, project or bucket?), or was emptied`,
