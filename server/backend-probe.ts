@@ -22,6 +22,8 @@ export interface ProbeEnvironment {
   readonly random: Random;
   /** Is told what comes next, for people. */
   readonly progress?: (text: string) => void;
+  /** Ends the probe early; it still cleans up. */
+  readonly signal?: AbortSignal;
 }
 
 /**
@@ -85,6 +87,7 @@ export async function probeBackend(
       clock: components.clock,
       random: components.random,
       progress: components.progress ?? (() => undefined),
+      signal: components.signal,
     },
     { bucket: `vf-probe-${nonce}`, effort, clockSkewMsMax: backend.kind === 's3' ? S3_CLOCK_SKEW_MS_MAX : null },
   );

@@ -11,13 +11,14 @@ export interface CreatedVpool {
 }
 
 /**
- * Makes a vPool that `serve` then serves: data directory, registry, backend. `progress` is told what is being done.
+ * Makes a vPool that `serve` then serves: data directory, registry, backend. `progress` is told what is being done; `signal` ends the probe of the
+ * backend, which is unfit then.
  * @throws ApplianceError `vpool-exists`, `data-locked`, `data-unusable`, `backend-unfit` and those of an opening.
  */
-export type CreateVpool = (settings: Settings, progress: (text: string) => void) => Promise<CreatedVpool>;
+export type CreateVpool = (settings: Settings, progress: (text: string) => void, signal: AbortSignal) => Promise<CreatedVpool>;
 
 /** Tries out a backend, making and removing a bucket of its own. @throws ApplianceError `secret-unreadable`. */
-export type TestBackend = (backend: BackendSettings, progress: (text: string) => void) => Promise<ProbeReport>;
+export type TestBackend = (backend: BackendSettings, progress: (text: string) => void, signal: AbortSignal) => Promise<ProbeReport>;
 
 /** A new encryption key as a line of a key file, without its line end. */
 export type GenerateKey = () => Promise<string>;

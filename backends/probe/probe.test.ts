@@ -18,6 +18,8 @@ interface Scenario {
   readonly clockSkewMs?: (signal: AbortSignal) => Promise<number | null>;
   readonly settings?: Partial<ProbeSettings>;
   readonly clock?: VirtualClock;
+  /** Called with each step; what it aborts ends the probe. */
+  readonly step?: (text: string, interrupt: AbortController) => void;
 }
 
 /** The report, with every text joined for matching; every store that was opened must have been closed. */
@@ -25,6 +27,7 @@ async function probed(scenario: Scenario): Promise<ProbeReport & { readonly text
   const clock = scenario.clock ?? new VirtualClock();
   const startedMs = clock.monotonicMs();
   let open = 0;
+  const interrupt = new AbortController();
   const report = await clock.run(
     probeStore(
       {
@@ -41,7 +44,8 @@ async function probed(scenario: Scenario): Promise<ProbeReport & { readonly text
         clockSkewMs: scenario.clockSkewMs ?? null,
         clock,
         random: systemRandom,
-        progress: () => undefined,
+        progress: (text) => scenario.step?.(text, interrupt),
+        signal: interrupt.signal,
       },
       { bucket: 'vf-probe', effort: 'quick', clockSkewMsMax: null, ...scenario.settings },
     ),
@@ -310,6 +314,25 @@ test('what cannot be deleted is told: a weakness of the store, and what the prob
   assert.equal(report.verdict, 'fit-but');
   assert.match(report.text, /a deleted object is still there after 30 s/);
   assert.match(report.text, /the probe could not clean up: delete bucket vf-probe yourself/);
+});
+
+test('a probe that is interrupted cleans up, at whatever step', async () => {
+  const steps: string[] = [];
+  const first = new MemoryStore();
+  await probed({ open: () => first, step: (text) => steps.push(text), clockSkewMs: () => Promise.resolve(0) });
+  assert.ok(steps.length >= 7);
+  for (const at of steps) {
+    const store = new MemoryStore();
+    const report = await probed({
+      open: () => store,
+      clockSkewMs: () => Promise.resolve(0),
+      step: (text, interrupt) => {
+        if (text.split(' ')[0] === at.split(' ')[0]) interrupt.abort();
+      },
+    });
+    assert.match(report.text, /^unfit, because the probe was interrupted/, at);
+    assert.deepEqual(await store.listBuckets('', 10), { names: [], more: false }, at);
+  }
 });
 
 test('what was written is removed when the probe fails half-way', async () => {

@@ -22,6 +22,8 @@ export interface ProbeComponents {
   readonly random: Random;
   /** Is told what comes next, for people. */
   readonly progress: (text: string) => void;
+  /** Ends the probe early; it still cleans up. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 export interface ProbeSettings {
@@ -55,6 +57,7 @@ const EFFORTS = {
   quick: { rounds: 3, latencies: 5, objectBytes: 4 * MIB },
   none: { rounds: 3, latencies: 0, objectBytes: 0 },
 } as const;
+const INTERRUPTED = 'the probe was interrupted';
 /** With its bucket in front (prefix-layout/) a name has at most this many characters. */
 const NAME_LENGTH_MAX = 200;
 /** What is in names of the engine. */
@@ -137,7 +140,7 @@ class Probe {
     progress('asking for its time');
     let skewMs: number | null = null;
     try {
-      skewMs = await this.#bounded(clockSkewMs, CLOCK_MS_MAX);
+      skewMs = await this.#interruptible(clockSkewMs, CLOCK_MS_MAX);
     } catch {
       // Why nothing answers the store says better, with its next call.
     }
@@ -271,7 +274,7 @@ class Probe {
         writers.map(async (store, index) => {
           const body = { kind: 'bytes', chunks: [bodies[index] ?? Buffer.alloc(0)] } as const;
           try {
-            return await this.#bounded((signal) => store.put(this.#settings.bucket, name, body, signal));
+            return await this.#interruptible((signal) => store.put(this.#settings.bucket, name, body, signal));
           } catch (error) {
             if (error instanceof StoreError) return 'unknown';
             throw error;
@@ -279,6 +282,7 @@ class Probe {
         }),
       );
       const winners = outcomes.flatMap((outcome, index) => (outcome === 'written' ? [index] : []));
+      if (this.#components.signal?.aborted === true) throw new Unfit(INTERRUPTED);
       if (outcomes.every((outcome) => outcome === 'unknown')) continue;
       judged += 1;
       const stored = await this.#getVisible(name);
@@ -436,13 +440,19 @@ class Probe {
     if (store === null) throw new Unfit('there is no store');
     for (let attempt = 1; ; attempt += 1) {
       try {
-        return await this.#bounded((signal) => call(store, signal));
+        return await this.#interruptible((signal) => call(store, signal));
       } catch (error) {
         if (!(error instanceof StoreError)) throw error;
+        if (this.#components.signal?.aborted === true) throw new Unfit(INTERRUPTED);
         if (error.class !== 'retry' || attempt === ATTEMPTS) throw new Unfit(`it cannot ${what}: ${error.message}`);
         await this.#components.clock.sleep(FIRST_DELAY_MS * 2 ** (attempt - 1));
       }
     }
+  }
+
+  #interruptible<T>(call: (signal: AbortSignal) => Promise<T>, withinMs = CALL_MS_MAX): Promise<T> {
+    const { signal } = this.#components;
+    return this.#bounded((bound) => call(signal === undefined ? bound : AbortSignal.any([bound, signal])), withinMs);
   }
 
   async #bounded<T>(call: (signal: AbortSignal) => Promise<T>, withinMs = CALL_MS_MAX): Promise<T> {

@@ -55,7 +55,6 @@ test('probes of real services', async (t) => {
 
   await t.test('credentials that are wrong, or may do nothing, are unfit and in no output', async () => {
     for (const [url, environment] of [
-      [`swift+${service.authUrl}`, { ST_USER: service.user, ST_KEY: 'hunter2' }],
       [`swift+${service.authUrl}`, { ST_USER: service.powerlessUser.user, ST_KEY: service.powerlessUser.key }],
       [`s3+${service.s3Endpoint}`, { AWS_ACCESS_KEY_ID: service.user, AWS_SECRET_ACCESS_KEY: 'hunter2' }],
     ] as const) {
@@ -72,7 +71,6 @@ test('probes of real services', async (t) => {
     const created = await vferry(['vpool', 'create', '--data', data, '--vpool', 'made'], environment);
     assert.equal(created.code, 0, created.stderr);
     assert.match(created.stdout.toString(), /^fit\n/);
-    assert.equal((await vferry(['vpool', 'create', '--data', data, '--vpool', 'made'], environment)).code, 1);
     const file = readFileSync(join(data, 'vpools', 'made', 'vpool.json'), 'utf8');
     assert.doesNotMatch(file, new RegExp(service.key));
     const { uuid } = JSON.parse(file) as { uuid: string };

@@ -8,10 +8,12 @@ import type { CreateVpool, TestBackend } from '../vpool-port.ts';
 import { ExitCode } from './exit-code.ts';
 import type { Printer } from './status.ts';
 
+const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
+
 /** Exit code 0: made; 1: the backend is unfit, or the vPool exists; 2: it could not run. Progress goes to `print.err`. */
 export async function runCreateVpool(settings: Settings, createVpool: CreateVpool, json: boolean, print: Printer): Promise<ExitCode> {
   try {
-    const created = await keptAlive(() => createVpool(settings, (text) => print.err(`${text}\n`)));
+    const created = await interruptible((signal) => createVpool(settings, (text) => print.err(`${text}\n`), signal));
     if (json) print.out(`${JSON.stringify({ vpool: settings.vpool.name, ...created }, null, 2)}\n`);
     else
       print.out(
@@ -29,7 +31,7 @@ export async function runCreateVpool(settings: Settings, createVpool: CreateVpoo
 export async function runBackendTest(backend: BackendSettings, testBackend: TestBackend, json: boolean, print: Printer): Promise<ExitCode> {
   let report: ProbeReport;
   try {
-    report = await keptAlive(() => testBackend(backend, (text) => print.err(`${text}\n`)));
+    report = await interruptible((signal) => testBackend(backend, (text) => print.err(`${text}\n`), signal));
   } catch (error) {
     if (!isEnvironmentError(error)) throw error;
     print.err(`${error.message}\n`);
@@ -39,12 +41,17 @@ export async function runBackendTest(backend: BackendSettings, testBackend: Test
   return report.verdict === 'unfit' ? ExitCode.FAILED : ExitCode.OK;
 }
 
-/** Pauses do not keep a process alive (core/time.ts); here there may be nothing else. */
-async function keptAlive<T>(work: () => Promise<T>): Promise<T> {
+/** The first SIGINT or SIGTERM ends the work so that it can clean up, the second the process. */
+async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const controller = new AbortController();
+  const interrupt = (): void => controller.abort(new Error('interrupted'));
+  for (const name of SIGNALS) process.once(name, interrupt);
+  // Pauses do not keep a process alive (core/time.ts); here there may be nothing else.
   const timer = setInterval(() => undefined, 60_000);
   try {
-    return await work();
+    return await work(controller.signal);
   } finally {
     clearInterval(timer);
+    for (const name of SIGNALS) process.off(name, interrupt);
   }
 }
