@@ -63,8 +63,12 @@ export class NamespaceArchive {
           this.#problem = null;
         },
         (error: unknown) => {
+          const isNews = this.#problem === null;
           this.#problem = error as Error;
-          this.#logger.warn({ err: error }, 'namespace changes could not be archived on the backend; they stay in the registry');
+          this.#logger[isNews ? 'warn' : 'debug'](
+            { err: error },
+            'namespace changes could not be archived on the backend; they stay in the registry',
+          );
         },
       )
       .finally(() => {

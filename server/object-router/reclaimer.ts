@@ -119,8 +119,9 @@ export class Reclaimer {
           this.#problem = null;
         },
         (error: unknown) => {
+          const isNews = this.#problem === null;
           this.#problem = error as Error;
-          this.#logger.warn({ err: error }, 'removed objects could not be deleted from the backend; it is tried again');
+          this.#logger[isNews ? 'warn' : 'debug']({ err: error }, 'removed objects could not be deleted from the backend; it is tried again');
         },
       )
       .finally(() => {

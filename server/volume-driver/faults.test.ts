@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { seededRandom } from '../../backends/virtual-clock.ts';
-import { silentLogger } from '../core/logger.ts';
+import { type Logger, silentLogger } from '../core/logger.ts';
 import { FaultyDisk } from '../object-log/testing/faulty-disk.ts';
 import type { DrivenObject, ObjectChange } from '../object-router/driver-port.ts';
 import { SimulatedRouter, SimulatedWorld } from './testing/simulated-router.ts';
@@ -31,10 +31,10 @@ interface Life {
   turns(count: number): Promise<void>;
 }
 
-async function start(world?: SimulatedWorld, settings: Partial<SimulationSettings> = {}): Promise<Life> {
+async function start(world?: SimulatedWorld, settings: Partial<SimulationSettings> = {}, logger: Logger = silentLogger): Promise<Life> {
   const random = seededRandom(7);
   const at = world ?? new SimulatedWorld(new FaultyDisk(random), random, 'volume');
-  const router = await SimulatedRouter.start(at, { ...SETTINGS, ...settings }, silentLogger);
+  const router = await SimulatedRouter.start(at, { ...SETTINGS, ...settings }, logger);
   const run = <T>(promise: PromiseLike<T> | T): Promise<T> => router.clock.run(Promise.resolve(promise));
   const object = await run(router.driver.open(at.inode));
   return {
@@ -291,6 +291,25 @@ test('while the backend is away writes go on up to the bound, wait there, and go
   accepted(await life.run(waiting));
   assert.equal(life.object.problem, null);
   assert.equal((await read(life, 0))[0], 99);
+});
+
+test('an outage is one line of the log for an object, however long it lasts; what waited goes up when it is told that it is over', async () => {
+  const lines: string[] = [];
+  const logger: Logger = { ...silentLogger, warn: (_fields, message) => void lines.push(message), child: () => logger };
+  const life = await start(undefined, {}, logger);
+  life.router.store.setFaults({ failBefore: 1 });
+  accepted(await life.run(life.write(0, 1)));
+  for (let second = 0; second < 120; second += 1) {
+    life.object.tick();
+    await life.run(life.router.clock.sleep(1000));
+  }
+  assert.notEqual(life.object.problem, null);
+  assert.deepEqual(lines, ['the backend does not take this object at the moment; its data stays on the local disk']);
+  life.router.store.setFaults({});
+  life.object.backendRecovered();
+  await life.run(life.router.clock.sleep(2000));
+  assert.equal(life.object.problem, null);
+  assert.equal(life.router.files.dirtyBytes, 0);
 });
 
 test('the last byte of the largest object can be written and read', async () => {

@@ -9,7 +9,7 @@
 import { StoreError } from '../../backends/object-store.ts';
 import type { ObjectStore } from '../../backends/object-store.ts';
 import type { ClosedEpoch, OwnerRecord, Root } from '../../registry/ports.ts';
-import { ApplianceError } from '../core/errors.ts';
+import { ApplianceError, errorCode } from '../core/errors.ts';
 import { failPoint } from '../core/fail-points.ts';
 import type { Logger } from '../core/logger.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
@@ -247,9 +247,11 @@ export class ObjectKeeper {
     // What was cut off by the end of the router is done after the next start.
     if (this.#stopped) return;
     this.#failures += 1;
+    // One line for a thousand failures: whether the backend is well, and what is wrong with this object, are states that can be asked for.
+    const isNews = this.#problem === null || errorCode(error) !== errorCode(this.#problem);
     this.#problem = error as Error;
     this.#retryAtMs = this.#clock.monotonicMs() + Math.min(RETRY_MS_MAX, 250 * 2 ** Math.min(this.#failures, 8));
-    this.#logger.warn({ err: error, object: this.#object.uuid, attempt: this.#failures }, message);
+    this.#logger[isNews ? 'warn' : 'debug']({ err: error, object: this.#object.uuid, attempt: this.#failures }, message);
   }
 
   #mayCheckpoint(): boolean {

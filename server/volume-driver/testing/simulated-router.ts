@@ -310,7 +310,10 @@ export class SimulatedRouter {
         { disk, spillPath: `${DIRECTORY}/spill.tmp`, yieldToLoop: () => new Promise((resolve) => setImmediate(resolve)) },
         { bytesMax: 16 * 12_288, spillBytesMax: 2 ** 24 },
       );
-      const admission = new WriteAdmission({ clock, dirtyBytes: () => files.dirtyBytes, drainedBytes: () => files.drainedBytes }, settings.dirtyBytesMax);
+      const admission = new WriteAdmission(
+        { clock, dirtyBytes: () => files.dirtyBytes, drainedBytes: () => files.drainedBytes },
+        settings.dirtyBytesMax,
+      );
       const names = { volume: volumeNames('vpool1'), file: fileNames('vf-vpool1-files') };
       const driver = new VolumeDriver(
         {
