@@ -8,7 +8,8 @@ import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 
 import { makeStore } from '../backends/make-store.ts';
-import type { ObjectStore } from '../backends/object-store.ts';
+import type { GetOutcome, ObjectStore } from '../backends/object-store.ts';
+import { RetryingStore } from '../backends/retrying-store.ts';
 import type { OwnerRecord, Registry } from '../registry/ports.ts';
 import { openSqliteRegistry, SQLITE_REGISTRY_DEFAULTS } from '../registry/sqlite/sqlite-registry.ts';
 import { ApplianceError, errorCode } from './core/errors.ts';
@@ -20,6 +21,8 @@ import { lockDirectory, readVpoolFile } from './data-directory.ts';
 import type { FsckEvent, FsckReport } from './fsck-port.ts';
 import { SegmentFiles } from './object-log/segment-files.ts';
 import type { Settings } from './settings/settings.ts';
+import { BackendReads } from './volume-driver/backend-reads.ts';
+import type { Look } from './volume-driver/backend-reads.ts';
 import { BLOCK_BYTES } from './volume-driver/extent-map.ts';
 import type { ExtentMap } from './volume-driver/extent-map.ts';
 import { ObjectLoader } from './volume-driver/object-loader.ts';
@@ -36,6 +39,8 @@ const PAGE = 500;
 const BATCH_BLOCKS = 16_384;
 const RUN_BYTES_MAX = 4 * 1024 * 1024;
 const UNREACHABLE_MS_MAX = 10_000;
+/** After so many damages what is not right is looked at once only. */
+const PATIENT_DAMAGES_MAX = 20;
 
 class Report {
   damages = 0;
@@ -89,7 +94,9 @@ export async function fsckDataDirectory(settings: Settings, logger: Logger, even
     await using plain = await makeStore({ ...config, encoding: null });
     await requireIdentity(plain.store, { settings, uuid: known.uuid }, clock, { unreachableMs: UNREACHABLE_MS_MAX });
   }
-  const { store } = stack.use(await makeStore(config));
+  const made = stack.use(await makeStore(config));
+  // A backend that is busy for a moment is not damaged.
+  const store = new RetryingStore({ inner: made.store, clock, random: systemRandom });
   await store.listBuckets('', 1);
   const files = await SegmentFiles.openToRead({ disk: nodeDisk, clock, logger }, directory);
   stack.defer(() => files.close());
@@ -101,7 +108,9 @@ export async function fsckDataDirectory(settings: Settings, logger: Logger, even
     { bytesMax: settings.cache.mapBytes },
   );
   stack.defer(() => pool.close());
-  const loader = new ObjectLoader({ disk: nodeDisk, files, store, pool, rowIds: countingRowIds(), clock });
+  // What stays wrong or absent over some looks is damage: nobody comes back later.
+  const reads = new BackendReads({ clock, logger }, { damagedAfterMs: 0 });
+  const loader = new ObjectLoader({ disk: nodeDisk, files, store, pool, rowIds: countingRowIds(), clock, reads });
   const names = { volume: volumeNames(settings.vpool.name), file: fileNames(filesBucket(settings.vpool.name, known.uuid)) };
 
   const owners: OwnerRecord[] = await allOwners(registry);
@@ -111,7 +120,7 @@ export async function fsckDataDirectory(settings: Settings, logger: Logger, even
     const inode = await registry.namespace.inode(owner.fileid, null);
     if (inode !== null && (inode.class === 'file' || inode.class === 'volume')) {
       try {
-        await checkObject({ loader, files, store, report }, inode, owner, names[inode.class]);
+        await checkObject({ loader, files, store, reads, report }, inode, owner, names[inode.class]);
       } catch (error) {
         if (errorCode(error) === undefined && (error as Error).name !== 'StoreError') throw error;
         report.damage(`object ${owner.fileid}`, (error as Error).message);
@@ -143,6 +152,7 @@ interface Check {
   readonly loader: ObjectLoader;
   readonly files: SegmentFiles;
   readonly store: ObjectStore;
+  readonly reads: BackendReads;
   readonly report: Report;
 }
 
@@ -276,8 +286,16 @@ async function checkRun(
   if (local === null || local.place === 'cache') {
     const bucket = names.bucket(owner, table.bucket(row));
     const name = names.object(owner, table.bucket(row), table.objectName(row));
-    const answer = await check.store.get(bucket, name, { offsetBytes: base, lengthBytes });
-    copies.push({ name: `${bucket}/${name}`, bytes: answer.kind === 'found' && answer.bytes.length === lengthBytes ? answer.bytes : null });
+    copies.push({
+      name: `${bucket}/${name}`,
+      bytes: await storedRun(
+        check,
+        `${bucket}/${name}`,
+        () => check.store.get(bucket, name, { offsetBytes: base, lengthBytes }),
+        lengthBytes,
+        (bytes) => run.every((index) => matches(batch, index, bytes, base)),
+      ),
+    });
   }
   for (const copy of copies) {
     if (copy.bytes === null) {
@@ -285,11 +303,47 @@ async function checkRun(
       continue;
     }
     for (const index of run) {
-      const at = (batch.offset[index] as number) - base;
-      if (crc32(copy.bytes.subarray(at, at + BLOCK_BYTES)) !== batch.crc[index]) {
+      if (!matches(batch, index, copy.bytes, base)) {
         check.report.damage(copy.name, `${where}: block ${batch.block[index]} at ${batch.offset[index]} does not match its CRC`);
       }
     }
     check.report.count('bytes', copy.bytes.length);
+  }
+}
+
+function matches(batch: Batch, index: number, bytes: Buffer, base: number): boolean {
+  const at = (batch.offset[index] as number) - base;
+  return crc32(bytes.subarray(at, at + BLOCK_BYTES)) === batch.crc[index];
+}
+
+/** The bytes of a run, as they came at the last of some looks if they were never right; null when they are not there, or short. */
+async function storedRun(
+  check: Check,
+  name: string,
+  get: () => Promise<GetOutcome>,
+  lengthBytes: number,
+  isRight: (bytes: Buffer) => boolean,
+): Promise<Buffer | null> {
+  let last: Buffer | null = null;
+  let answered = false;
+  const look = async (): Promise<Look<Buffer>> => {
+    answered = false;
+    const answer = await get();
+    answered = true;
+    last = answer.kind === 'found' && answer.bytes.length === lengthBytes ? answer.bytes : null;
+    if (answer.kind === 'absent') return answer;
+    return last !== null && isRight(last) ? { kind: 'right', value: last } : { kind: 'wrong', message: 'is wrong' };
+  };
+  // Where much is gone, waiting for every piece of it would take for ever.
+  if (check.report.damages >= PATIENT_DAMAGES_MAX) {
+    await look();
+    return last;
+  }
+  try {
+    return await check.reads.ask(name, 'block-corrupt', look);
+  } catch (error) {
+    // No answer says nothing about the bytes.
+    if (!answered) throw error;
+    return last;
   }
 }
