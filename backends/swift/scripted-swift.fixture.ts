@@ -41,6 +41,8 @@ export class ScriptedSwift implements AsyncDisposable {
   script: Script = () => ({ status: 404 });
   /** Called as soon as a request's head is here, before its body: true when it was answered already. */
   onHead: ((request: IncomingMessage, raw: ServerResponse) => boolean) | null = null;
+  /** Connections that there ever were. */
+  connections = 0;
   /** Connections that the peer ended. */
   closedByPeer = 0;
   /** Requests with an ended token whose body was announced (`Expect`) and, rightly, never sent. */
@@ -76,7 +78,10 @@ export class ScriptedSwift implements AsyncDisposable {
         response.writeHead(401).end();
       }, 100);
     });
-    this.#server.on('connection', (socket) => socket.once('close', () => (this.closedByPeer += 1)));
+    this.#server.on('connection', (socket) => {
+      this.connections += 1;
+      socket.once('close', () => (this.closedByPeer += 1));
+    });
   }
 
   get origin(): string {

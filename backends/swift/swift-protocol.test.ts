@@ -275,6 +275,16 @@ scripted('a server that ignores ranges is understood', async (swift, store) => {
   assert.equal(await get(50, 100), '');
 });
 
+scripted('one connection serves many calls, those with error pages and without bodies too', async (swift, store) => {
+  swift.script = (request) => ({ status: request.method === 'DELETE' ? 503 : 201, body: request.method === 'HEAD' ? '' : 'x'.repeat(10_000) });
+  for (let turn = 0; turn < 5; turn += 1) {
+    await store.put('bucket', 'name', bytes(CONTENT));
+    await store.get('bucket', 'name');
+    await rejectsSafely(store.delete('bucket', 'name'), 'retry');
+  }
+  assert.equal(swift.connections, 1);
+});
+
 scripted('half an answer is no answer', async (swift, store) => {
   swift.script = (_request, raw) => {
     raw.writeHead(200, { 'Content-Length': '1000', ETag: md5(CONTENT) });
