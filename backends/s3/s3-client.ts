@@ -22,6 +22,9 @@ export interface S3Timeouts {
 
 const S3_TIMEOUTS: S3Timeouts = { connectWithinMs: CONNECT_WITHIN_MS, inactiveMsMax: INACTIVE_MS_MAX };
 
+const nothing = (): void => undefined;
+const SILENT = { trace: nothing, debug: nothing, info: nothing, warn: nothing, error: nothing };
+
 /** Connects at the first request. @throws StoreError `denied` when the CA file cannot be read. */
 export function makeS3Client(config: S3StoreConfig, timeouts: S3Timeouts = S3_TIMEOUTS): S3Client {
   const agentOptions = { keepAlive: true, maxSockets: SOCKETS_MAX };
@@ -36,6 +39,8 @@ export function makeS3Client(config: S3StoreConfig, timeouts: S3Timeouts = S3_TI
     responseChecksumValidation: 'WHEN_REQUIRED',
     // It would take a new connection for every put.
     expectContinueHeader: false,
+    // What goes wrong is in the error, and said once, by the router's logger; the SDK would write some of it to the console.
+    logger: SILENT,
     requestHandler: {
       httpAgent: new HttpAgent(agentOptions),
       httpsAgent,
@@ -50,6 +55,8 @@ export function makeS3Client(config: S3StoreConfig, timeouts: S3Timeouts = S3_TI
     settings.credentials = sessionToken === null ? { accessKeyId, secretAccessKey } : { accessKeyId, secretAccessKey, sessionToken };
   }
   const client = new S3Client(settings);
+  // It prepares every input and output for the logger.
+  client.middlewareStack.remove('loggerMiddleware');
   digestBodiesOnce(client);
   boundAnswers(client);
   return client;

@@ -1,10 +1,12 @@
 /** S3Store against a service that says and does what a test wants. Real services: radosgw.test.ts, swift-s3api.test.ts. */
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import type { Server } from 'node:http';
+import { readdirSync, readlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import { join } from 'node:path';
 import { describe, test } from 'node:test';
 
-import { bytes, readAllOf, rejectsWith } from '../conformance.ts';
+import { bytes, readAllOf, rejectsWith, withDirectory } from '../conformance.ts';
 import type { StoreErrorClass } from '../object-store.ts';
 import { S3Store } from './s3-store.ts';
 import { answerError, type Script, withScriptedS3 } from './scripted-s3.fixture.ts';
@@ -252,6 +254,62 @@ describe('the bytes', () => {
       },
     );
   });
+
+  test('a large part of a file goes as it is read, with the same headers as bytes in memory', () =>
+    withFile(randomBytes(5_000_000), (path, file) =>
+      withScriptedS3(
+        (_, response) => response.writeHead(200).end(),
+        async ({ store, requests }) => {
+          await store.put('bucket', 'name', { kind: 'file', path, offsetBytes: 1000, lengthBytes: 4_000_001 });
+          const [request] = requests;
+          const part = file.subarray(1000, 4_001_001);
+          assert.ok(request?.body.equals(part));
+          assert.equal(request?.headers['content-length'], '4000001');
+          assert.equal(request?.headers['content-md5'], createHash('md5').update(part).digest('base64'));
+          assert.equal(request?.headers['x-amz-content-sha256'], 'UNSIGNED-PAYLOAD');
+          assert.equal(request?.headers['transfer-encoding'], undefined);
+          assert.equal(request?.headers['if-none-match'], '*');
+        },
+      ),
+    ));
+
+  test('a file that gets shorter while it is sent ends the put as corrupt at once, and no complete body arrives', () =>
+    withFile(Buffer.alloc(64 * 1024 * 1024), (path) =>
+      withScriptedS3(
+        (_, response) => response.writeHead(200).end(),
+        async ({ store, requests, server }) => {
+          server.once('request', () => truncateSync(path, 1000));
+          const error = await rejectsWith(
+            store.put('bucket', 'name', { kind: 'file', path, offsetBytes: 0, lengthBytes: 64 * 1024 * 1024 }),
+            'corrupt',
+          );
+          assert.match(error.message, /ends early/);
+          assert.equal(requests.length, 0);
+          assert.deepEqual(openFiles(path), []);
+        },
+      ),
+    ));
+
+  test('an abort or a refusal in the middle of a large file ends the put, and the file is closed', (t) =>
+    withFile(Buffer.alloc(64 * 1024 * 1024), async (path) => {
+      t.mock.method(console, 'warn', (message: unknown) => assert.fail(`the SDK wrote to the console: ${String(message)}`));
+      const body = { kind: 'file', path, offsetBytes: 0, lengthBytes: 64 * 1024 * 1024 } as const;
+      await withScriptedS3(
+        () => undefined,
+        async ({ store, server }) => {
+          const controller = new AbortController();
+          server.once('request', () => controller.abort(new Error('enough')));
+          assert.match((await rejectsWith(store.put('bucket', 'name', body, controller.signal), 'retry')).message, /aborted/);
+          assert.deepEqual(openFiles(path), []);
+          server.once('request', (incoming: IncomingMessage) => incoming.socket.destroy());
+          await rejectsWith(store.put('bucket', 'name', body), 'retry');
+          assert.deepEqual(openFiles(path), []);
+          server.once('request', (_, response: ServerResponse) => answerError(response, 403, 'AccessDenied'));
+          await rejectsWith(store.put('bucket', 'name', body), 'denied');
+          assert.deepEqual(openFiles(path), []);
+        },
+      );
+    }));
 
   test('a whole object is read again when its bytes do not have its MD5, and corrupt when that happens twice', async () => {
     const flipped = Buffer.from(content);
@@ -520,6 +578,27 @@ describe('where the store gets what it needs', () => {
     );
   });
 });
+
+/** Runs `body` with a file of this content. */
+function withFile(content: Buffer, body: (path: string, content: Buffer) => Promise<void>): Promise<void> {
+  return withDirectory(async (directory) => {
+    const path = join(directory, 'segment');
+    writeFileSync(path, content);
+    await body(path, content);
+  });
+}
+
+/** Descriptors that this process has of the file. */
+function openFiles(path: string): string[] {
+  return readdirSync('/proc/self/fd').filter((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`) === path;
+    } catch {
+      // Closed since it was listed.
+      return false;
+    }
+  });
+}
 
 function connectionsOf(server: Server): Promise<number> {
   return new Promise((resolve, reject) => {

@@ -20,6 +20,7 @@ import {
 import { abortedError, throwIfAborted } from '../abort.ts';
 import { assertLimit, assertRange, OBJECT_BYTES_MAX, requireNamesToDelete } from '../call-arguments.ts';
 import { deleteEach } from '../delete-each.ts';
+import { type FileBody, FilePart } from '../file-part.ts';
 import { bodySizeBytes, readBody } from '../object-body.ts';
 import { isBucketName, isObjectName, requireBucketName, requireObjectName } from '../object-name.ts';
 import { type ByteRange, type GetOutcome, type ObjectBody, type ObjectStore, StoreError } from '../object-store.ts';
@@ -28,6 +29,8 @@ import { makeS3Client, type S3Timeouts } from './s3-client.ts';
 import type { S3StoreConfig } from './s3-config.ts';
 import { deleteErrorOf, s3Failure, type S3Failure, storeErrorOf } from './s3-error.ts';
 
+/** A larger part of a file is sent while it is read. */
+const IN_MEMORY_BYTES_MAX = 1024 * 1024;
 /** What the services give in one page. */
 const LIST_PAGE_MAX = 1000;
 /** Names of one multi-object delete: a service that deletes them one after the other must be done before the attempt counts as lost. */
@@ -102,34 +105,10 @@ export class S3Store implements ObjectStore {
     throwIfAborted(signal, what);
     const sizeBytes = bodySizeBytes(body);
     if (sizeBytes > OBJECT_BYTES_MAX) throw new StoreError('denied', `${what}: ${sizeBytes} bytes, an object has at most ${OBJECT_BYTES_MAX}`);
+    if (body.kind === 'file' && sizeBytes > IN_MEMORY_BYTES_MAX) return this.#putFile(bucket, name, body, what, signal);
     const [only] = body.kind === 'bytes' && body.chunks.length === 1 ? body.chunks : [];
     const bytes = only ?? (await readBody(body));
-    const md5 = createHash('md5').update(bytes).digest();
-    const { conditionalPut } = this.#config;
-    const command = new PutObjectCommand({
-      Bucket: bucket,
-      Key: name,
-      Body: bytes,
-      ContentLength: sizeBytes,
-      ContentMD5: md5.toString('base64'),
-      ContentType: 'application/octet-stream',
-      ...(conditionalPut ? { IfNoneMatch: '*' } : {}),
-    });
-    const outcome = await this.#attempt(what, signal, (client, options) => client.send(command, options));
-    if (outcome.kind === 'done') {
-      const etag = plainMd5(outcome.value);
-      if (etag !== null) this.#etagsAreMd5 = etag === md5.toString('hex');
-      return 'written';
-    }
-    const { failure } = outcome;
-    if (conditionalPut && failure.status === 412) return 'exists';
-    if (conditionalPut && failure.status === 501) {
-      throw new StoreError(
-        'denied',
-        `${what}: the service does not support If-None-Match, though it did when the vPool was made (${failure.code}, status 501)`,
-      );
-    }
-    throw storeErrorOf(failure, what);
+    return this.#put(bucket, name, { bytes, sizeBytes, md5: createHash('md5').update(bytes).digest() }, what, signal);
   }
 
   async get(bucket: string, name: string, range?: ByteRange, signal?: AbortSignal): Promise<GetOutcome> {
@@ -199,6 +178,62 @@ export class S3Store implements ObjectStore {
       // A page of strangers' keys only must not end the listing.
       if (names.length > 0) return { names, more: true };
     }
+  }
+
+  async #putFile(bucket: string, name: string, body: FileBody, what: string, signal: AbortSignal | undefined): Promise<'written' | 'exists'> {
+    const part = new FilePart(body);
+    try {
+      const md5 = await part.md5();
+      const stream = part.stream();
+      // Nobody else would tell the request that no more bytes are coming.
+      const unreadable = new AbortController();
+      stream.on('error', (error) => unreadable.abort(error));
+      const either = signal === undefined ? unreadable.signal : AbortSignal.any([signal, unreadable.signal]);
+      try {
+        return await this.#put(bucket, name, { bytes: stream, sizeBytes: body.lengthBytes, md5 }, what, either);
+      } catch (error) {
+        if (unreadable.signal.aborted) throw unreadable.signal.reason;
+        throw error;
+      } finally {
+        stream.destroy();
+      }
+    } finally {
+      part.close();
+    }
+  }
+
+  async #put(
+    bucket: string,
+    name: string,
+    body: { readonly bytes: Uint8Array | Readable; readonly sizeBytes: number; readonly md5: Buffer },
+    what: string,
+    signal: AbortSignal | undefined,
+  ): Promise<'written' | 'exists'> {
+    const { conditionalPut } = this.#config;
+    const command = new PutObjectCommand({
+      Bucket: bucket,
+      Key: name,
+      Body: body.bytes,
+      ContentLength: body.sizeBytes,
+      ContentMD5: body.md5.toString('base64'),
+      ContentType: 'application/octet-stream',
+      ...(conditionalPut ? { IfNoneMatch: '*' } : {}),
+    });
+    const outcome = await this.#attempt(what, signal, (client, options) => client.send(command, options));
+    if (outcome.kind === 'done') {
+      const etag = plainMd5(outcome.value);
+      if (etag !== null) this.#etagsAreMd5 = etag === body.md5.toString('hex');
+      return 'written';
+    }
+    const { failure } = outcome;
+    if (conditionalPut && failure.status === 412) return 'exists';
+    if (conditionalPut && failure.status === 501) {
+      throw new StoreError(
+        'denied',
+        `${what}: the service does not support If-None-Match, though it did when the vPool was made (${failure.code}, status 501)`,
+      );
+    }
+    throw storeErrorOf(failure, what);
   }
 
   /** False: the service has no such request. */
