@@ -73,7 +73,7 @@ const ADAPTERS: readonly { readonly modules: RegExp; readonly files: readonly Re
       /^server\/settings\/load\.ts$/,
       /^server\/cli\/process-logger\.ts$/,
       /^registry\/sqlite\//,
-      /^backends\/(directory\/|upload-thread\/|swift\/ca-file\.ts$|probe\/server-time\.ts$|object-body\.ts$)/,
+      /^backends\/(directory\/|upload-thread\/|swift\/ca-file\.ts$|probe\/server-time\.ts$|object-body\.ts$|file-part\.ts$)/,
     ],
   },
   { modules: /^node:(net|dgram|dns(\/promises)?)$/, files: [/^server\/oncrpc\//, /^server\/admin\//, /^backends\/tcp-reachable\.ts$/] },
