@@ -207,7 +207,7 @@ test('while nothing succeeds one waiting request goes ahead each second; when on
   bench.pass(10_000);
   for (let count = 0; count < 3; count += 1) bench.ask('put', 'retry');
   const fromMs = bench.clock.monotonicMs();
-  const waiters = Array.from({ length: 6 }, () => bench.waiting('put', 10_000));
+  const waiters = Array.from({ length: 6 }, () => bench.waiting('put', 10_000, 5));
   const resumed = (): (number | null)[] => waiters.map(({ resumedMs }) => (resumedMs === null ? null : resumedMs - fromMs));
   bench.pass(1000);
   assert.deepEqual(resumed(), [1000, null, null, null, null, null]);
@@ -216,6 +216,7 @@ test('while nothing succeeds one waiting request goes ahead each second; when on
   assert.deepEqual(resumed(), [1000, 2000, null, null, null, null]);
   bench.ask('put', 'ok');
   assert.deepEqual(resumed(), [1000, 2000, 2000, 2000, 2000, 2000]);
+  assert.deepEqual(bench.lines, ['the backend is down', 'the backend is well again']);
   assert.equal(bench.clock.pending, 0);
 });
 

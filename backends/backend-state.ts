@@ -229,13 +229,14 @@ export class BackendState implements StoreObserver, RetryPacer {
       return;
     }
     side.failure = null;
+    if (wasAway) {
+      for (const waiting of [...side.waiting]) waiting.resume();
+      // What answers one kind of request may answer the other: one attempt shows it.
+      const other = side === this.#read ? this.#write : this.#read;
+      if (other.failure !== null) this.#sendPilot(other, nowMs);
+    }
     this.#evaluate();
-    if (!wasAway) return;
-    for (const waiting of [...side.waiting]) waiting.resume();
-    // What answers one kind of request may answer the other: one attempt shows it.
-    const other = side === this.#read ? this.#write : this.#read;
-    if (other.failure !== null) this.#sendPilot(other, nowMs);
-    for (const callback of this.#onRecovered) callback();
+    if (wasAway) for (const callback of this.#onRecovered) callback();
   }
 
   #evaluate(stalled = false): void {

@@ -93,7 +93,9 @@ export class MeteredStore implements ObjectStore {
     } catch (error) {
       const outcome = failureOutcome(error, signal);
       const durationMs = this.#clock.monotonicMs() - startedMs;
-      for (const observer of this.#observers) observer.requestDone(request, outcome, 0, durationMs, error as Error);
+      // "Aborted" says nothing; the reason says how long nobody answered.
+      const told = (outcome === 'timeout' ? signal?.reason : error) as Error;
+      for (const observer of this.#observers) observer.requestDone(request, outcome, 0, durationMs, told);
       throw error;
     }
     const durationMs = this.#clock.monotonicMs() - startedMs;

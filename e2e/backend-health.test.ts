@@ -132,7 +132,7 @@ test('over real Swift', async (t) => {
     await writeSome();
     const seenMs = await timeUntil(router, ({ backendHealth }) => backendHealth.condition === 'down', 2500);
     // Long enough for pauses of many seconds.
-    await pause(7000);
+    await pause(5000);
     const { dirtyBytes } = await statusOf(router);
     await swift.service.startPart('proxy');
     const backMs = await timeUntil(router, isDrained, 6000);
