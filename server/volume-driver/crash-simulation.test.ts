@@ -37,5 +37,5 @@ test('whatever crashes and faults come, what was acknowledged is there, untorn, 
 });
 
 test('the same over a store that lags, wavers, forgets, resurrects, acts late, lies about bytes and storms; no client gets more than JUKEBOX for it', async () => {
-  await histories(seeds(SEEDS ?? '1-60'), 'hostile');
+  await histories(seeds(SEEDS ?? '1-40'), 'hostile');
 });

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 
+import { MODES } from '../../../backends/encoding/encoding.fixture.ts';
 import type { StoreFaults } from '../../../backends/faulty-store.ts';
 import { seededRandom } from '../../../backends/virtual-clock.ts';
 import { errorCode } from '../../core/errors.ts';
@@ -96,6 +97,7 @@ class Simulation {
       graceTimeMs: this.#chance(0.5) ? 0 : 60_000,
       recycle: this.#chance(0.7),
       retries: backend === 'hostile' && this.#chance(0.7),
+      encoding: backend === 'hostile' && seed % 4 === 0 ? MODES.both : null,
     };
     this.#baseline =
       backend === 'plain'

@@ -1,3 +1,5 @@
+import { EncodedStore } from '../../../backends/encoding/encoded-store.ts';
+import type { EncodingConfig } from '../../../backends/encoding/encoding-config.ts';
 import { FaultyStore } from '../../../backends/faulty-store.ts';
 /** One object and everything under it, on a simulated disk, store, registry and clock: what the crash simulation kills and starts again. */
 import { MemoryStore } from '../../../backends/memory/memory-store.ts';
@@ -237,6 +239,8 @@ export interface SimulationSettings {
   readonly recycle: boolean;
   /** Failed requests to the store are repeated below the engine, as in a real router. */
   readonly retries?: boolean;
+  /** Objects are compressed and encrypted on their way; null: not. */
+  readonly encoding?: EncodingConfig | null;
 }
 
 /** One life of the router process. */
@@ -291,7 +295,8 @@ export class SimulatedRouter {
         };
       },
     });
-    const store = settings.retries === true ? new RetryingStore({ inner: bare, clock, random }) : bare;
+    const encoded = settings.encoding === undefined || settings.encoding === null ? bare : new EncodedStore(bare, settings.encoding);
+    const store = settings.retries === true ? new RetryingStore({ inner: encoded, clock, random }) : encoded;
     const opening = (async (): Promise<SimulatedRouter> => {
       for (const name of ['', '/tmp']) await disk.makeDirectory(`${DIRECTORY}${name}`);
       for (const name of await disk.list(`${DIRECTORY}/tmp`)) await disk.unlink(`${DIRECTORY}/tmp/${name}`);
