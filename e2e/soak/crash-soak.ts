@@ -7,6 +7,7 @@ import { parseArgs } from 'node:util';
 
 import { DirectoryStore } from '../../backends/directory/directory-store.ts';
 import { FAIL_POINTS } from '../../server/core/fail-points.ts';
+import { type Backend, directoryBackend, startCeph, startSwift } from '../backends/backend-fixture.ts';
 import { drained } from '../backends/cold-restart.ts';
 import { Campaign, type EndPlan } from '../crash/campaign.ts';
 import { crashSettings } from '../crash/crash-settings.ts';
@@ -79,8 +80,13 @@ interface Prepared {
 
 async function directoryCampaign(): Promise<Prepared> {
   const disk = await smallDisk(stack, 4096);
+  const backend = await backendOf(values.backend);
   const soaked = stack.use(
-    await RouterProcess.create({ dataDirectory: join(disk.path, 'data'), prefix: disk.namespace.prefix, environment: crashSettings }),
+    await RouterProcess.create({
+      dataDirectory: join(disk.path, 'data'),
+      prefix: disk.namespace.prefix,
+      environment: { ...crashSettings, ...backend.environment() },
+    }),
   );
   return { router: soaked, campaign: new Campaign({ router: soaked, seed, plans, disk, patienceMs: 10_000, progress: told }), calm: async () => {} };
 }
@@ -107,4 +113,11 @@ async function hostileCampaign(): Promise<Prepared> {
       );
     },
   };
+}
+
+async function backendOf(name: string): Promise<Backend> {
+  if (name === 'swift') return await startSwift(stack);
+  if (name === 's3') return await startCeph(stack);
+  if (name === 'directory') return directoryBackend;
+  throw new Error('--backend is directory, swift or s3');
 }
