@@ -14,8 +14,8 @@ v8.setFlagsFromString('--external-memory-accounted-in-global-limit');
 process.umask(0o077);
 const exitCode = await runCommand(process.argv.slice(2), {
   startRouter: async (settings, dependencies) => (await import('./router.ts')).startRouter(settings, dependencies),
-  createVpool: async (settings, progress, signal) => (await import('./vpool.ts')).createVpool(settings, progress, signal),
-  testBackend: async (backend, progress, signal) => (await import('./vpool.ts')).testBackend(backend, progress, signal),
+  createVpool: async (settings, options) => (await import('./vpool.ts')).createVpool(settings, options),
+  testBackend: async (backend, options) => (await import('./vpool.ts')).testBackend(backend, options),
   generateKey: async () => (await import('./vpool.ts')).generateKey(),
   fsck: async (settings, logger, event) => (await import('./fsck.ts')).fsckDataDirectory(settings, logger, event),
 });

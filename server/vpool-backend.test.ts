@@ -14,9 +14,10 @@ import { fsckDataDirectory } from './fsck.ts';
 import { loadSettings } from './settings/load.ts';
 import type { Settings } from './settings/settings.ts';
 import { openBackend, type OpenedBackend, recordedStoreConfig } from './vpool-backend.ts';
+import type { ProbeOptions } from './vpool-port.ts';
 import { createVpool, testBackend } from './vpool.ts';
 
-const NEVER = new AbortController().signal;
+const PROBE: ProbeOptions = { effort: 'quick', progress: () => undefined, signal: new AbortController().signal };
 const UUID = '0123456789abcdef0123456789abcdef';
 const IDENTITY = `vf-vpool1-01234567-ns/vpool-${UUID}`;
 
@@ -208,7 +209,7 @@ test("an identity object that says another vPool's uuid, or nothing, is refused"
 test('a backend without the identity object is refused, by fsck too', async (t) => {
   const place = Place.for(t);
   const settings = place.settings();
-  const { uuid } = await createVpool(settings, () => undefined, NEVER);
+  const { uuid } = await createVpool(settings, PROBE);
   const fsck = (): Promise<unknown> => fsckDataDirectory(settings, silentLogger, () => undefined);
   await fsck();
   const bucket = `vf-vpool1-${uuid.slice(0, 8)}-ns`;
@@ -386,18 +387,14 @@ test('vpool create makes what serve finds, once; backend test leaves nothing', a
   const place = Place.for(t);
   const settings = place.settings();
   const said: string[] = [];
-  const report = await testBackend(settings.vpool.backend, (text) => said.push(text), NEVER);
+  const report = await testBackend(settings.vpool.backend, { ...PROBE, progress: (text) => said.push(text) });
   assert.equal(report.verdict, 'fit');
   assert.equal(existsSync(place.backend), false);
   assert.ok(said.length > 3);
-  const created = await createVpool(settings, () => undefined, NEVER);
+  const created = await createVpool(settings, PROBE);
   assert.match(created.uuid, /^[0-9a-f]{32}$/);
   assert.equal(created.backend, `directory ${place.backend}`);
-  await refused(
-    createVpool(settings, () => undefined, NEVER),
-    'vpool-exists',
-    /has a vPool vpool1 already/,
-  );
+  await refused(createVpool(settings, PROBE), 'vpool-exists', /has a vPool vpool1 already/);
   const vpool = { directory: join(settings.data, 'vpools', 'vpool1'), uuid: created.uuid };
   const opened = await openBackend(settings, vpool, { clock: systemClock, random: systemRandom, logger: silentLogger });
   assert.notEqual(opened.file.probe?.figures['uploadBytesPerSecond'], null);
@@ -406,7 +403,7 @@ test('vpool create makes what serve finds, once; backend test leaves nothing', a
 test('a directory that cannot be written is unfit', async (t) => {
   const place = Place.for(t);
   writeFileSync(place.backend, 'a file');
-  const report = await testBackend(place.settings({ path: join(place.backend, 'x') }).vpool.backend, () => undefined, NEVER);
+  const report = await testBackend(place.settings({ path: join(place.backend, 'x') }).vpool.backend, PROBE);
   assert.equal(report.verdict, 'unfit');
   assert.match(report.findings[0]?.text ?? '', /cannot be written: ENOTDIR/);
 });

@@ -14,12 +14,12 @@ import { openDataDirectory, readVpoolFile } from './data-directory.ts';
 import type { BackendSettings } from './settings/backend-settings.ts';
 import type { Settings } from './settings/settings.ts';
 import { createBackend, layoutOf } from './vpool-backend.ts';
-import type { CreatedVpool } from './vpool-port.ts';
+import type { CreatedVpool, ProbeOptions } from './vpool-port.ts';
 
 const COMPONENTS = { clock: systemClock, random: systemRandom, logger: silentLogger };
 
 /** See CreateVpool (vpool-port.ts). */
-export async function createVpool(settings: Settings, progress: (text: string) => void, signal: AbortSignal): Promise<CreatedVpool> {
+export async function createVpool(settings: Settings, options: ProbeOptions): Promise<CreatedVpool> {
   const { name, backend } = settings.vpool;
   await using stack = new AsyncDisposableStack();
   stack.use(openDataDirectory(settings.data, systemRandom));
@@ -35,15 +35,15 @@ export async function createVpool(settings: Settings, progress: (text: string) =
     }),
   );
   const { uuid } = registry.vpool;
-  const report = await createBackend(settings, { directory, uuid }, { ...COMPONENTS, progress, signal }, 'full');
+  const report = await createBackend(settings, { directory, uuid }, { ...COMPONENTS, ...options }, options.effort);
   return { uuid, backend: locationText(locationOf(backend)), report };
 }
 
 /** See TestBackend (vpool-port.ts). */
-export async function testBackend(backend: BackendSettings, progress: (text: string) => void, signal: AbortSignal): Promise<ProbeReport> {
+export async function testBackend(backend: BackendSettings, options: ProbeOptions): Promise<ProbeReport> {
   // Without a bucket to put everything into, buckets can be tried without making one that stays.
   const layout = backend.bucket === null ? ({ kind: 'buckets' } as const) : layoutOf(backend, '', '');
-  return await probeBackend(backend, layout, { ...COMPONENTS, progress, signal }, { effort: 'full', lasting: false });
+  return await probeBackend(backend, layout, { ...COMPONENTS, ...options }, { effort: options.effort, lasting: false });
 }
 
 /** See GenerateKey (vpool-port.ts). */

@@ -22,7 +22,7 @@ async function vferry(args: readonly string[], environment: Readonly<Record<stri
 
 /** The report of a test by URL. */
 async function tested(url: string, environment: Readonly<Record<string, string>>): Promise<ProbeReport & { readonly code: number }> {
-  const { code, stdout } = await vferry(['backend', 'test', url, '--json'], environment);
+  const { code, stdout } = await vferry(['backend', 'test', url, '--json', '--quick'], environment);
   return { code, ...(JSON.parse(stdout.toString()) as ProbeReport) };
 }
 

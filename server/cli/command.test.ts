@@ -153,7 +153,7 @@ test('fsck exits 0 when clean, 1 on damage, 2 when it cannot run, 70 on a bug', 
 test('vpool create prints the verdict; exit codes: 0 made, 1 unfit or there already, 2 not possible', async () => {
   const made = await command(['vpool', 'create', '--vpool', 'gold']);
   assert.equal(made.code, 0);
-  assert.equal(made.stderr, 'trying\n');
+  assert.equal(made.stderr, 'trying, full\n');
   assert.match(made.stdout, /^fit\nfence {7}registry: /);
   assert.match(made.stdout, /^latency {5}7\.3 ms put, 3\.0 ms get \(4 KiB, median\)\nthroughput {2}100 MB\/s up, 200 MB\/s down$/m);
   assert.match(made.stdout, /^vPool gold \((ab){16}\) is made on directory somewhere; vferry serve serves it\.$/m);
@@ -166,7 +166,7 @@ test('vpool create prints the verdict; exit codes: 0 made, 1 unfit or there alre
   ] as const) {
     const refused = await command(['vpool', 'create'], { createFails });
     assert.equal(refused.code, code, createFails);
-    assert.equal(refused.stderr, 'trying\nit must not be\n');
+    assert.equal(refused.stderr, 'trying, full\nit must not be\n');
   }
 });
 
@@ -178,8 +178,9 @@ test('backend test takes a URL, or the settings; exit codes: 0 fit, 1 unfit, 2 w
   const backend = JSON.parse(report.findings[0]?.text ?? '') as { kind: string; swift: { user: string; key: string } };
   assert.deepEqual([backend.kind, backend.swift.user, backend.swift.key], ['swift', 'test:tester', 'testing']);
   assert.match((await command(['backend', 'test'])).stdout, /^note {8}\{"kind":"directory"/m);
-  const unfit = await command(['backend', 'test', '/srv/b'], { verdict: 'unfit' });
+  const unfit = await command(['backend', 'test', '/srv/b', '--quick'], { verdict: 'unfit' });
   assert.equal(unfit.code, 1);
+  assert.equal(unfit.stderr, 'trying, quick\n');
   assert.match(unfit.stdout, /^unfit, because \{"kind":"directory",.*"path":"\/srv\/b"/);
   const missing = await command(['backend', 'test', 'swift+http://127.0.0.1:8080/auth/v1.0']);
   assert.equal(missing.code, 2);

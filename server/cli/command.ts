@@ -15,7 +15,7 @@ import { createProcessLogger, drained } from './process-logger.ts';
 import { addSettingsOptions, backendOf, settingsOf } from './settings-options.ts';
 import { type Printer, printStatus } from './status.ts';
 import { VERSION } from './version.ts';
-import { runBackendTest, runCreateVpool } from './vpool.ts';
+import { type ProbeFlags, runBackendTest, runCreateVpool } from './vpool.ts';
 
 export interface CommandComponents {
   readonly startRouter: StartRouter;
@@ -24,6 +24,8 @@ export interface CommandComponents {
   readonly testBackend: TestBackend;
   readonly generateKey: GenerateKey;
 }
+
+const QUICK = 'measure with less: some seconds';
 
 /** Runs the command with `args` (without node and script) and resolves with the exit code of the process. */
 export async function runCommand(args: readonly string[], components: CommandComponents): Promise<ExitCode> {
@@ -87,12 +89,9 @@ export async function runCommand(args: readonly string[], components: CommandCom
   );
   const vpool = program.command('vpool').description('make a datastore');
   withSettings(vpool, 'create', 'probe the backend and make the vPool on it, as serve does at its first start; exit code 1: unfit, or it exists')
+    .option('--quick', QUICK)
     .option('--json', 'as JSON')
-    .action(
-      run((command) =>
-        runCreateVpool(settingsOf(command, process.env).settings, components.createVpool, command.getOptionValue('json') === true, print),
-      ),
-    );
+    .action(run((command) => runCreateVpool(settingsOf(command, process.env).settings, components.createVpool, probeFlags(command), print)));
   const backend = program.command('backend').description('try out a storage backend, or see what it is asked for');
   backend
     .command('test')
@@ -102,10 +101,9 @@ export async function runCommand(args: readonly string[], components: CommandCom
       '/path, swift+https://keystone:5000/v3, swift+http://host:8080/auth/v1.0, s3+https://host:port/bucket or s3://bucket; default: that of the settings',
     )
     .option('--config <file>', 'settings file (YAML); also VFERRY_CONFIG')
+    .option('--quick', QUICK)
     .option('--json', 'as JSON')
-    .action(
-      run((command) => runBackendTest(backendOf(command, process.env), components.testBackend, command.getOptionValue('json') === true, print)),
-    );
+    .action(run((command) => runBackendTest(backendOf(command, process.env), components.testBackend, probeFlags(command), print)));
   withSettings(backend, 'usage', 'ask a running router for its requests to the backend, by volume, and what they cost')
     .option('--json', 'as JSON')
     .action(run((command) => printBackendUsage(settingsOf(command, process.env).settings.admin, command.getOptionValue('json') === true, print)));
@@ -140,6 +138,10 @@ export async function runCommand(args: readonly string[], components: CommandCom
     print.err(`This is a bug in vferry: ${inspect(error)}\n`);
     return ExitCode.INTERNAL;
   }
+}
+
+function probeFlags(command: Command): ProbeFlags {
+  return { json: command.getOptionValue('json') === true, quick: command.getOptionValue('quick') === true };
 }
 
 function withSettings(parent: Command, name: string, description: string): Command {

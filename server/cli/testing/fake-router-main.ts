@@ -155,13 +155,13 @@ function reportOf(backend: BackendSettings): ProbeReport {
 
 const exitCode = await runCommand(process.argv.slice(2), {
   startRouter,
-  async createVpool(settings, progress) {
-    progress('trying');
+  async createVpool(settings, { effort, progress }) {
+    progress(`trying, ${effort}`);
     if (plan.createFails !== undefined) throw new ApplianceError(plan.createFails, 'it must not be');
     return { uuid: 'ab'.repeat(16), backend: `${settings.vpool.backend.kind} somewhere`, report: reportOf(settings.vpool.backend) };
   },
-  async testBackend(backend, progress) {
-    progress('trying');
+  async testBackend(backend, { effort, progress }) {
+    progress(`trying, ${effort}`);
     return reportOf(backend);
   },
   generateKey: async () => 'a key',
