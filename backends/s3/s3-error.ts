@@ -78,6 +78,11 @@ export function s3Failure(error: unknown): S3Failure {
   return { status, code, message: printable(text), date: typeof date === 'string' ? printable(date) : null };
 }
 
+/** Whether nobody gave us credentials: nothing was sent. */
+export function isWithoutCredentials({ status, code }: S3Failure): boolean {
+  return status === null && (code === 'CredentialsProviderError' || code === 'TokenProviderError');
+}
+
 /** The error to reject with. `what` says what was tried: `put bucket/name`. */
 export function storeErrorOf(failure: S3Failure, what: string): StoreError {
   return new StoreError(classOf(failure), `${what}: ${describe(failure)}`);

@@ -27,7 +27,7 @@ import { type ByteRange, type GetOutcome, type ObjectBody, type ObjectStore, Sto
 import { readAnswer } from './s3-body.ts';
 import { makeS3Client, type S3Timeouts } from './s3-client.ts';
 import type { S3StoreConfig } from './s3-config.ts';
-import { deleteErrorOf, s3Failure, type S3Failure, storeErrorOf } from './s3-error.ts';
+import { deleteErrorOf, isWithoutCredentials, s3Failure, type S3Failure, storeErrorOf } from './s3-error.ts';
 
 /** A larger part of a file is sent while it is read. */
 const IN_MEMORY_BYTES_MAX = 1024 * 1024;
@@ -49,6 +49,7 @@ export class S3Store implements ObjectStore {
   readonly #timeouts: S3Timeouts | undefined;
   #made: S3Client | null = null;
   #multiDelete = true;
+  #hadCredentials = false;
   /** Whether this service's ETags are MD5s of what was put, as a put has shown; null: none has yet. */
   #etagsAreMd5: boolean | null = null;
 
@@ -313,11 +314,16 @@ export class S3Store implements ObjectStore {
     throwIfAborted(signal, what);
     this.#made ??= makeS3Client(this.#config, this.#timeouts);
     try {
-      return { kind: 'done', value: await request(this.#made, signal === undefined ? {} : { abortSignal: signal }) };
+      const value = await request(this.#made, signal === undefined ? {} : { abortSignal: signal });
+      this.#hadCredentials = true;
+      return { kind: 'done', value };
     } catch (error) {
       if (signal !== undefined && signal.aborted) throw abortedError(signal, what);
       if (error instanceof StoreError) throw error;
-      return { kind: 'failed', failure: s3Failure(error) };
+      const failure = s3Failure(error);
+      // They could not be renewed: who gives them out is down, which is no reason to give up.
+      if (this.#hadCredentials && isWithoutCredentials(failure)) throw new StoreError('retry', `${what}: ${failure.code}; ${failure.message}`);
+      return { kind: 'failed', failure };
     }
   }
 }
