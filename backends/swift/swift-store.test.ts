@@ -273,14 +273,18 @@ describe('SwiftStore over a Swift that fails', () => {
   });
 });
 
-test('over TLS the certificate must be good, and its CA is a file', async () => {
+test('over TLS the certificate must be good, and its CA is a file; of three replicas the damaged ones are passed over', async () => {
   await using directory = await scratchDirectory('swift-tls');
-  await using service = await SwiftService.start({ directory: directory.path, tls: true });
+  await using service = await SwiftService.start({ directory: directory.path, tls: true, replicas: 3 });
   const store = new SwiftStore(config(service));
   await store.createBucket('bucket');
   const body = randomBytes(3 * 1024 * 1024);
   assert.equal(await store.put('bucket', 'object', bytes(body)), 'written');
   assert.ok((await readAllOf(store, 'bucket', 'object')).equals(body));
+  // Two of three, each in its own way: whichever Swift asks first.
+  for (const replica of [0, 1]) service.flipByte('bucket', 'object', 1_000_000 + replica, replica);
+  assert.equal(service.dataFiles('bucket', 'object').length, 3);
+  for (let turn = 0; turn < 20; turn += 1) assert.ok((await retried(() => readAllOf(store, 'bucket', 'object'))).equals(body));
   await store.close();
   await writeFile(join(directory.path, 'broken.crt'), '-----BEGIN CERTIFICATE-----\nbroken\n-----END CERTIFICATE-----\n');
   for (const [caFile, message] of [

@@ -4,7 +4,8 @@
 The stock /usr/bin/swift-* servers always read /etc/swift/swift.conf (`swift_dir` moves only the rings); here the directory is set before
 the rest of Swift is imported, so each has its own hash, policies and limits, and /etc/swift is not touched.
 
-    swift-launch.py rings ETC ACCOUNT_PORT CONTAINER_PORT OBJECT_PORT   writes the three rings: one device, one replica
+    swift-launch.py rings ETC REPLICAS ACCOUNT_PORT CONTAINER_PORT OBJECT_PORT
+                                    writes the three rings: devices d1 to dREPLICAS, each object on all, the rest on d1
     swift-launch.py serve ETC ROLE CONF                                ROLE: proxy-server, account-server, container-server, object-server
     swift-launch.py update ETC CONF                                    one pass of the object updater: listings catch up
 """
@@ -18,11 +19,14 @@ def use_directory(etc):
     utils.set_swift_dir(etc)
 
 
-def rings(etc, *ports):
+def rings(etc, replicas, *ports):
     from swift.common.ring import RingBuilder
     for name, port in zip(('account', 'container', 'object'), ports):
-        builder = RingBuilder(6, 1, 0)  # 64 partitions, 1 replica, no wait between rebalances
-        builder.add_dev({'id': 0, 'region': 1, 'zone': 1, 'weight': 1.0, 'ip': '127.0.0.1', 'port': int(port), 'device': 'd1', 'meta': ''})
+        count = int(replicas) if name == 'object' else 1
+        builder = RingBuilder(6, count, 0)  # 64 partitions, no wait between rebalances
+        for device in range(count):
+            builder.add_dev({'id': device, 'region': 1, 'zone': device + 1, 'weight': 1.0, 'ip': '127.0.0.1', 'port': int(port),
+                             'device': 'd%d' % (device + 1), 'meta': ''})
         builder.rebalance()
         builder.get_ring().save(os.path.join(etc, name + '.ring.gz'))
 

@@ -27,6 +27,8 @@ export interface SwiftServiceOptions extends Partial<SwiftTuning> {
   readonly directory: string;
   /** The proxy speaks HTTPS only, with a certificate of a CA made in `DIRECTORY/etc` (see `caFile`). Default false. */
   readonly tls?: boolean;
+  /** Copies of each object, on devices of their own behind one object server. Default 1. */
+  readonly replicas?: number;
 }
 
 export class SwiftService implements AsyncDisposable {
@@ -43,6 +45,7 @@ export class SwiftService implements AsyncDisposable {
   /** PEM of the CA to trust; null without TLS. */
   readonly caFile: string | null;
   readonly #daemons: Readonly<Record<SwiftPart, Daemon>>;
+  readonly #replicas: number;
   #tuning: SwiftTuning;
 
   /** Starts it and waits until it serves. @throws Error naming the packages that are missing, or with a log's end. */
@@ -63,6 +66,7 @@ export class SwiftService implements AsyncDisposable {
     this.directory = options.directory;
     this.ports = ports;
     this.caFile = options.tls === true ? join(options.directory, 'etc', 'ca.crt') : null;
+    this.#replicas = options.replicas ?? 1;
     this.#tuning = {
       tokenLifeSeconds: options.tokenLifeSeconds ?? 86_400,
       ratelimit: options.ratelimit ?? null,
@@ -155,17 +159,17 @@ export class SwiftService implements AsyncDisposable {
     await promise.finally(() => socket.destroy());
   }
 
-  /** The file that an object's bytes are in. @throws Error when there is none. */
-  dataFile(container: string, object: string): string {
+  /** The files that an object's bytes are in, one for each replica that there is. */
+  dataFiles(container: string, object: string): string[] {
     const hash = createHash('md5').update(`${HASH_PREFIX}/${this.account}/${container}/${object}${HASH_SUFFIX}`).digest('hex');
-    const found = globSync(join(this.directory, 'srv/d1/objects/*/*', hash, '*.data'));
-    if (found[0] === undefined) throw new Error(`no data file of ${container}/${object}`);
-    return found[0];
+    return globSync(join(this.directory, 'srv/*/objects/*/*', hash, '*.data')).toSorted();
   }
 
-  /** Inverts one byte of a stored object behind Swift's back. */
-  flipByte(container: string, object: string, offsetBytes: number): void {
-    const fd = openSync(this.dataFile(container, object), 'r+');
+  /** Inverts one byte of a stored object behind Swift's back, in one of its replicas. */
+  flipByte(container: string, object: string, offsetBytes: number, replica = 0): void {
+    const path = this.dataFiles(container, object)[replica];
+    if (path === undefined) throw new Error(`${container}/${object} has no replica ${replica}`);
+    const fd = openSync(path, 'r+');
     try {
       const byte = Buffer.alloc(1);
       if (readSync(fd, byte, 0, 1, offsetBytes) !== 1) throw new Error(`${container}/${object} has no byte ${offsetBytes}`);
@@ -182,11 +186,12 @@ export class SwiftService implements AsyncDisposable {
   }
 
   async #startAll(): Promise<void> {
-    for (const name of ['etc', 'srv/d1']) mkdirSync(join(this.directory, name), { recursive: true });
+    for (const name of ['etc', ...Array.from({ length: this.#replicas }, (_, index) => `srv/d${index + 1}`)])
+      mkdirSync(join(this.directory, name), { recursive: true });
     this.#writeConf();
     if (this.caFile !== null && !existsSync(this.caFile)) await this.#makeCertificates();
     const { account, container, object } = this.ports;
-    await run([PYTHON, LAUNCHER, 'rings', this.#etc(), String(account), String(container), String(object)]);
+    await run([PYTHON, LAUNCHER, 'rings', this.#etc(), String(this.#replicas), String(account), String(container), String(object)]);
     await Promise.all(PARTS.map((part) => this.startPart(part)));
   }
 
