@@ -34,6 +34,9 @@ import type { RowIds } from './segment-table.ts';
 import type { StorageNames } from './storage-names.ts';
 import { StoredPages } from './stored-pages.ts';
 
+/** Bytes of a checkpoint that are read at once when it is opened. */
+const TAIL_BYTES = 256 * 1024;
+
 const EMPTY_ROOT: Root = { checkpoint: null, uploadedSegment: 0, uploadedSequence: 0, closedEpochs: [] };
 
 /** What the root's checkpoint says, before the records behind it are applied. The map is the caller's to close. */
@@ -138,14 +141,21 @@ export class ObjectLoader {
     const head = await this.#components.store.head(bucket, object);
     if (head.kind === 'absent') return head;
     let absent = false;
+    const get = async (offsetBytes: number, lengthBytes: number): Promise<Buffer> => {
+      const answer = await this.#components.store.get(bucket, object, { offsetBytes, lengthBytes });
+      absent ||= answer.kind === 'absent';
+      // What is not there is short: the opening ends, and is told from a wrong one by the flag.
+      return answer.kind === 'absent' ? Buffer.alloc(0) : answer.bytes;
+    };
+    // The manifest is at the end and read in small pieces: most are whole in the first answer.
+    const tailOffset = Math.max(0, head.sizeBytes - TAIL_BYTES);
+    const tail = await get(tailOffset, head.sizeBytes - tailOffset);
     const reader: CheckpointReader = {
       description: `${bucket}/${object}`,
       size: () => Promise.resolve(head.sizeBytes),
       read: async (offsetBytes, lengthBytes) => {
-        const answer = await this.#components.store.get(bucket, object, { offsetBytes, lengthBytes });
-        absent = answer.kind === 'absent';
-        // What is not there is short: the opening ends, and is told from a wrong one by the flag.
-        return answer.kind === 'absent' ? Buffer.alloc(0) : answer.bytes;
+        if (offsetBytes < tailOffset) return get(offsetBytes, lengthBytes);
+        return tail.subarray(offsetBytes - tailOffset, offsetBytes - tailOffset + lengthBytes);
       },
     };
     try {
