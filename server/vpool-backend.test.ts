@@ -13,6 +13,7 @@ import { readVpoolFile, type VpoolFile } from './data-directory.ts';
 import { fsckDataDirectory } from './fsck.ts';
 import { loadSettings } from './settings/load.ts';
 import type { Settings } from './settings/settings.ts';
+import { stuckThreads } from './stuck-threads.ts';
 import { openBackend, type OpenedBackend, recordedStoreConfig } from './vpool-backend.ts';
 import type { ProbeOptions } from './vpool-port.ts';
 import { createVpool, testBackend } from './vpool.ts';
@@ -248,6 +249,29 @@ test('a backend that comes back as another one is told at once', async (t) => {
   renameSync(`${place.backend}.gone`, place.backend);
   writeFileSync(join(place.backend, 'buckets', IDENTITY), 'something else');
   await refused(confirmed, 'backend-foreign', /is not the identity/);
+});
+
+test('a file system that hangs does not hang the start: what is local is served until it answers', async (t) => {
+  const place = Place.for(t);
+  await place.open();
+  const { promise: server, resolve: comesBack } = Promise.withResolvers<void>();
+  let asked = 0;
+  const stat = (): Promise<void> => {
+    asked += 1;
+    return server;
+  };
+  const before = stuckThreads.count;
+  const opened = await openBackend(place.settings(), place.vpool, { clock: HASTY, random: systemRandom, logger: silentLogger, stat });
+  assert.match(opened.problem?.message ?? '', /the file system of directory .*backend does not answer/);
+  assert.ok(opened.config.store.kind === 'directory' && opened.config.store.linkFiles !== true);
+  assert.equal(stuckThreads.count, before + 1, 'whoever ends the process must know that a thread hangs');
+  const confirmed = opened.confirmed(new AbortController().signal);
+  await systemClock.sleep(500);
+  assert.equal(asked, 1, 'each question holds a thread');
+  comesBack();
+  await confirmed;
+  assert.equal(opened.problem, null);
+  assert.equal(stuckThreads.count, before);
 });
 
 test('waiting for a backend ends with the router', async (t) => {

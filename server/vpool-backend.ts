@@ -19,6 +19,7 @@ import { probeBackend, type ProbeEnvironment } from './backend-probe.ts';
 import { ApplianceError } from './core/errors.ts';
 import type { Logger } from './core/logger.ts';
 import { readVpoolFile, type VpoolFile, writeVpoolFile } from './data-directory.ts';
+import { MountCheck } from './mount-check.ts';
 import type { BackendSettings } from './settings/backend-settings.ts';
 import type { Settings } from './settings/settings.ts';
 import { namespaceBucket } from './volume-driver/storage-names.ts';
@@ -26,11 +27,15 @@ import { putIdentity, requireIdentity } from './vpool-identity.ts';
 
 /** How long a start waits for a backend that does not answer. */
 const UNREACHABLE_MS_MAX = 2000;
+/** What a file system is given to answer a stat. */
+const MOUNT_MS_MAX = 5000;
 /** While it serves without having seen the backend. */
 const CONFIRM_EVERY_MS = 2000;
 
 export interface BackendComponents extends ProbeEnvironment {
   readonly logger: Logger;
+  /** Looks at a path without blocking the main thread. Default: stat. */
+  readonly stat?: (path: string) => Promise<unknown>;
 }
 
 /** Which vPool, and its directory below the data directory. */
@@ -190,7 +195,8 @@ function hostedConfig(backend: BackendSettings, file: VpoolFile, encoding: Encod
 
 /** One opening of a vPool that has a backend. */
 class Opening implements OpenedBackend {
-  readonly config: HostedStoreConfig;
+  readonly #mount: MountCheck | null;
+  #config: HostedStoreConfig;
   readonly #settings: Settings;
   readonly #vpool: VpoolIdentity;
   readonly #components: BackendComponents;
@@ -203,10 +209,12 @@ class Opening implements OpenedBackend {
     this.#components = components;
     this.#file = file;
     const { backend } = settings.vpool;
-    const config = recordedStoreConfig(settings, file);
-    const { store, encoding } = config;
-    const linkFiles = encoding === null && backend.kind === 'directory' && backend.hardLinks && sameFileSystem(backend.path, vpool.directory);
-    this.config = store.kind === 'directory' ? { ...config, store: { ...store, linkFiles } } : config;
+    this.#config = recordedStoreConfig(settings, file);
+    this.#mount = backend.kind === 'directory' ? new MountCheck(backend.path, components.clock, components.stat) : null;
+  }
+
+  get config(): HostedStoreConfig {
+    return this.#config;
   }
 
   get file(): VpoolFile {
@@ -221,6 +229,7 @@ class Opening implements OpenedBackend {
     const moved = JSON.stringify(this.#file.backend) !== JSON.stringify(locationOf(this.#settings.vpool.backend));
     try {
       await this.#recognise(UNREACHABLE_MS_MAX);
+      this.#linkIfPossible();
     } catch (error) {
       if (!(error instanceof StoreError) || isAnothers(this.config.store, error)) throw error;
       if (moved) {
@@ -252,6 +261,15 @@ class Opening implements OpenedBackend {
     }
   }
 
+  /** Whole segments become objects by hard links where they can; not while the backend is away, since nothing can be said then. */
+  #linkIfPossible(): void {
+    const { store, encoding } = this.#config;
+    const { backend } = this.#settings.vpool;
+    if (store.kind !== 'directory' || backend.kind !== 'directory') return;
+    const linkFiles = encoding === null && backend.hardLinks && sameFileSystem(backend.path, this.#vpool.directory);
+    this.#config = { ...this.#config, store: { ...store, linkFiles } };
+  }
+
   /** What the next object may go through is durable before there is one. */
   #recordBeforeUse(): void {
     const { store, encoding } = this.config;
@@ -278,6 +296,12 @@ class Opening implements OpenedBackend {
    */
   async #recognise(patienceMs: number, signal?: AbortSignal): Promise<void> {
     const { clock } = this.#components;
+    if (this.#mount !== null && !(await this.#mount.responds(MOUNT_MS_MAX))) {
+      throw new StoreError(
+        'retry',
+        `the file system of ${locationText(locationOf(this.#settings.vpool.backend))} does not answer: is its server there?`,
+      );
+    }
     // Plain: the identity object is not encoded. It is read here and not in a thread, before there are any.
     await using made = await makeStore({ ...this.config, encoding: null });
     const subject = { settings: this.#settings, uuid: this.#vpool.uuid };
