@@ -10,9 +10,9 @@ export interface Scratch extends AsyncDisposable {
   readonly path: string;
 }
 
-/** Creates `/tmp/vferry-<name>-XXXXXX`; removed with everything in it on disposal. */
-export async function scratchDirectory(name: string): Promise<Scratch> {
-  const path = await mkdtemp(join(tmpdir(), `vferry-${name}-`));
+/** Creates `/tmp/vferry-<name>-XXXXXX`, or in another directory than /tmp; removed with everything in it on disposal. */
+export async function scratchDirectory(name: string, parent = tmpdir()): Promise<Scratch> {
+  const path = await mkdtemp(join(parent, `vferry-${name}-`));
   return {
     path,
     async [Symbol.asyncDispose](): Promise<void> {

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 
 import type { S3StoreConfig } from '../../backends/s3/s3-config.ts';
 import type { SwiftStoreConfig } from '../../backends/swift/swift-config.ts';
-import { scratchDirectory } from '../scratch.ts';
+import { type Scratch, scratchDirectory } from '../scratch.ts';
 import { CephService } from '../services/ceph.ts';
 import { SwiftService } from '../services/swift.ts';
 
@@ -30,10 +30,17 @@ export interface CephBackend extends Backend {
 
 export const directoryBackend: Backend = { name: 'directory', port: null, environment: () => ({}), store: null };
 
+export interface SwiftOptions {
+  readonly nodeTimeoutSeconds?: number;
+  /** On another file system than that of temporary files. */
+  readonly scratch?: Scratch;
+}
+
 /** A Swift of its own, gone with `stack`. */
-export async function startSwift(stack: AsyncDisposableStack, tuning: { readonly nodeTimeoutSeconds?: number } = {}): Promise<SwiftBackend> {
-  const directory = join(stack.use(await scratchDirectory('swift')).path, 'swift');
-  const service = stack.use(await SwiftService.start({ directory, ...tuning }));
+export async function startSwift(stack: AsyncDisposableStack, options: SwiftOptions = {}): Promise<SwiftBackend> {
+  const { nodeTimeoutSeconds, scratch = await scratchDirectory('swift') } = options;
+  const directory = join(stack.use(scratch).path, 'swift');
+  const service = stack.use(await SwiftService.start({ directory, ...(nodeTimeoutSeconds === undefined ? {} : { nodeTimeoutSeconds }) }));
   return {
     name: 'swift',
     service,
