@@ -6,13 +6,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { drained } from '../backends/cold-restart.ts';
+import { bytesFromBackend, drained } from '../backends/cold-restart.ts';
 import { Campaign, type EndPlan } from '../crash/campaign.ts';
 import { crashSettings } from '../crash/crash-settings.ts';
 import { allWell } from '../faults/problem.ts';
 import { connectPatiently, Patience } from '../patient-client.ts';
 import { randomRounds, TIGHT_SETTINGS } from '../random-rounds.ts';
+import { RegisterLoad } from '../register-load.ts';
 import { RouterProcess } from '../router-process.ts';
+import type { StoreClient } from '../store-client.ts';
 import { stackOf } from '../test-stack.ts';
 import { HostileStore } from './hostile-store.ts';
 import { HOSTILE_WEATHER } from './weather.ts';
@@ -71,4 +73,31 @@ test('random operations, restarts and kills over a hostile store leave what the 
     fairWeather: { begin: () => hostile.setFaults({}), end: () => hostile.setFaults(HOSTILE_WEATHER) },
   });
   t.diagnostic(`${operations} operations, ${hostile.server.seen.length} requests`);
+});
+
+test('many requests at once on overlapping blocks see only what registers can show, though blocks come from a hostile store', async (t) => {
+  t.diagnostic(`SEED=${SEED}`);
+  const hostile = stackOf(t).use(await HostileStore.start(SEED));
+  const router = await RouterProcess.forTest(t, { environment: { ...TIGHT_SETTINGS, ...hostile.environment } });
+  const patience = new Patience();
+  const clients: StoreClient[] = [];
+  for (let index = 0; index < 4; index += 1) clients.push(stackOf(t).use(await connectPatiently(router, { timeoutMs: 60_000 }, patience)));
+  const [first] = clients;
+  assert.ok(first !== undefined);
+  const load = await RegisterLoad.create(first, SEED);
+  hostile.setFaults(HOSTILE_WEATHER);
+  await load.run(clients, 16, 1500);
+  // Now it is on the backend, and next to nothing of it here.
+  await drained(router);
+  await load.run(clients, 16, 300);
+  await load.commit(first);
+  const readBytes = await bytesFromBackend(router);
+  assert.ok(readBytes > 50_000, `only ${readBytes} bytes came from the backend`);
+  await router.kill();
+  // What was read in that weather was judged; the rest may be read faster.
+  hostile.setFaults({});
+  await router.start();
+  const again = stackOf(t).use(await connectPatiently(router, { timeoutMs: 60_000 }, patience));
+  await load.check(again);
+  t.diagnostic(`${readBytes} bytes from the backend, ${patience.times} times JUKEBOX, ${hostile.server.seen.length} requests`);
 });

@@ -48,7 +48,8 @@ const told = (line: string): void => console.log(line);
 const started = performance.now();
 const { router, campaign, calm } = overHostile ? await hostileCampaign() : await friendlyCampaign();
 const result = await campaign.run();
-await calm();
+for (const violation of result.violations) console.error(`VIOLATION ${violation}`);
+if (result.violations.length === 0) await calm();
 
 console.log(
   `${result.kills} kills, ${result.operations} acknowledged operations, ${result.losses} times UNSTABLE data went along, ${Math.round((performance.now() - started) / 1000)} s`,
@@ -62,7 +63,6 @@ if (result.violations.length === 0) {
 }
 const missed = nextPoint >= FAIL_POINTS.length ? FAIL_POINTS.filter((name) => !result.hits.has(name)) : [];
 if (result.violations.length > 0 || missed.length > 0 || damage !== '') {
-  for (const violation of result.violations) console.error(`VIOLATION ${violation}`);
   if (damage !== '') console.error(`fsck:\n${damage}`);
   if (missed.length > 0) console.error(`never hit: ${missed.join(', ')}`);
   console.error(`again: npm run soak:crash -- --kills ${kills} --seed ${seed} --backend ${values.backend}\n${router.logTail()}`);
@@ -99,7 +99,7 @@ async function hostileCampaign(): Promise<Prepared> {
   const soaked = stack.use(await RouterProcess.create({ dataDirectory: join(scratch, 'data'), environment, readyTimeoutMs: 120_000 }));
   await soaked.start();
   await soaked.stop();
-  const weather = new ChangingWeather(hostile, seed, told);
+  const weather = stack.use(new ChangingWeather(hostile, seed, told));
   return {
     router: soaked,
     campaign: new Campaign({ router: soaked, seed, plans, patienceMs: 10_000, progress: told, connect: connectPatiently }),
