@@ -5,6 +5,7 @@ import type { Clock } from '../core/time.ts';
 import type { Capacity } from './attribute-calls.ts';
 
 const EVERY_MS = 1000;
+const FIRST_LOOK_MS_MAX = 2000;
 
 export class CapacityWatch implements Capacity {
   readonly #components: { disk: Disk; clock: Clock; registry: Registry; pendingBytes: () => number };
@@ -38,10 +39,16 @@ export class CapacityWatch implements Capacity {
     return this.#problem;
   }
 
-  /** Looks once, then goes on by itself. A backend directory that is not there is a problem, no reason not to start. */
+  /** Looks once, then goes on by itself. A backend directory that is not there, or hangs, is a problem, no reason not to start. */
   async start(): Promise<void> {
-    await this.#look();
-    this.#schedule();
+    const first = this.#look().finally(() => this.#schedule());
+    await new Promise<void>((resolve) => {
+      const cancel = this.#components.clock.after(FIRST_LOOK_MS_MAX, resolve);
+      void first.then(() => {
+        cancel();
+        resolve();
+      });
+    });
   }
 
   stop(): void {
