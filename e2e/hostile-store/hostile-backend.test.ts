@@ -25,12 +25,7 @@ test('kills over a hostile store lose nothing that was acknowledged; in good wea
   t.diagnostic(`SEED=${SEED}`);
   const hostile = stackOf(t).use(await HostileStore.start(SEED));
   const router = await RouterProcess.createForTest(t, { environment: { ...crashSettings, ...hostile.environment } });
-  const plans: EndPlan[] = [
-    { kind: 'random' },
-    { kind: 'fail-point', name: 'root.before-update', hit: 2 },
-    { kind: 'stop' },
-    { kind: 'fail-point', name: 'checkpoint.after-put', hit: 1 },
-  ];
+  const plans: EndPlan[] = [{ kind: 'random' }, { kind: 'fail-point', name: 'root.before-update', hit: 2 }, { kind: 'stop' }];
   // The vPool is made in good weather: a store that shows no object right after its put is refused, as it should be.
   await router.start();
   await router.stop();
@@ -47,7 +42,7 @@ test('kills over a hostile store lose nothing that was acknowledged; in good wea
   const result = await campaign.run();
   assert.deepEqual(result.violations, [], `SEED=${SEED}`);
   assert.equal(result.kills, plans.length);
-  assert.ok(result.operations > 500, `only ${result.operations} operations`);
+  assert.ok(result.operations > 200, `only ${result.operations} operations`);
 
   hostile.setFaults({});
   await drained(router);
@@ -69,7 +64,7 @@ test('random operations, restarts and kills over a hostile store leave what the 
     router,
     seed: SEED,
     rounds: 2,
-    roundMs: 3000,
+    roundMs: 2000,
     fairWeather: { begin: () => hostile.setFaults({}), end: () => hostile.setFaults(HOSTILE_WEATHER) },
   });
   t.diagnostic(`${operations} operations, ${hostile.server.seen.length} requests`);
@@ -86,13 +81,13 @@ test('many requests at once on overlapping blocks see only what registers can sh
   assert.ok(first !== undefined);
   const load = await RegisterLoad.create(first, SEED);
   hostile.setFaults(HOSTILE_WEATHER);
-  await load.run(clients, 16, 1500);
+  await load.run(clients, 16, 1000);
   // Now it is on the backend, and next to nothing of it here.
   await drained(router);
-  await load.run(clients, 16, 300);
+  await load.run(clients, 16, 200);
   await load.commit(first);
   const readBytes = await bytesFromBackend(router);
-  assert.ok(readBytes > 50_000, `only ${readBytes} bytes came from the backend`);
+  assert.ok(readBytes > 30_000, `only ${readBytes} bytes came from the backend`);
   await router.kill();
   // What was read in that weather was judged; the rest may be read faster.
   hostile.setFaults({});
