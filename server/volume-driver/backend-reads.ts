@@ -10,6 +10,8 @@ import type { Clock } from '../core/time.ts';
 
 /** Pauses between the looks of one call: a quarantined copy or a late replica is often there a moment later. */
 const PAUSES_MS: readonly number[] = [100, 400, 1500];
+/** As long as a WRITE waits at the dirty bound. */
+const PATIENCE_MS = 15_000;
 /** Places that are remembered as not right; more of them change nothing for whoever has to repair the store. */
 const PLACES_MAX = 256;
 /** A place that nobody met for so long is forgotten: it was overwritten, or its object is gone. */
@@ -30,6 +32,12 @@ interface Complaint {
   readonly message: string;
   readonly sinceMs: number;
   readonly lastMs: number;
+}
+
+/** A wait that may end before what it waits for does. */
+export interface Patience {
+  /** True: the caller was told to come back. What comes now must not touch anything of his. */
+  readonly isOver: boolean;
 }
 
 export interface BackendReadsSettings {
@@ -83,6 +91,26 @@ export class BackendReads {
       const pauseMs = PAUSES_MS[attempt];
       if (pauseMs === undefined) throw this.#complain(place, code, answer);
       await this.#clock.sleep(pauseMs);
+    }
+  }
+
+  /**
+   * Waits for `work`, but not longer than a call of a client should take (decision 0011): others wait behind it on its connection. Then it rejects with
+   * a StoreError of class `retry`, and `work` goes on without a caller.
+   */
+  async patiently<T>(what: string, work: (patience: Patience) => Promise<T>): Promise<T> {
+    const patience = { isOver: false };
+    let cancel = (): void => {};
+    const over = new Promise<never>((_resolve, reject) => {
+      cancel = this.#clock.after(PATIENCE_MS, () => {
+        patience.isOver = true;
+        reject(new StoreError('retry', `${what}: no answer of the backend within ${PATIENCE_MS} ms`));
+      });
+    });
+    try {
+      return await Promise.race([work(patience), over]);
+    } finally {
+      cancel();
     }
   }
 

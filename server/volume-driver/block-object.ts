@@ -183,7 +183,8 @@ export class BlockObject {
     const count = Math.floor((offsetBytes + length - 1) / BLOCK_BYTES) - first + 1;
     if (count > SCRATCH_BLOCKS) return this.#readInParts(offsetBytes, target.subarray(0, length));
     if (!this.map.read(first, count, scratchRows, scratchOffsets, scratchCrcs)) {
-      return this.map.load(first, count).then(() => this.read(offsetBytes, target));
+      const loaded = this.#reader.reads.patiently(`map of object ${this.uuid}`, () => this.map.load(first, count));
+      return loaded.then(() => this.read(offsetBytes, target));
     }
     const missing = this.#fromCache(offsetBytes, length, first, count, target);
     if (missing === null) {

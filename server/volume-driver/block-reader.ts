@@ -90,7 +90,7 @@ function cut(outcome: GetOutcome, offsetBytes: number, lengthBytes: number): Get
 export class BlockReader {
   readonly #files: LocalSegments;
   readonly #store: ObjectStore;
-  readonly #reads: BackendReads;
+  readonly reads: BackendReads;
   readonly #recall: SegmentRecall | null;
   readonly #cache: BlockCache;
   readonly #names: StorageNames;
@@ -108,7 +108,7 @@ export class BlockReader {
   }) {
     this.#files = components.files;
     this.#store = components.store;
-    this.#reads = components.reads;
+    this.reads = components.reads;
     this.#recall = components.recall;
     this.#cache = components.cache;
     this.#names = components.names;
@@ -160,7 +160,10 @@ export class BlockReader {
       from = index;
       chunk = nextChunk;
     }
-    if (runs.length > 0) await Promise.all(runs);
+    if (runs.length === 1) await runs[0];
+    if (runs.length < 2) return;
+    // All of them, also when one failed: the target is the caller's again when this settles.
+    for (const result of await Promise.allSettled(runs)) if (result.status === 'rejected') throw result.reason;
   }
 
   #chunkOf(ahead: ReadAhead, table: SegmentTable, block: MissingBlock): Chunk | null {
@@ -170,7 +173,8 @@ export class BlockReader {
   /** Delivers from what was read ahead, null: at once. What did not come, or came wrong, is read as if it had not been read ahead. */
   #take(place: Place, ahead: ReadAhead, chunk: Chunk, blocks: readonly MissingBlock[], target: Buffer): Promise<void> | null {
     if (chunk.bytes === null) {
-      return ahead.chunks.arrived(chunk).then((bytes) => {
+      const arrived = this.reads.patiently(`what is read ahead of ${place.bucket}/${place.name}`, () => ahead.chunks.arrived(chunk));
+      return arrived.then((bytes) => {
         const delivered = bytes !== null && this.#takeFrom(ahead, chunk, bytes, blocks, target);
         return delivered ? undefined : this.#run(place, blocks, target);
       });
@@ -240,21 +244,26 @@ export class BlockReader {
         }
       }
     }
-    await this.#reads.ask(`block at ${first.offsetBytes} of ${bucket}/${name}`, 'block-corrupt', async (attempt): Promise<Look<void>> => {
-      // A store that keeps several copies may give the bad one for ranges for ever; a whole object it checks itself, and then gives another one.
-      const whole = attempt === 2 && place.sizeBytes >= first.offsetBytes + lengthBytes && place.sizeBytes <= WHOLE_BYTES_MAX;
-      const answer = await (whole
-        ? this.#getWhole(bucket, name, first.offsetBytes, lengthBytes)
-        : this.#get(segmentId, bucket, name, first.offsetBytes, lengthBytes));
-      if (answer.kind === 'absent') {
-        // Not released yet, so the backend need not have it: the local copy is the one that counts.
-        return local?.place === 'log' ? { kind: 'wrong', message: `does not match its CRC in ${local.path}, and is not on the backend yet` } : answer;
-      }
-      if (answer.bytes.length === lengthBytes && this.#deliver(segmentId, blocks, answer.bytes, 0, target))
-        return { kind: 'right', value: undefined };
-      const problem = answer.bytes.length === lengthBytes ? 'does not match its CRC' : 'is cut off';
-      return { kind: 'wrong', message: `${problem}${local === null ? '' : `, and neither is ${local.path} right`}` };
-    });
+    const what = `block at ${first.offsetBytes} of ${bucket}/${name}`;
+    await this.reads.patiently(what, (patience) =>
+      this.reads.ask(what, 'block-corrupt', async (attempt): Promise<Look<void>> => {
+        // A store that keeps several copies may give the bad one for ranges for ever; a whole object it checks itself, and then gives another one.
+        const whole = attempt === 2 && place.sizeBytes >= first.offsetBytes + lengthBytes && place.sizeBytes <= WHOLE_BYTES_MAX;
+        const answer = await (whole
+          ? this.#getWhole(bucket, name, first.offsetBytes, lengthBytes)
+          : this.#get(segmentId, bucket, name, first.offsetBytes, lengthBytes));
+        if (answer.kind === 'absent') {
+          // Not released yet, so the backend need not have it: the local copy is the one that counts.
+          return local?.place === 'log'
+            ? { kind: 'wrong', message: `does not match its CRC in ${local.path}, and is not on the backend yet` }
+            : answer;
+        }
+        if (answer.bytes.length === lengthBytes && this.#deliver(segmentId, blocks, answer.bytes, 0, patience.isOver ? null : target))
+          return { kind: 'right', value: undefined };
+        const problem = answer.bytes.length === lengthBytes ? 'does not match its CRC' : 'is cut off';
+        return { kind: 'wrong', message: `${problem}${local === null ? '' : `, and neither is ${local.path} right`}` };
+      }),
+    );
   }
 
   /** The range, from a request that is under way and covers it, or a new one. The bytes may be shared: they are only read. */
@@ -283,9 +292,10 @@ export class BlockReader {
 
   /**
    * False, and nothing happened, when a block does not match. Else copies what is wanted and caches the blocks, but for long runs: they are
-   * sequential, and their next reader finds them where this one did. `bytes` has the first block at `at`.
+   * sequential, and their next reader finds them where this one did. `bytes` has the first block at `at`;
+   * `target` null: nobody waits for it any more.
    */
-  #deliver(segmentId: number, blocks: readonly MissingBlock[], bytes: Buffer, at: number, target: Buffer): boolean {
+  #deliver(segmentId: number, blocks: readonly MissingBlock[], bytes: Buffer, at: number, target: Buffer | null): boolean {
     const base = (blocks[0] as MissingBlock).offsetBytes - at;
     for (let from = 0, end = 0; from < blocks.length; from = end) {
       end = directEnd(blocks, from);
@@ -298,11 +308,11 @@ export class BlockReader {
       const block = blocks[from] as MissingBlock;
       const start = block.offsetBytes - base;
       if (end - from >= DIRECT_BLOCKS_MIN) {
-        bytes.copy(target, block.targetOffset, start, start + (end - from) * BLOCK_BYTES);
+        if (target !== null) bytes.copy(target, block.targetOffset, start, start + (end - from) * BLOCK_BYTES);
         continue;
       }
       end = from + 1;
-      if (block.length > 0) bytes.copy(target, block.targetOffset, start + block.from, start + block.from + block.length);
+      if (block.length > 0 && target !== null) bytes.copy(target, block.targetOffset, start + block.from, start + block.from + block.length);
       this.#cache.put(segmentId, block.offsetBytes, bytes, start);
     }
     return true;

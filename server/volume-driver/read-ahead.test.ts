@@ -25,6 +25,8 @@ class AskedStore extends MemoryStore {
   delayMs = 0;
   running = 0;
   runningMax = 0;
+  /** What an answer waits for. */
+  hold: (name: string, range: ByteRange | undefined) => Promise<void> | null = () => null;
   /** Called before the answer; may throw, or change it. */
   answer: (outcome: GetOutcome, name: string, range: ByteRange | undefined) => GetOutcome = (outcome) => outcome;
 
@@ -38,6 +40,7 @@ class AskedStore extends MemoryStore {
     this.running += 1;
     this.runningMax = Math.max(this.runningMax, this.running);
     try {
+      await this.hold(name, range);
       if (this.delayMs > 0) await this.clock.sleep(this.delayMs);
       if (signal?.aborted === true) throw new StoreError('retry', 'aborted');
       return this.answer(await super.get(bucket, name, range), name, range);
@@ -322,6 +325,77 @@ test('wrong bytes for ever are JUKEBOX for a minute and then an I/O error, and a
   assert.ok((await setting.read(8 * BLOCK, BLOCK)).equals(contentOf(8)));
   assert.equal(setting.stored.reads.problem, null);
   await setting.clock.run(setting.stored.close());
+});
+
+test('a read that the backend does not answer is told to come back after 15 s, and what comes later does not touch its buffer', async () => {
+  const setting = await setUp(4096, { readAheadBytesMax: 8 * MIB });
+  const { clock, stored, store } = setting;
+  // The page of the map, a block, and several runs of which one is answered.
+  for (const [hung, fromBlock] of [
+    [/^ckp/, 1030],
+    [/^seg/, 0],
+    [/^seg-0000000001/, 40],
+  ] as const) {
+    let answer = (): void => {};
+    const answered = new Promise<void>((resolve) => (answer = resolve));
+    store.hold = (name) => (hung.test(name) ? answered : null);
+    const target = Buffer.alloc(2 * BLOCK, 0xee);
+    const started = clock.monotonicMs();
+    await assert.rejects(clock.run(Promise.resolve(stored.object.read(fromBlock * BLOCK, target))), { name: 'StoreError', class: 'retry' });
+    const waitedMs = clock.monotonicMs() - started;
+    assert.ok(waitedMs >= 15_000 && waitedMs < 16_000, `${waitedMs} ms`);
+    store.hold = () => null;
+    answer();
+    await clock.run(clock.sleep(100));
+    assert.ok(
+      target.every((byte) => byte === 0xee),
+      'the buffer was the caller’s again',
+    );
+    assert.ok((await setting.read(fromBlock * BLOCK, 2 * BLOCK)).equals(expected(fromBlock, 2)));
+  }
+  await clock.run(stored.close());
+});
+
+test('a read of which one part failed ends when its other parts did: they write into the same buffer', async () => {
+  // Block 0 and block 1 lie far apart.
+  const setting = await setUp(4096, { readAheadBytesMax: 0 }, [0, ...inOrder(4096).slice(2), 1]);
+  const { clock, stored, store } = setting;
+  await setting.read(100 * BLOCK, BLOCK);
+  store.answer = (outcome, _name, range) => {
+    if ((range?.offsetBytes ?? 0) < MIB) throw new StoreError('denied', 'no');
+    return outcome;
+  };
+  store.delayMs = 0;
+  let answer = (): void => {};
+  const answered = new Promise<void>((resolve) => (answer = resolve));
+  store.hold = (_name, range) => ((range?.offsetBytes ?? 0) < MIB ? null : answered);
+  let settled = false;
+  const reading = stored.read(0, 2 * BLOCK).finally(() => (settled = true));
+  reading.catch(() => undefined);
+  for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(settled, false);
+  answer();
+  await assert.rejects(clock.run(reading), { class: 'denied' });
+  await clock.run(stored.close());
+});
+
+test('a reader that waits too long for what is read ahead is told to come back, too', async () => {
+  const setting = await setUp(4096);
+  const { clock, stored, store } = setting;
+  await readAll(setting, 128 * KIB, 0, MIB);
+  let answer = (): void => {};
+  const answered = new Promise<void>((resolve) => (answer = resolve));
+  store.hold = () => answered;
+  // Whatever is here already is read, then somebody waits.
+  const started = clock.monotonicMs();
+  await assert.rejects(readAll(setting, 128 * KIB, MIB, 16 * MIB), { name: 'StoreError', class: 'retry' });
+  assert.ok(clock.monotonicMs() - started < 31_000);
+  store.hold = () => null;
+  answer();
+  await clock.run(clock.sleep(6000));
+  await readAll(setting, 128 * KIB, 0, 16 * MIB);
+  await clock.run(stored.close());
+  assert.equal(stored.budget.bytes, 0);
 });
 
 test('an object that closes while it reads ahead lets go of all of it, and waits for the pages that it loads', async () => {
