@@ -161,6 +161,20 @@ test('a gap that a fault left is closed by the segment in which the records were
   assert.equal(found((await find(disk)).end).lastSequence, 4);
 });
 
+test('a sealed segment that is copied stays the same to the byte: the backend may have it already', async () => {
+  const built = { number: 1, term: T1, base: 1, blocks: [1, 1], sealed: true, durable: 1 };
+  const disk = await log([built]);
+  const { end, files } = await find(disk);
+  const local = files.segment(UUID, 1)!;
+  const components = { disk, files, random: seededRandom(2), vpoolUuid: 'ffeeddccbbaa99887766554433221100' };
+  const sealedBytes = await sealByCopy(components, local, found(end).segments[0]!.scan, 2);
+  const { bytes } = buildSegment(built);
+  const copy = Buffer.alloc(bytes.length + 1);
+  assert.equal(await files.read(local, 0, copy), bytes.length);
+  assert.equal(sealedBytes, bytes.length);
+  assert.ok(copy.subarray(0, bytes.length).equals(bytes));
+});
+
 test('records that a fault moved count where they are now, not where they were', async () => {
   const disk = await log([
     { number: 1, term: T1, base: 1, blocks: [1, 1, 1, 1, 1], durable: 2 },

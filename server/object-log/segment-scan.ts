@@ -179,6 +179,8 @@ function durableBehind(bytes: Buffer, from: number, header: SegmentHeader): numb
 /**
  * Gives a segment that was not sealed its index and footer, keeping records up to `lastSequence`: written to a new file that takes the old one's
  * name when it is durable, so that neither a crash here nor a disk that failed a sync can make things worse. Returns the sealed size.
+ *
+ * One that is sealed, and of which everything counts, stays as it is to the byte: it may be on the backend already, under a name that is written once.
  */
 export async function sealByCopy(
   components: { disk: Disk; files: SegmentFiles; random: Random; vpoolUuid: string },
@@ -232,6 +234,7 @@ export async function sealByCopy(
     { sealOffset: end, indexOffset, indexBytes: payload.length, entryCount: index.count, lastSequence: sequence, totalBytes },
     salt,
   );
+  const isWhole = usable !== null && scan.sealed && kept.length === scan.records.length;
   const path = join(segment.path, '..', '..', 'pool', `rebuild-${segment.uuid}-${segment.number}.tmp`);
   await disk.unlink(path).catch((error: unknown) => {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
@@ -239,12 +242,13 @@ export async function sealByCopy(
   const file = await disk.create(path);
   try {
     await new Promise<void>((resolve, reject) =>
-      file.write(0, [source.subarray(0, end), head, payload, footer], (error) => (error === null ? resolve() : reject(error))),
+      file.write(0, isWhole ? [source] : [source.subarray(0, end), head, payload, footer], (error) => (error === null ? resolve() : reject(error))),
     );
     await new Promise<void>((resolve, reject) => file.sync((error) => (error === null ? resolve() : reject(error))));
   } finally {
     await file.close();
   }
-  await files.replace(segment, path, totalBytes);
-  return totalBytes;
+  const copiedBytes = isWhole ? source.length : totalBytes;
+  await files.replace(segment, path, copiedBytes);
+  return copiedBytes;
 }
