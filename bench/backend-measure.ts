@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
+import { makeStore } from '../backends/make-store.ts';
 import type { BareStoreConfig } from '../backends/upload-thread/hosted-store.ts';
 import { coldRestart, drained } from '../e2e/backends/cold-restart.ts';
 import { metric } from '../e2e/metrics-page.ts';
@@ -15,6 +16,7 @@ import type { LoadResult, Workload } from './nfs-load.ts';
 import type { PlainDownload } from './plain-download.ts';
 import { median } from './score.ts';
 import type { Target } from './targets.ts';
+import { addSizes } from './vpool-objects.ts';
 
 const MIB = 2 ** 20;
 const DRAIN_MS_MAX = 300_000;
@@ -70,6 +72,8 @@ type Work = Omit<Workload, 'seed'>;
 class Measurement {
   readonly #under: BackendUnderTest;
   readonly #options: MeasureOptions;
+  /** Of the objects on the backend, by bucket and name. */
+  readonly #sizes = new Map<string, number>();
 
   constructor(under: BackendUnderTest, options: MeasureOptions) {
     this.#under = under;
@@ -80,6 +84,7 @@ class Measurement {
     const { router } = this.#under;
     await this.#settled();
     const before = await this.#traffic();
+    const storedBefore = await this.#storedBytes();
     const run = await this.#run('bench-flat.vmdk', work);
     const acknowledged = performance.now();
     await drained(router, DRAIN_MS_MAX);
@@ -92,6 +97,7 @@ class Measurement {
       megabytesPerSecond: run.payloadBytes / run.elapsedMs / 1000,
       drainMs,
       traffic: difference(await this.#traffic(), before),
+      storedBytes: (await this.#storedBytes()) - storedBefore,
     };
     this.#progress(`${title}: ${score.megabytesPerSecond.toFixed(0)} MB/s, drained after ${(drainMs / 1000).toFixed(1)} s`);
     return score;
@@ -227,9 +233,19 @@ class Measurement {
     }
   }
 
+  get #storeConfig(): BareStoreConfig {
+    return this.#under.store ?? directoryConfig(this.#under.router);
+  }
+
+  async #storedBytes(): Promise<number> {
+    await using made = await makeStore({ store: this.#storeConfig, layout: { kind: 'buckets' }, encoding: null });
+    await addSizes(made.store, this.#under.router.vpool, this.#sizes);
+    return [...this.#sizes.values()].reduce((sum, sizeBytes) => sum + sizeBytes, 0);
+  }
+
   async #plainDownload(): Promise<PlainDownload> {
     const { router } = this.#under;
-    const config = JSON.stringify(this.#under.store ?? directoryConfig(router));
+    const config = JSON.stringify(this.#storeConfig);
     const program = join(import.meta.dirname, 'plain-download.ts');
     const { stdout } = await promisify(execFile)(process.execPath, [program, router.vpool], { env: { ...process.env, BENCH_STORE: config } });
     return JSON.parse(stdout) as PlainDownload;

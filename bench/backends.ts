@@ -31,6 +31,9 @@ const USAGE = `usage: npm run bench -- backends [NAME ...] [options]
 /** Open segments do not wait 30 s for more when a run is over. */
 const SEAL_AFTER = '2s';
 
+/** Where the services keep their data: elsewhere they have disks of their own, here their fsync must not wait for the router's, nor the router's for theirs. */
+const MEMORY = '/dev/shm';
+
 interface Options extends Omit<MeasureOptions, 'progress'> {
   readonly names: readonly Name[];
   readonly writeDocs: boolean;
@@ -79,8 +82,7 @@ async function measureAll(options: Options): Promise<BackendScore[]> {
   await measure('directory', directoryBackend, null);
   if (options.names.some((name) => name === 'swift' || name === 's3api' || name === 'swift-encoded')) {
     await using stack = new AsyncDisposableStack();
-    // In memory: elsewhere it has disks of its own, here its fsync must not wait for the router's, nor the router's for it.
-    const swift = await startSwift(stack, { scratch: await scratchDirectory('bench-swift', '/dev/shm') });
+    const swift = await startSwift(stack, { scratch: await scratchDirectory('bench-swift', MEMORY) });
     const hold = holdOf(swift);
     for (const part of ['proxy', 'object', 'container', 'account', 'memcached'] as const) yieldTo(swift.service.pid(part));
     await measure('swift', swift, hold);
@@ -94,7 +96,7 @@ async function measureAll(options: Options): Promise<BackendScore[]> {
   }
   if (options.names.includes('s3')) {
     await using stack = new AsyncDisposableStack();
-    const ceph = await startCeph(stack);
+    const ceph = await startCeph(stack, { scratch: await scratchDirectory('bench-ceph', MEMORY) });
     for (const part of [ceph.service.rgw, ceph.service.osd]) yieldTo(part.pid());
     await measure('s3', ceph, { pause: () => ceph.service.rgw.pause(), resume: () => ceph.service.rgw.resume() });
   }
@@ -117,7 +119,7 @@ function heading(options: Options, args: readonly string[]): string[] {
     `machine: ${cpus.length} x ${cpus[0]?.model.trim() ?? 'unknown'}, ${(os.totalmem() / 2 ** 30).toFixed(0)} GiB RAM, kernel ${os.release()}; load average before: ${os.loadavg()[0]?.toFixed(1)}`,
     `versions: Node ${process.versions.node}, vferry ${version}`,
     `command: npm run bench -- backends${args.length === 0 ? '' : ` ${args.join(' ')}`}   (file ${options.fileBytes / 2 ** 20} MiB, ${options.seconds} s, ${options.rounds} rounds, sealAfterMs ${SEAL_AFTER}, ${new Date().toISOString()})`,
-    'the services run on the same processors as the router and the load, with the lowest priority, Swift keeps its data in /dev/shm; amplification and PUTs include claims, checkpoints and whatever else the router writes',
+    'the services run on the same processors as the router and the load, with the lowest priority, their data in memory; amplification and PUTs include claims, checkpoints and whatever else the router writes',
   ];
 }
 

@@ -6,6 +6,7 @@
  */
 import { makeStore } from '../backends/make-store.ts';
 import type { BareStoreConfig } from '../backends/upload-thread/hosted-store.ts';
+import { objectsOf } from './vpool-objects.ts';
 
 const AT_ONCE = 16;
 /** Segments, in a bucket of their own or behind a prefix. */
@@ -21,15 +22,7 @@ export interface PlainDownload {
 async function download(config: BareStoreConfig, vpool: string): Promise<PlainDownload> {
   await using made = await makeStore({ store: config, layout: { kind: 'buckets' }, encoding: null });
   const { store } = made;
-  const objects: { bucket: string; name: string }[] = [];
-  for (const bucket of (await store.listBuckets('', 1000)).names.filter((name) => name.startsWith(`vf-${vpool}-`))) {
-    for (let after = '', more = true; more;) {
-      const page = await store.list(bucket, '', after, 1000);
-      for (const name of page.names) if (DATA_NAME.test(name)) objects.push({ bucket, name });
-      after = page.names.at(-1) ?? after;
-      more = page.more;
-    }
-  }
+  const objects = (await objectsOf(store, vpool)).filter(({ name }) => DATA_NAME.test(name));
   let next = 0;
   let bytes = 0;
   const worker = async (): Promise<void> => {

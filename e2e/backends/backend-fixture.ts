@@ -30,14 +30,16 @@ export interface CephBackend extends Backend {
 
 export const directoryBackend: Backend = { name: 'directory', port: null, environment: () => ({}), store: null };
 
-export interface SwiftOptions {
-  readonly nodeTimeoutSeconds?: number;
-  /** On another file system than that of temporary files. */
+export interface ServiceOptions {
+  /** Where it keeps everything, instead of a directory for temporary files; gone with the service. */
   readonly scratch?: Scratch;
 }
 
 /** A Swift of its own, gone with `stack`. */
-export async function startSwift(stack: AsyncDisposableStack, options: SwiftOptions = {}): Promise<SwiftBackend> {
+export async function startSwift(
+  stack: AsyncDisposableStack,
+  options: ServiceOptions & { readonly nodeTimeoutSeconds?: number } = {},
+): Promise<SwiftBackend> {
   const { nodeTimeoutSeconds, scratch = await scratchDirectory('swift') } = options;
   const directory = join(stack.use(scratch).path, 'swift');
   const service = stack.use(await SwiftService.start({ directory, ...(nodeTimeoutSeconds === undefined ? {} : { nodeTimeoutSeconds }) }));
@@ -68,8 +70,8 @@ export function s3apiOf({ service }: SwiftBackend): Backend {
 }
 
 /** A Ceph with radosgw of its own, gone with `stack`. */
-export async function startCeph(stack: AsyncDisposableStack): Promise<CephBackend> {
-  const directory = join(stack.use(await scratchDirectory('ceph')).path, 'ceph');
+export async function startCeph(stack: AsyncDisposableStack, options: ServiceOptions = {}): Promise<CephBackend> {
+  const directory = join(stack.use(options.scratch ?? (await scratchDirectory('ceph'))).path, 'ceph');
   const service = stack.use(await CephService.start({ directory }));
   const keys = { id: service.accessKeyId, secret: service.secretAccessKey };
   return { ...s3Backend('s3', service.rgwPort, service.s3Endpoint, keys), service };
