@@ -124,6 +124,34 @@ test('reads do not wait for uploads that hold every place, nor uploads for reads
   await waiting;
 });
 
+test('uploads go as many at a time as the pace says, buckets in turn; small puts do not wait for them', async () => {
+  const inner = manual();
+  const running: string[] = [];
+  const ends: (() => void)[] = [];
+  inner.store.put = (bucket, name) => {
+    running.push(`${bucket}/${name}`);
+    return new Promise((resolve) => ends.push(() => resolve('written')));
+  };
+  const pace = { limit: 1 };
+  const store = new LimitedStore(inner.store, { concurrencyMax: 4, bytesInFlightMax: 1e9, wholeGetBytes: 1 }, pace);
+  const large = Buffer.alloc(1024 * 1024);
+  const all = ['1', '2', '3'].map((name) => store.put('greedy', name, bytes(large)));
+  all.push(store.put('modest', '1', bytes(large)), store.put('modest', 'small', bytes(Buffer.alloc(10))));
+  await turns();
+  assert.deepEqual(running, ['greedy/1', 'modest/small']);
+  assert.equal(store.lanes.others.queued, 3);
+  pace.limit = 2;
+  ends[0]?.();
+  await turns();
+  assert.deepEqual(running, ['greedy/1', 'modest/small', 'greedy/2', 'modest/1']);
+  for (let index = 1; index < 5; index += 1) {
+    ends[index]?.();
+    await turns();
+  }
+  await Promise.all(all);
+  assert.deepEqual(store.load, { running: 0, runningBytes: 0, queued: 0 });
+});
+
 test('whatever comes, ends or is aborted: the bounds hold, nothing is forgotten, and the end is idle', async () => {
   await fc.assert(
     fc.asyncProperty(

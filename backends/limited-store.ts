@@ -1,8 +1,7 @@
-import type { Clock } from '../server/core/time.ts';
 import { abortedError, throwIfAborted } from './abort.ts';
 import { bodySizeBytes } from './object-body.ts';
 import type { ByteRange, GetOutcome, ObjectBody, ObjectStore } from './object-store.ts';
-import { UploadPace } from './upload-pace.ts';
+import { UPLOAD_BYTES_MIN, type UploadPace } from './upload-pace.ts';
 
 /** Each of the two lanes, reads (get, head) and all other requests, has these bounds for itself. */
 export interface LimitSettings {
@@ -21,9 +20,6 @@ export interface LaneLoad {
   readonly queued: number;
 }
 
-/** A put of less is no upload that others would have to wait for. */
-const UPLOAD_BYTES_MIN = 1024 * 1024;
-
 interface Waiting {
   readonly bytes: number;
   readonly start: () => void;
@@ -34,7 +30,7 @@ interface Waiting {
  * waiting caller, and callers are bounded by what they hold while they wait. Buckets (volumes) take turns, and within a bucket it
  * is first come, first served: a volume with a thousand segments to upload delays another one by one request, not by a thousand.
  *
- * With a clock, uploads (puts of 1 MiB and more) are as many at a time as are done in reasonable time (`UploadPace`).
+ * Uploads (puts of 1 MiB and more) are as many at a time as `pace` says.
  *
  * Reads have a lane of their own: uploads that wait for a full backend to get space, holding their places while the
  * RetryingStore below pauses, must not keep guests from reading what is there.
@@ -46,17 +42,15 @@ export class LimitedStore implements ObjectStore {
   readonly #others: Lane;
   /** In front of `others`. */
   readonly #uploads: Lane;
-  readonly #pace: UploadPace;
-  readonly #clock: Clock | null;
+  readonly #pace: Pick<UploadPace, 'limit'> | null;
 
-  constructor(inner: ObjectStore, settings: LimitSettings, clock: Clock | null = null) {
+  constructor(inner: ObjectStore, settings: LimitSettings, pace: Pick<UploadPace, 'limit'> | null = null) {
     this.#inner = inner;
     this.#wholeGetBytes = settings.wholeGetBytes;
-    this.#clock = clock;
-    this.#pace = new UploadPace(settings.concurrencyMax);
+    this.#pace = pace;
     this.#reads = new Lane(settings.bytesInFlightMax, () => settings.concurrencyMax);
     this.#others = new Lane(settings.bytesInFlightMax, () => settings.concurrencyMax);
-    this.#uploads = new Lane(Infinity, () => this.#pace.limit);
+    this.#uploads = new Lane(Infinity, () => pace?.limit ?? Infinity);
   }
 
   get description(): string {
@@ -99,20 +93,8 @@ export class LimitedStore implements ObjectStore {
     const what = `put ${bucket}/${name}`;
     const bytes = bodySizeBytes(body);
     const put = (): Promise<'written' | 'exists'> => this.#inner.put(bucket, name, body, signal);
-    const clock = this.#clock;
-    if (clock === null || bytes < UPLOAD_BYTES_MIN) return this.#others.run(bucket, bytes, what, signal, put);
-    const timed = async (): Promise<'written' | 'exists'> => {
-      const startedMs = clock.monotonicMs();
-      let succeeded = false;
-      try {
-        const outcome = await put();
-        succeeded = true;
-        return outcome;
-      } finally {
-        this.#pace.ended(startedMs, clock.monotonicMs(), succeeded);
-      }
-    };
-    return this.#uploads.run(bucket, 0, what, signal, () => this.#others.run(bucket, bytes, what, signal, timed));
+    if (this.#pace === null || bytes < UPLOAD_BYTES_MIN) return this.#others.run(bucket, bytes, what, signal, put);
+    return this.#uploads.run(bucket, 0, what, signal, () => this.#others.run(bucket, bytes, what, signal, put));
   }
 
   get(bucket: string, name: string, range?: ByteRange, signal?: AbortSignal): Promise<GetOutcome> {

@@ -1,9 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
+import type { StoreOutcome } from './store-observer.ts';
 import { UploadPace } from './upload-pace.ts';
 
 const MIB = 1024 * 1024;
+
+function ended(pace: UploadPace, startedMs: number, endedMs: number, outcome: StoreOutcome, payloadBytesMax = 16 * MIB): void {
+  pace.requestDone({ kind: 'put', bucket: 'bucket', payloadBytesMax, startedMs }, outcome, 0, endedMs - startedMs);
+}
 
 /** Uploads of 16 MiB, always as many as allowed, over a link and streams of given speeds (MiB/s); the limit after each second of `seconds`. */
 function simulate(
@@ -23,7 +28,7 @@ function simulate(
       if (upload.leftBytes > 0) continue;
       firstMs = Math.min(firstMs, nowMs);
       doneBytes += 16 * MIB;
-      pace.ended(upload.startedMs, nowMs, true);
+      ended(pace, upload.startedMs, nowMs, 'ok');
     }
     running = running.filter(({ leftBytes }) => leftBytes > 0);
     if (nowMs % 1000 === 0) limits.push(pace.limit);
@@ -51,12 +56,14 @@ test('over a fast link, and to a store that is fast only with many streams, as m
   assert.ok(doneBytes > 100 * 20 * MIB);
 });
 
-test('failures that last make it careful, quick ones do not; it is never less than one, and recovers', () => {
+test('attempts that last make it careful, also those that fail; quick failures and small objects do not; it is never less than one, and recovers', () => {
   const pace = new UploadPace(8);
-  pace.ended(0, 100, false);
+  ended(pace, 0, 100, 'retry');
+  ended(pace, 0, 50_000, 'aborted');
+  ended(pace, 0, 50_000, 'ok', 1000);
   assert.equal(pace.limit, 4);
-  for (let round = 1; round < 6; round += 1) pace.ended(round * 60_000, round * 60_000 + 59_000, false);
+  for (let round = 1; round < 6; round += 1) ended(pace, round * 60_000, round * 60_000 + 59_000, 'timeout');
   assert.equal(pace.limit, 1);
-  for (let round = 0; round < 20; round += 1) pace.ended(400_000 + round, 400_500 + round, true);
+  for (let round = 0; round < 20; round += 1) ended(pace, 400_000 + round, 400_500 + round, 'ok');
   assert.equal(pace.limit, 8);
 });

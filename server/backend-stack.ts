@@ -11,6 +11,7 @@ import { RetryingStore } from '../backends/retrying-store.ts';
 import type { RetryObserver, StoreObserver } from '../backends/store-observer.ts';
 import { type BucketUsage, requestCost, type StorePrices, StoreUsage } from '../backends/store-usage.ts';
 import { TcpReachable } from '../backends/tcp-reachable.ts';
+import { UploadPace } from '../backends/upload-pace.ts';
 import type { HostedStoreConfig } from '../backends/upload-thread/hosted-store.ts';
 import { ThreadedStore } from '../backends/upload-thread/threaded-store.ts';
 import type { Logger } from './core/logger.ts';
@@ -61,7 +62,8 @@ export class BackendStack {
     this.prices = settings.prices;
     this.state = new BackendState({ clock, logger });
     this.#threaded = new ThreadedStore({ clock, logger }, { store: settings.store });
-    const metered = new MeteredStore({ inner: this.#threaded, observers: [components.storeObserver, this.usage, this.state], clock });
+    const pace = new UploadPace(settings.concurrency);
+    const metered = new MeteredStore({ inner: this.#threaded, observers: [components.storeObserver, this.usage, this.state, pace], clock });
     const retrying = new RetryingStore({ inner: metered, clock, random, observer: components.storeObserver, pacer: this.state });
     this.#limited = new LimitedStore(
       retrying,
@@ -70,7 +72,7 @@ export class BackendStack {
         bytesInFlightMax: BYTES_IN_FLIGHT_MAX,
         wholeGetBytes: WHOLE_GET_BYTES,
       },
-      clock,
+      pace,
     );
     this.store = this.#limited;
     this.state.onRecovered(() => {
