@@ -45,6 +45,8 @@ test('a datastore on S3', async (t) => {
   await faultsOver(t, ceph, 'faults', [
     { name: 'the gateway is killed', breakIt: () => rgw.kill(), repairIt: () => rgw.start() },
     { name: 'the gateway stands still', breakIt: () => rgw.pause(), repairIt: () => rgw.resume(), toldWithinMs: STANDSTILL_TOLD_MS },
+    // The gateway hears of a quota a moment later.
+    { name: 'the quota is reached', breakIt: () => ceph.service.fill(true), repairIt: () => ceph.service.fill(false), toldWithinMs: 5000 },
     { name: 'the store below the gateway stands still', breakIt: () => osd.pause(), repairIt: () => osd.resume(), toldWithinMs: STANDSTILL_TOLD_MS },
   ]);
 });
