@@ -5,16 +5,18 @@ import { Status } from '../nfsd/file-system.ts';
 import type { ErrorStatus } from '../nfsd/file-system.ts';
 
 /**
- * JUKEBOX only for what is surely temporary and goes on by itself; NOSPC is real (ESXi pauses the VM, which is right); the rest is IO.
+ * JUKEBOX for what goes on by itself once its reason is over; NOSPC is real (ESXi pauses the VM, which is right); the rest is IO.
+ *
+ * A backend that refuses (a password that was changed, a certificate that ran out) is a state that people see and end; a VM that was told of it would
+ * have lost its disk for good.
  */
 export function statusOfError(error: unknown): ErrorStatus {
   if (error instanceof StoreError) {
     switch (error.class) {
       case 'retry':
       case 'absent':
-        return Status.JUKEBOX;
       case 'denied':
-        return Status.ROFS;
+        return Status.JUKEBOX;
       case 'no-space':
         return Status.NOSPC;
       case 'corrupt':
