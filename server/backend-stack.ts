@@ -4,6 +4,7 @@
  */
 import { BACKEND_CONDITIONS, BackendState } from '../backends/backend-state.ts';
 import { BackendWatch } from '../backends/backend-watch.ts';
+import { HeldStore } from '../backends/held-store.ts';
 import { LimitedStore } from '../backends/limited-store.ts';
 import { MeteredStore } from '../backends/metered-store.ts';
 import type { ObjectStore } from '../backends/object-store.ts';
@@ -40,6 +41,8 @@ export interface BackendStackSettings {
   readonly prices: StorePrices;
   /** Bucket in which a probe looks for an object. */
   readonly probeBucket: string;
+  /** Why nothing may be asked of the backend yet; null: everything may. */
+  readonly held: () => Error | null;
 }
 
 export class BackendStack {
@@ -63,7 +66,8 @@ export class BackendStack {
     this.state = new BackendState({ clock, logger });
     this.#threaded = new ThreadedStore({ clock, logger }, { store: settings.store });
     const pace = new UploadPace(settings.concurrency);
-    const metered = new MeteredStore({ inner: this.#threaded, observers: [components.storeObserver, this.usage, this.state, pace], clock });
+    const held = new HeldStore(this.#threaded, settings.held);
+    const metered = new MeteredStore({ inner: held, observers: [components.storeObserver, this.usage, this.state, pace], clock });
     const retrying = new RetryingStore({ inner: metered, clock, random, observer: components.storeObserver, pacer: this.state });
     this.#limited = new LimitedStore(
       retrying,
@@ -84,7 +88,7 @@ export class BackendStack {
     const url = endpointOf(settings.store);
     this.#reachable = url === null ? null : new TcpReachable(url, () => clock.monotonicMs());
     // A look at a directory is free, and is no request that anybody pays for.
-    this.#probe = this.#reachable === null ? new MeteredStore({ inner: this.#threaded, observers: [this.state], clock }) : metered;
+    this.#probe = this.#reachable === null ? new MeteredStore({ inner: held, observers: [this.state], clock }) : metered;
   }
 
   get description(): string {

@@ -104,6 +104,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       concurrency: settings.vpool.backend.concurrency,
       prices: settings.vpool.backend.prices,
       probeBucket: names.file.bucket('' as never, ''),
+      held: () => opened.problem,
     },
   );
   const { store } = backend;
