@@ -229,6 +229,17 @@ test('a segment that is dropped while it is released is gone, and counts nowhere
   }
 });
 
+test('a segment that was dropped is released already', async () => {
+  const world = new World();
+  const files = await world.open();
+  for (const bytes of [1000, FILE_BYTES]) {
+    const segment = await world.written(files, 1, bytes);
+    await world.run(files.drop(segment));
+    await world.run(files.release(segment));
+    assert.deepEqual([files.dirtyBytes, files.cacheBytes, world.names('cache')], [0, 0, []]);
+  }
+});
+
 test('a number that is there twice does not keep the router from starting: the younger term counts', async () => {
   const world = new World();
   await world.open();

@@ -345,7 +345,13 @@ export class SegmentFiles {
     if (segment.place === 'cache') return;
     const path = join(this.#settings.directory, 'cache', basename(segment.path));
     failPoint('release.before-rename');
-    await this.#disk.rename(segment.path, path);
+    try {
+      await this.#disk.rename(segment.path, path);
+    } catch (error) {
+      // Dropped before: there is nothing left to do, and whoever waits for it must not wait for ever.
+      if (errorCode(error) === 'ENOENT' && !this.#isKnown(segment)) return;
+      throw error;
+    }
     failPoint('release.after-rename');
     if (!this.#isKnown(segment)) {
       // Dropped meanwhile, by a name that it did not have any more.
