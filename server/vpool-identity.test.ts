@@ -26,6 +26,13 @@ test('a store that wavers, and gets bytes wrong on the way, is still recognised'
   for (let seed = 1; seed <= 200; seed += 1) await recognised(seed, { waver: 0.2, flipGet: 0.05, truncateGet: 0.05, failBefore: 0.3 });
 });
 
+test('a new bucket that is not seen at once is waited for', async () => {
+  const clock = new VirtualClock();
+  const store = new FaultyStore({ inner: new MemoryStore(), clock, random: seededRandom(1) }, { bucketLagMsMax: 5000 });
+  await clock.run(putIdentity(store, { settings, uuid: UUID }, clock));
+  await clock.run(requireIdentity(store, { settings, uuid: UUID }, clock, { unreachableMs: 0 }));
+});
+
 test("another vPool's identity is refused", async () => {
   await assert.rejects(recognised(1, {}, 'f'.repeat(32)), (error) => errorCode(error) !== undefined);
   await assert.rejects(recognised(1, { flipGet: 1 }), (error) => errorCode(error) === 'backend-foreign');

@@ -30,8 +30,18 @@ export async function putIdentity(store: ObjectStore, subject: IdentitySubject, 
   const { bucket, object } = whereOf(subject);
   const createdAt = new Date(clock.wallMs()).toISOString();
   const text = `${JSON.stringify({ format: FORMAT, version: 1, uuid, name, layout: backend.layout, createdAt })}\n`;
-  await bounded(clock, signal, (inner) => store.createBucket(bucket, inner));
-  await bounded(clock, signal, (inner) => store.put(bucket, object, { kind: 'bytes', chunks: [Buffer.from(text)] }, inner));
+  const startedMs = clock.monotonicMs();
+  for (;;) {
+    try {
+      await bounded(clock, signal, (inner) => store.createBucket(bucket, inner));
+      await bounded(clock, signal, (inner) => store.put(bucket, object, { kind: 'bytes', chunks: [Buffer.from(text)] }, inner));
+      return;
+    } catch (error) {
+      // A bucket may be there before it is seen.
+      if (!(error instanceof StoreError) || error.class !== 'absent' || clock.monotonicMs() - startedMs >= ABSENT_MS_MAX) throw error;
+    }
+    await pause(clock, LOOK_EVERY_MS, signal, 'look for the bucket of the identity object');
+  }
 }
 
 /**

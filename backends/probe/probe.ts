@@ -187,10 +187,14 @@ class Probe {
       [body.byteLength - 10, 100],
       [body.byteLength + 5, 10],
     ] as const) {
-      const part = await this.#call('read a part of an object', (store, signal) =>
-        store.get(this.#settings.bucket, 'content', { offsetBytes, lengthBytes }, signal),
-      );
       const expected = body.subarray(offsetBytes, offsetBytes + lengthBytes);
+      const part = await this.#again(
+        () =>
+          this.#call('read a part of an object', (store, signal) =>
+            store.get(this.#settings.bucket, 'content', { offsetBytes, lengthBytes }, signal),
+          ),
+        (answer) => answer.kind === 'found' && answer.bytes.equals(expected),
+      );
       if (part.kind !== 'found' || !part.bytes.equals(expected)) {
         const got = part.kind === 'found' ? `${part.bytes.byteLength} bytes` : 'nothing';
         throw new Unfit(
@@ -198,7 +202,10 @@ class Probe {
         );
       }
     }
-    const head = await this.#call('look at an object', (store, signal) => store.head(this.#settings.bucket, 'content', signal));
+    const head = await this.#again(
+      () => this.#call('look at an object', (store, signal) => store.head(this.#settings.bucket, 'content', signal)),
+      (answer) => answer.kind === 'found' && answer.sizeBytes === body.byteLength,
+    );
     if (head.kind !== 'found' || head.sizeBytes !== body.byteLength) {
       throw new Unfit(`HEAD says ${head.kind === 'found' ? `${head.sizeBytes} bytes` : 'absent'} of an object of ${body.byteLength} bytes`);
     }
@@ -434,16 +441,31 @@ class Probe {
     }
   }
 
-  /** Transient failures are tried again. @throws Unfit */
+  /** What was there a moment ago may waver: one wrong answer is none. The last answer, if none was right. */
+  async #again<T>(ask: () => Promise<T>, isRight: (answer: T) => boolean): Promise<T> {
+    for (let look = 1; ; look += 1) {
+      const answer = await ask();
+      if (isRight(answer) || look === ATTEMPTS) return answer;
+      await this.#components.clock.sleep(FIRST_DELAY_MS * 2 ** (look - 1));
+    }
+  }
+
+  /** Transient failures are tried again, and so is a bucket that is not there yet. @throws Unfit */
   async #call<T>(what: string, call: (store: ObjectStore, signal: AbortSignal) => Promise<T>): Promise<T> {
     const store = this.#store;
     if (store === null) throw new Unfit('there is no store');
+    const startedMs = this.#components.clock.monotonicMs();
     for (let attempt = 1; ; attempt += 1) {
       try {
         return await this.#interruptible((signal) => call(store, signal));
       } catch (error) {
         if (!(error instanceof StoreError)) throw error;
         if (this.#components.signal?.aborted === true) throw new Unfit(INTERRUPTED);
+        if (error.class === 'absent' && this.#madeBucket && this.#components.clock.monotonicMs() - startedMs < VISIBLE_MS_MAX) {
+          attempt = 0;
+          await this.#components.clock.sleep(POLL_MS);
+          continue;
+        }
         if (error.class !== 'retry' || attempt === ATTEMPTS) throw new Unfit(`it cannot ${what}: ${error.message}`);
         await this.#components.clock.sleep(FIRST_DELAY_MS * 2 ** (attempt - 1));
       }
