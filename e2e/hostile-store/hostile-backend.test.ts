@@ -26,7 +26,7 @@ test('kills over a hostile store lose nothing that was acknowledged; in good wea
   const hostile = stackOf(t).use(await HostileStore.start(SEED));
   const router = await RouterProcess.createForTest(t, { environment: { ...crashSettings, ...hostile.environment } });
   const plans: EndPlan[] = [{ kind: 'random' }, { kind: 'fail-point', name: 'root.before-update', hit: 2 }, { kind: 'stop' }];
-  // The vPool is made in good weather: a store that shows no object right after its put is refused, as it should be.
+  // The vPool is made in good weather: the probe, which measures lags and works around failures, would take half a minute.
   await router.start();
   await router.stop();
   hostile.setFaults(HOSTILE_WEATHER);
