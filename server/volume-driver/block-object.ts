@@ -18,6 +18,7 @@ import { BLOCK_BYTES, encodeTimes, RecordFlag, RecordKind } from '../object-log/
 import type { LocalSegment } from '../object-log/segment-files.ts';
 import type { BlockReader, MissingBlock } from './block-reader.ts';
 import type { ExtentMap } from './extent-map.ts';
+import { PAGE_BLOCKS } from './page-image.ts';
 import { RangeLocks } from './range-locks.ts';
 import type { RangeLock } from './range-locks.ts';
 import type { ReadAhead } from './read-ahead.ts';
@@ -30,6 +31,8 @@ const CACHE_WRITES_BLOCKS_MAX = 64;
 /** Rows of this many segments are remembered by number, and those of all that are not uploaded. */
 const SEGMENT_ROWS_KEPT = 64;
 const SCRATCH_BLOCKS = 1088;
+/** Pages that so many blocks can lie on. */
+const LOAD_PAGES_MAX = Math.ceil(SCRATCH_BLOCKS / PAGE_BLOCKS) + 1;
 /** Where map.read puts its answer; used before anything waits, so one set serves all objects. */
 const scratchRows = new Uint32Array(SCRATCH_BLOCKS);
 const scratchOffsets = new Uint32Array(SCRATCH_BLOCKS);
@@ -101,6 +104,8 @@ export class BlockObject {
   #before: ObjectAttributes;
   readonly #locks = new RangeLocks();
   readonly #rows = new Map<number, number>();
+  /** Loads of pages of the map for reads, by first page and number of pages. */
+  readonly #loads = new Map<number, Promise<void>>();
 
   constructor(
     components: {
@@ -183,7 +188,7 @@ export class BlockObject {
     const count = Math.floor((offsetBytes + length - 1) / BLOCK_BYTES) - first + 1;
     if (count > SCRATCH_BLOCKS) return this.#readInParts(offsetBytes, target.subarray(0, length));
     if (!this.map.read(first, count, scratchRows, scratchOffsets, scratchCrcs)) {
-      const loaded = this.#reader.reads.patiently(`map of object ${this.uuid}`, () => this.map.load(first, count));
+      const loaded = this.#reader.reads.patiently(`map of object ${this.uuid}`, () => this.#loadPages(first, count));
       return loaded.then(() => this.read(offsetBytes, target));
     }
     const missing = this.#fromCache(offsetBytes, length, first, count, target);
@@ -194,6 +199,26 @@ export class BlockObject {
     const fetched = this.#reader.fetch(this.uuid, this.table, missing, target, this.readAhead);
     this.readAhead.observe(offsetBytes, length, this.#attributes.sizeBytes);
     return fetched.then(() => length);
+  }
+
+  /** Who was told to come back finds the load that he began still under way, and joins it: one for the same pages, however long it takes. */
+  #loadPages(first: number, count: number): Promise<void> {
+    const firstPage = Math.floor(first / PAGE_BLOCKS);
+    const lastPage = Math.floor((first + count - 1) / PAGE_BLOCKS);
+    const key = firstPage * LOAD_PAGES_MAX + lastPage - firstPage;
+    let loading = this.#loads.get(key);
+    if (loading === undefined) {
+      loading = this.map.load(first, count).finally(() => this.#loads.delete(key));
+      this.#loads.set(key, loading);
+    }
+    return loading;
+  }
+
+  /** Gives the memory of the map back, once nothing uses it: also not a load of pages that nobody waits for any more. */
+  async close(): Promise<void> {
+    await this.readAhead.close();
+    while (this.#loads.size > 0) await Promise.allSettled(this.#loads.values());
+    this.map.close();
   }
 
   /** Copies what is in RAM or zero; returns what is not, or null. Uses the scratch arrays that map.read filled. */

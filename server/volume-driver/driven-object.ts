@@ -109,8 +109,7 @@ export class OpenObject implements DrivenObject {
     try {
       await this.log.close();
     } finally {
-      await this.object.readAhead.close();
-      this.object.map.close();
+      await this.object.close();
     }
   }
 

@@ -356,6 +356,22 @@ test('a read that the backend does not answer is told to come back after 15 s, a
   await clock.run(stored.close());
 });
 
+test('readers that come back again and again for the same page of the map wait for one load of it, and so does the end of the object', async () => {
+  const setting = await setUp(4096, { readAheadBytesMax: 0 });
+  const { clock, stored, store } = setting;
+  let answer = (): void => {};
+  const answered = new Promise<void>((resolve) => (answer = resolve));
+  store.hold = () => answered;
+  for (let attempt = 0; attempt < 4; attempt += 1) await assert.rejects(clock.run(stored.read(1030 * BLOCK, BLOCK)), { class: 'retry' });
+  assert.equal(store.running, 1);
+  let closed = false;
+  const closing = stored.close().finally(() => (closed = true));
+  for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(closed, false);
+  answer();
+  await clock.run(closing);
+});
+
 test('a read of which one part failed ends when its other parts did: they write into the same buffer', async () => {
   // Block 0 and block 1 lie far apart.
   const setting = await setUp(4096, { readAheadBytesMax: 0 }, [0, ...inOrder(4096).slice(2), 1]);

@@ -159,8 +159,7 @@ export class StoredObject {
   }
 
   async close(): Promise<void> {
-    await this.readAhead.close();
-    this.map.close();
+    await this.object.close();
     await this.#pool.close();
   }
 }
