@@ -22,6 +22,8 @@ const GARBAGE_OPENS_PER_TICK = 4;
 const FLUSH_AT_ONCE = 16;
 /** How long objects may take to close once flushing is over; all that is left to do then is to sync logs. */
 const CLOSE_MS_MAX = 1000;
+/** Objects that could not be opened and are tried again at a time: each may have to read its whole open segment. */
+const REOPENS_MAX = 4;
 /** How soon an object that could not be opened may be tried again: a client's retries must not make it worse. */
 const RETRY_OPEN_MS = 500;
 
@@ -66,6 +68,9 @@ export class OpenObjects {
   readonly #opening = new Map<number, Promise<ServedObject | null>>();
   readonly #closing = new Map<number, Promise<void>>();
   readonly #failed = new Map<number, FailedOpen>();
+  /** Those of them that are to be tried again, and how many are. */
+  readonly #reopen = new Set<number>();
+  #reopening = 0;
   /** Fileids that were unlinked while they were being opened or closed. */
   readonly #gone = new Set<number>();
   #useCounter = 0;
@@ -110,7 +115,25 @@ export class OpenObjects {
   /** The backend works again after it did not: nobody waits any longer. */
   backendRecovered(): void {
     for (const { driven, unlinked } of this.#served.values()) if (!unlinked && !driven.isClean) driven.backendRecovered();
-    for (const [fileid, { error }] of this.#failed) if (error.name === 'StoreError') this.open(fileid as FileId).catch(() => null);
+    for (const [fileid, { error }] of this.#failed) if (error.name === 'StoreError') this.#reopen.add(fileid);
+    this.#reopenNext();
+  }
+
+  /** All at once they would not fit in memory. Clients who ask for one do not wait for its turn. */
+  #reopenNext(): void {
+    while (this.#reopening < REOPENS_MAX && !this.#closed) {
+      const [fileid] = this.#reopen;
+      if (fileid === undefined) return;
+      this.#reopen.delete(fileid);
+      if (!this.#failed.has(fileid) || this.#opening.has(fileid)) continue;
+      this.#reopening += 1;
+      this.open(fileid as FileId)
+        .catch(() => null)
+        .finally(() => {
+          this.#reopening -= 1;
+          this.#reopenNext();
+        });
+    }
   }
 
   /** Opens an object of class file or volume; null when it does not exist any more. Rejects as ObjectDriver.open does. */
@@ -241,8 +264,9 @@ export class OpenObjects {
     void this.#garbage.save();
     for (const [fileid, failed] of this.#failed) {
       // Nobody asks for it any more, but what is wrong must not stay unseen, nor its data un-uploaded.
-      if (this.#clock.monotonicMs() - failed.atMs > 10_000) this.open(fileid as FileId).catch(() => null);
+      if (this.#clock.monotonicMs() - failed.atMs > 10_000) this.#reopen.add(fileid);
     }
+    this.#reopenNext();
   }
 
   /**

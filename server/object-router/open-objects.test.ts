@@ -1,0 +1,42 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { StoreError } from '../../backends/object-store.ts';
+import { VirtualClock } from '../../backends/virtual-clock.ts';
+import type { Inode } from '../../registry/inode.ts';
+import type { Namespace } from '../../registry/ports.ts';
+import type { FileId } from '../core/ids.ts';
+import { silentLogger } from '../core/logger.ts';
+import type { DrivenObject, ObjectDriver } from './driver-port.ts';
+import { GarbageSchedule } from './garbage-schedule.ts';
+import { OpenObjects } from './open-objects.ts';
+
+test('objects that could not be opened while the backend was away are opened some at a time when it is back, all of them', async () => {
+  const clock = new VirtualClock();
+  let away = true;
+  let opening = 0;
+  let openingMax = 0;
+  const driver: ObjectDriver = {
+    async open(inode) {
+      opening += 1;
+      openingMax = Math.max(openingMax, opening);
+      await new Promise((resolve) => setImmediate(resolve));
+      opening -= 1;
+      if (away) throw new StoreError('retry', 'the backend is away');
+      return { fileid: inode.fileid, isClean: true, problem: null, garbageDueMs: null, observeTime: () => undefined } as unknown as DrivenObject;
+    },
+  };
+  const namespace = {
+    inode: (fileid: FileId) => Promise.resolve({ fileid, ctime: { seconds: 0, nanoseconds: 0 } } as Inode),
+  } as unknown as Namespace;
+  const garbage = await GarbageSchedule.open({ read: () => Promise.resolve(null), write: () => Promise.resolve() }, silentLogger);
+  const objects = new OpenObjects({ driver, namespace, garbage, clock, logger: silentLogger }, { fsid: 1n, handleOf: () => Buffer.alloc(0) });
+  for (let fileid = 100; fileid < 150; fileid += 1) await assert.rejects(objects.open(fileid as FileId));
+  away = false;
+  openingMax = 0;
+  clock.advance(600);
+  objects.backendRecovered();
+  for (let turn = 0; turn < 1000 && objects.count < 50; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(objects.count, 50);
+  assert.ok(openingMax >= 2 && openingMax <= 4, `${openingMax} at a time`);
+});
