@@ -183,7 +183,17 @@ export class Campaign {
   async #loadUntilDead(plan: EndPlan, mix: WriteMix): Promise<'under load' | 'not hit'> {
     const { router } = this.#options;
     const clients: StoreClient[] = [];
-    for (let index = 0; index < CLIENTS; index += 1) clients.push(await this.#connect(router));
+    const pointed = plan.kind === 'fail-point' ? { VFERRY_FAIL_POINTS: plan.name } : {};
+    try {
+      for (let index = 0; index < CLIENTS; index += 1) clients.push(await this.#connect(router));
+    } catch (error) {
+      // What the last life left is uploaded meanwhile: it may die of that before anybody loads it.
+      for (const client of clients) await client[Symbol.asyncDispose]();
+      if (!(await router.isGone(5000))) throw error;
+      this.#expectKilled(await router.exited(), pointed);
+      this.#kills += 1;
+      return 'under load';
+    }
     let over = false;
     const load = Promise.all([
       ...this.#slots.map((slot, index) => slot.load(clients[index % CLIENTS] as StoreClient, mix, () => over)),
@@ -194,7 +204,7 @@ export class Campaign {
       // A wrong answer ends the load, and with it the campaign.
       await Promise.race([router.exited(), moment.come, load.then(() => moment.come)]);
       const byItself = await router.isGone(0);
-      if (byItself) this.#expectKilled(await router.exited(), plan.kind === 'fail-point' ? { VFERRY_FAIL_POINTS: plan.name } : {});
+      if (byItself) this.#expectKilled(await router.exited(), pointed);
       else await this.#end(plan);
       this.#kills += 1;
       return plan.kind === 'fail-point' && !byItself ? 'not hit' : 'under load';
