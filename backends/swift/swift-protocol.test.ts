@@ -212,8 +212,22 @@ scripted('a put says what it sends: length, MD5, and that the name must be new',
   assert.equal(request.headers.etag, md5(CONTENT));
   assert.equal(request.headers['if-none-match'], '*');
   assert.equal(request.headers['content-length'], '10');
-  swift.script = () => ({ status: 412 });
+});
+
+scripted('one replica is enough to say that a name exists: the same bytes are put once more, others never', async (swift, store) => {
+  let etag = md5(CONTENT);
+  swift.script = ({ method, headers }) => {
+    if (method === 'HEAD') return etag === '' ? { status: 404 } : { status: 200, headers: { ETag: etag } };
+    return { status: headers['if-none-match'] === undefined ? 201 : 412 };
+  };
+  const methods = (): string[] => swift.requests.splice(0).map((request) => `${request.method} ${request.headers['if-none-match'] ?? ''}`.trim());
   assert.equal(await store.put('bucket', 'name', bytes(CONTENT)), 'exists');
+  assert.deepEqual(methods(), ['PUT *', 'HEAD', 'PUT']);
+  etag = md5('other');
+  assert.equal(await store.put('bucket', 'name', bytes(CONTENT)), 'exists');
+  assert.deepEqual(methods(), ['PUT *', 'HEAD']);
+  etag = '';
+  await rejectsSafely(store.put('bucket', 'name', bytes(CONTENT)), 'retry');
 });
 
 scripted('a put that the server acknowledges with another MD5 is not taken as written', async (swift, store) => {

@@ -113,15 +113,25 @@ export class SwiftStore implements ObjectStore {
     const chunks = body.kind === 'bytes' ? body.chunks : [await readBody(body)];
     const md5 = md5Of(chunks);
     // The server compares the body that it got with ETag, and answers 422 if that is another.
-    const headers = { ETag: md5, 'If-None-Match': '*', 'Content-Type': 'application/octet-stream' };
-    const answer = await this.#call(what, { method: 'PUT', path: `${bucket}/${name}`, headers, chunks }, signal);
-    if (answer.status === 412) return 'exists';
+    const headers = { ETag: md5, 'Content-Type': 'application/octet-stream' };
+    const path = `${bucket}/${name}`;
+    const first = await this.#call(what, { method: 'PUT', path, headers: { ...headers, 'If-None-Match': '*' }, chunks }, signal);
+    const isThere = first.status === 412;
+    if (isThere) {
+      // One replica is enough for this answer, perhaps all that is left of a put that failed half way. The same bytes are put once more: then they are on
+      // a majority. Other bytes are never replaced.
+      const found = await this.#call(what, { method: 'HEAD', path }, signal);
+      if (found.status === 404) throw new StoreError('retry', `${what}: it exists (412), but is not visible`);
+      requireSuccess(what, found);
+      if (md5In(found) !== md5) return 'exists';
+    }
+    const answer = isThere ? await this.#call(what, { method: 'PUT', path, headers, chunks }, signal) : first;
     if (answer.status === 404) throw new StoreError('absent', `${statusText(what, answer)}: bucket ${bucket} does not exist`);
     requireSuccess(what, answer);
     const stored = md5In(answer);
     if (stored !== null && stored !== md5)
       throw new StoreError('retry', `${statusText(what, answer)}, but it stored other bytes: their MD5 is ${stored}, not ${md5}`);
-    return 'written';
+    return isThere ? 'exists' : 'written';
   }
 
   /**

@@ -187,6 +187,8 @@ export class ObjectKeeper {
   /** LogEvents.sealed. */
   sealed(segment: LocalSegment, totalBytes: number, lastSequence: number): void {
     this.#uploads.add({ segment, totalBytes, lastSequence });
+    // So that a checkpoint made before its upload is done knows it too. Of a file's segments the size says whether they ever went up.
+    if (this.#writeBack === null) this.#setSize(segment.number, totalBytes);
     this.#bytesSinceCheckpoint += totalBytes;
     this.kick();
   }
@@ -298,8 +300,12 @@ export class ObjectKeeper {
     const name = formatObjectName({ kind: 'segment', number: segment.number, term: segment.term });
     await this.#writer.put(this.#bucket(), this.#objectName(name), { kind: 'file', path: segment.path, offsetBytes: 0, lengthBytes: totalBytes });
     failPoint('upload.after-put');
-    const row = this.#object.rowOfSegment(segment.number);
-    if (row !== null && this.#object.table.isUsed(row)) this.#object.table.setSizeBytes(row, totalBytes);
+    this.#setSize(segment.number, totalBytes);
+  }
+
+  #setSize(number: number, sizeBytes: number): void {
+    const row = this.#object.rowOfSegment(number);
+    if (row !== null && this.#object.table.isUsed(row)) this.#object.table.setSizeBytes(row, sizeBytes);
   }
 
   #claim(): Promise<void> {
