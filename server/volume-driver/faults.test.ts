@@ -6,6 +6,9 @@ import { seededRandom } from '../../backends/virtual-clock.ts';
 import { type Logger, silentLogger } from '../core/logger.ts';
 import { FaultyDisk } from '../object-log/testing/faulty-disk.ts';
 import type { DrivenObject, ObjectChange } from '../object-router/driver-port.ts';
+import { MemoryDisk, openPool, readerOf } from './extent-map.fixture.ts';
+import { openCheckpoint } from './open-checkpoint.ts';
+import { countingRowIds } from './segment-table.ts';
 import { SimulatedRouter, SimulatedWorld } from './testing/simulated-router.ts';
 import type { SimulationSettings } from './testing/simulated-router.ts';
 
@@ -348,4 +351,43 @@ test('writes, a shrink and more writes at once leave what one order of them leav
   const first = await check(life);
   life = await powerCut(life);
   assert.ok(first.equals(await check(life)));
+});
+
+test('a checkpoint made while segments are still going up knows the sizes of all that were sealed', async () => {
+  const life = await start(undefined, { checkpointAfterBytes: 160 * KIB });
+  life.router.store.setFaults({ delay: 1, delayMsMax: 10_000 });
+  const writes = Array.from({ length: 100 }, (_, index) => life.write(index * BLOCK, 1 + index));
+  for (const change of await life.run(Promise.all(writes))) accepted(change);
+  const { store } = life.world;
+  const checkpointName = async (): Promise<{ bucket: string; name: string } | null> => {
+    for (const bucket of (await store.listBuckets('', 10)).names) {
+      const [name] = (await store.list(bucket, 'ckp-', '', 1)).names;
+      if (name !== undefined) return { bucket, name };
+    }
+    return null;
+  };
+  let place = await checkpointName();
+  for (let waited = 0; place === null && waited < 2000; waited += 1) {
+    await life.run(life.router.clock.sleep(100));
+    place = await checkpointName();
+  }
+  assert.ok(place !== null, 'no checkpoint was made');
+  const found = await store.get(place.bucket, place.name);
+  assert.ok(found.kind === 'found');
+  await using stack = new AsyncDisposableStack();
+  const pool = await openPool(new MemoryDisk(), { bytesMax: 1024 * KIB });
+  stack.defer(() => pool.close());
+  const opened = await openCheckpoint({
+    reader: readerOf('test', found.bytes),
+    pool,
+    rowIds: countingRowIds(),
+    sourceOf: () => ({ read: () => assert.fail('no page is needed') }),
+  });
+  stack.defer(() => opened.map.close());
+  const segments = [...opened.table.rows()]
+    .filter((row) => opened.table.kind(row) === 'segment')
+    .sort((a, b) => opened.table.number(a) - opened.table.number(b));
+  assert.ok(segments.length > 4, `only ${segments.length} segments: nothing was under way`);
+  // The last one may have been open.
+  for (const row of segments.slice(0, -1)) assert.ok(opened.table.sizeBytes(row) > 0, `segment ${opened.table.number(row)} has no size`);
 });
