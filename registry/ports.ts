@@ -20,6 +20,7 @@
  * - Inodes handed out are snapshots, never mutated. Names are bytes, copied.
  */
 import type { FileId, Incarnation, ObjectUuid, RouterId, Term } from '../server/core/ids.ts';
+import type { Lease } from '../server/core/lease.ts';
 import type { MaybePromise } from '../server/core/maybe-promise.ts';
 import type { Timestamp } from '../server/core/time.ts';
 import type { Inode, InodeChanges, InodeClass } from './inode.ts';
@@ -240,6 +241,8 @@ export type OwnerOutcome =
   | { readonly kind: 'done'; readonly owner: OwnerRecord }
   /** The record is not what the caller expected: here is what it is now. */
   | { readonly kind: 'conflict'; readonly owner: OwnerRecord }
+  /** The record belongs to another router whose incarnation is neither dead nor replaced: only it may give the object away. */
+  | { readonly kind: 'owner-alive'; readonly owner: OwnerRecord }
   /** Unlinked or no such inode. */
   | { readonly kind: 'gone' };
 
@@ -253,6 +256,8 @@ export interface Ownership {
    * `inlineVerifier` for class file, random for class volume). `closing` closes
    * the old term in the root in the same step (it must be the term `expected`); null only when there is no old term or it wrote nothing, and then
    * nothing of that term exists. State becomes `running`, `moving` null; the caller may set `recovering` instead.
+   * A record of another router is claimed only when the incarnation in it is dead, left or replaced (else `owner-alive`); that its protection allows it is
+   * the caller's to judge. `counterMin`: the new term's counter is above it (terms that the caller knows of and the registry may have forgotten; 0 = none).
    */
   claim(
     mutation: Mutation,
@@ -261,7 +266,19 @@ export interface Ownership {
     expected: Term | null,
     closing: ClosedEpoch | null,
     nonce: string,
+    counterMin?: number,
   ): Promise<OwnerOutcome>;
+  /**
+   * Begins a move to router `to`: reserves an epoch above every earlier one, with `nonce`, and notes it in `moving` (compare-and-set on `term`, which must
+   * be the caller's incarnation's). Replaces a former attempt, whose number is burnt. The owner stays the same.
+   */
+  beginMove(mutation: Mutation, fileid: FileId, term: Term, to: RouterId, nonce: string): Promise<OwnerOutcome>;
+  /**
+   * The switch of a move, by the owner in `term`: the record goes to `moving.to`, its living incarnation, and the term `attempt`; compare-and-set on `term` and
+   * `moving.attempt`. `closing` as in `claim`. State `running`, `moving` null, the given protection; root and verifier stay. `conflict` also when the
+   * router that it goes to has no living incarnation.
+   */
+  transfer(mutation: Mutation, fileid: FileId, term: Term, attempt: Term, closing: ClosedEpoch | null, protection: Protection): Promise<OwnerOutcome>;
   /** Compare-and-set on the term (generation, counter and nonce). Fields left out stay. The counter of a `moving.attempt` is never given out again. A root's uploadedSegment never goes backwards (assertion: `conflict`). */
   update(
     mutation: Mutation,
@@ -274,6 +291,7 @@ export interface Ownership {
 export interface RouterRecord {
   readonly id: RouterId;
   readonly incarnation: Incarnation;
+  /** URLs: `nfs://host:port`, `peer://host:port`, `http://host:port` (admin). */
   readonly addresses: readonly string[];
   readonly version: string;
   readonly leaseCounter: number;
@@ -323,4 +341,12 @@ export interface Registry extends AsyncDisposable {
   health(): string | null;
   /** Offline check of every record against every other: messages, empty when all is well. */
   verify(): AsyncIterable<string>;
+}
+
+/** A registry that several routers share. */
+export interface ClusterRegistry extends Registry {
+  /** Of the incarnation that this registry was opened for; renewed by itself from `membership.join` on. */
+  readonly lease: Lease;
+  /** Milliseconds since the registry last confirmed something that this router wrote: a move switches only when this is small. */
+  readonly confirmedAgoMs: number;
 }

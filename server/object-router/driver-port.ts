@@ -1,9 +1,11 @@
 /** Port of the drivers: what the object-router asks of an object that this router owns. */
 import type { Inode } from '../../registry/inode.ts';
-import type { FileId } from '../core/ids.ts';
+import type { OwnerRecord } from '../../registry/ports.ts';
+import type { FileId, Term } from '../core/ids.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import type { Timestamp } from '../core/time.ts';
 import type { OwnedAttributes } from './inode-attributes.ts';
+import type { FrozenEnd, LogPiece, LogPieces, LogPosition, MoveOffer } from './peer-port.ts';
 
 export interface OwnedSnapshot extends OwnedAttributes {}
 
@@ -11,7 +13,10 @@ export type ObjectChange =
   | { readonly kind: 'changed'; readonly before: Pick<OwnedSnapshot, 'sizeBytes' | 'mtime' | 'ctime'>; readonly stable: boolean }
   | { readonly kind: 'refused'; readonly error: Error };
 
-/** An object that is open here: all of its I/O goes through it. */
+/**
+ * An object that is open here: all of its I/O goes through it. While it is frozen for a move, changes are refused with ApplianceError `object-held`: not executed, to
+ * be tried again where the object is then.
+ */
 export interface DrivenObject {
   readonly fileid: FileId;
   /** 8 bytes. */
@@ -39,9 +44,54 @@ export interface DrivenObject {
   flush(deadlineMs: number): Promise<void>;
   /** Ends it in an orderly way; what is not on the backend stays in the local log. */
   close(): Promise<void>;
+
+  /** Term in which this router owns it. */
+  readonly term: Term;
+  /**
+   * Begins to give the object away (design section 10): from here to `end` nothing of its log is released or deleted and no checkpoint is made, so that the
+   * receiver can build on the offer; writes and uploads go on. One at a time. @throws ApplianceError `object-busy` (a fault, damage that is being
+   * repaired, another attempt).
+   */
+  giveAway(): Promise<MoveSource>;
+}
+
+/** The giver's side of a move. */
+export interface MoveSource {
+  /** Where the receiver begins and how much there is; `owner` is the caller's to add. */
+  readonly offer: Omit<MoveOffer, 'owner'>;
+  /** Bytes written from `from` on, in order, at most about `bytesMax`; waits up to `waitMs` for some. Rejects when the log had a fault: the attempt is over. */
+  read(from: LogPosition, bytesMax: number, waitMs: number): Promise<LogPieces>;
+  /**
+   * Nothing is appended any more: writes that are not in the log yet are refused with `object-held`, what is in it becomes durable and is answered, the open
+   * segment is sealed. Waits for the local disk only. Reads go on.
+   */
+  freeze(): Promise<FrozenEnd>;
+  /** The attempt is over and the object stays: appends, releases and checkpoints go on. */
+  thaw(): void;
+  /**
+   * The object belongs to another router: nothing of it is uploaded, told to the registry or acknowledged here any more, whatever is under way. Local segments
+   * become cache. The object is to be closed once its readers are done; closing does not wait for the backend.
+   */
+  cede(): void;
+}
+
+/** The receiver's side of a move: a copy of an object's log that follows the owner's. Its segment files are apart from those of owned objects until `activate`. */
+export interface Replica {
+  /** Appends pieces in order to the local copy and to the extent map being built. Not durable yet. @throws ApplianceError `replica-damaged` when they are no log of this object. */
+  append(pieces: readonly LogPiece[]): Promise<void>;
+  /** Where the next piece begins. */
+  readonly position: LogPosition;
+  /** Makes everything that was appended durable. Resolves with the last sequence. */
+  sync(): Promise<number>;
+  /** This router owns it now, by `owner`: opens it for I/O. No call to backend or registry. The write verifier stays. Then the replica is used up. */
+  activate(owner: OwnerRecord): Promise<DrivenObject>;
+  /** Drops the local copy. */
+  discard(): Promise<void>;
 }
 
 export interface ObjectDriver {
   /** Opens an object of class file or volume: claims it, recovers its log. @throws ApplianceError `object-damaged` when acknowledged data is missing. */
   open(inode: Inode): Promise<DrivenObject>;
+  /** Begins to receive an object: puts the claim of the attempt on the backend, loads the checkpoint and what the root says is behind it there. */
+  receive(inode: Inode, offer: MoveOffer): Promise<Replica>;
 }
