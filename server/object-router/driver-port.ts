@@ -65,7 +65,7 @@ export interface MoveSource {
    * Nothing is appended any more: writes that are not in the log yet are refused with `object-held`, what is in it becomes durable and is answered, the open
    * segment is sealed. Waits for the local disk only. Reads go on.
    */
-  freeze(): Promise<FrozenEnd>;
+  freeze(): Promise<Omit<FrozenEnd, 'repetitions'>>;
   /** The attempt is over and the object stays: appends, releases and checkpoints go on. */
   thaw(): void;
   /**

@@ -91,7 +91,11 @@ export interface FrozenEnd {
   readonly lastSequence: number;
   readonly end: LogPosition;
   readonly verifier: Uint8Array;
+  /** The giver's memory of completed calls of this object (repetitions.ts), for the receiver's: opaque, at most `REPETITIONS_BYTES_MAX`. */
+  readonly repetitions: Buffer;
 }
+
+export const REPETITIONS_BYTES_MAX = 2 * 1024 * 1024;
 
 /** Answer to a confirmation: the object is the receiver's, or the attempt is over and the giver goes on. */
 export type MoveOutcome = { readonly kind: 'moved'; readonly owner: OwnerRecord } | { readonly kind: 'aborted'; readonly reason: string };
