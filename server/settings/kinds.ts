@@ -161,6 +161,28 @@ export const httpUrl: Kind<string> = {
   },
 };
 
+/** No credentials in it, for the same reason; no database number: a vPool's keys have its name. */
+export const redisUrl: Kind<string> = {
+  allowed: 'URLs redis://host:port or rediss://host:port (TLS), without user, password and path',
+  parse: (value) =>
+    typeof value === 'string' && /^rediss?:\/\//.test(value) && hostAndPort.parse(value.replace(/^rediss?:\/\//, '')) !== undefined
+      ? value
+      : undefined,
+};
+
+/** A host name or IP address (IPv6 in brackets) and a port. */
+export const hostAndPort: Kind<string> = {
+  allowed: 'host:port, such as 192.168.10.5:2050 or [fd00::5]:2050',
+  parse(value) {
+    const match =
+      typeof value === 'string' && value.length <= 300
+        ? /^(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)):([1-9]\d{0,4})$/.exec(value)
+        : null;
+    if (match === null || Number(match[3]) > 65_535) return undefined;
+    return match[1] === undefined || isIP(match[1]) === 6 ? (value as string) : undefined;
+  },
+};
+
 /** What S3 allows, and Swift too. */
 export const bucketName: Kind<string> = {
   allowed: 'a bucket name of 3 to 63 lower-case letters, digits, "." and "-" that begins and ends with a letter or digit',

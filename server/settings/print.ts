@@ -24,7 +24,7 @@ export function printSettings(settings: Settings, origins: ReadonlyMap<string, O
     open = path;
     const indent = '  '.repeat(path.length);
     // Not given, and without a default: a comment reads back as the same.
-    if (given === null && setting.fallback === undefined) {
+    if ((given === null || (Array.isArray(given) && given.length === 0)) && setting.fallback === undefined) {
       lines.push(`${indent}# ${name}: not set`);
       continue;
     }

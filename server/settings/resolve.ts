@@ -3,6 +3,7 @@ import { resolve } from 'node:path';
 
 import { formatSize, isLoopback } from './kinds.ts';
 import { resolveBackend } from './resolve-backend.ts';
+import { resolveCluster, resolveRegistry } from './resolve-cluster.ts';
 import type { ParsedSettings } from './schema.ts';
 import { SettingsError } from './settings-error.ts';
 import type { Settings } from './settings.ts';
@@ -33,6 +34,8 @@ export function resolveSettings(
       ...parsed.vpool,
       backend: resolveBackend(parsed.vpool.backend, data, given, problems),
     },
+    registry: resolveRegistry(parsed.registry, given, problems),
+    cluster: resolveCluster(parsed, data, given, problems),
     nfs: { ...parsed.nfs, mountPort: parsed.nfs.mountPort !== 0 && parsed.nfs.mountPort === parsed.nfs.port ? null : parsed.nfs.mountPort },
     exports: { ...parsed.exports, clients: parsed.exports.clients ?? (isLoopback(parsed.nfs.listen) ? LOOPBACK_NETWORKS : []) },
     cache: {
@@ -67,6 +70,12 @@ function contradictions(settings: Settings, machine: Machine, origin: (key: stri
   if (vpool.backend.kind === 'directory' && vpool.backend.path === settings.data) {
     problems.push(
       `${origin('vpool.backend.path')}: vpool.backend.path is the data directory ${settings.data}; it must be another directory, or one inside it`,
+    );
+  }
+  if (settings.registry.kind === 'redis' && vpool.backend.kind === 'directory' && `${vpool.backend.path}/`.startsWith(`${settings.data}/`)) {
+    problems.push(
+      `${origin('vpool.backend.path')}: vpool.backend.path is ${vpool.backend.path}, inside the data directory of this router; ` +
+        'with a registry of kind redis it must be a directory that all routers share',
     );
   }
   if (log.dirtyBytesMax < 4 * log.segmentBytes) {

@@ -5,6 +5,7 @@
 import { z } from 'zod';
 
 import { backend, backendSection, prices, s3, swift } from './backend-schema.ts';
+import { cluster, clusterSection, redis, registry, registrySection } from './cluster-schema.ts';
 import * as kinds from './kinds.ts';
 import { type Setting, computed, section, setting } from './setting.ts';
 
@@ -93,6 +94,8 @@ const data = setting(kinds.path, './data', 'Data directory.', { flag: '--data <d
 export const settingsSchema = z.strictObject({
   data: data.type,
   vpool: section(vpool, { backend: backendSection }),
+  registry: registrySection,
+  cluster: clusterSection,
   nfs: section(nfs, {}),
   exports: section(exports, {}),
   cache: section(cache, {}),
@@ -119,6 +122,9 @@ export const settingKeys: readonly SettingKey[] = [
   ...under('vpool.backend.swift', swift),
   ...under('vpool.backend.s3', s3),
   ...under('vpool.backend.prices', prices),
+  ...under('registry', registry),
+  ...under('registry.redis', redis),
+  ...under('cluster', cluster),
   ...under('nfs', nfs),
   ...under('exports', exports),
   ...under('cache', cache),

@@ -96,6 +96,37 @@ test('without anything there are complete defaults', () => {
       graceTimeMs: 24 * 3600 * 1000,
       capacityBytes: null,
     },
+    registry: {
+      kind: 'sqlite',
+      redis: {
+        urls: [],
+        mode: 'standalone',
+        sentinelName: null,
+        username: null,
+        password: null,
+        passwordFile: null,
+        sentinelPassword: null,
+        caFile: null,
+        certFile: null,
+        keyFile: null,
+        replicasMin: 0,
+        commandTimeoutMs: 1000,
+      },
+    },
+    cluster: {
+      listen: '127.0.0.1',
+      port: 2050,
+      advertise: null,
+      certificates: 'none',
+      leaseMs: 7000,
+      volumeReadThreshold: 1024,
+      volumeWriteThreshold: 1024,
+      fileReadThreshold: 1024,
+      fileWriteThreshold: 1024,
+      movesMax: 2,
+      cooldownMs: 60_000,
+      decayMs: 60_000,
+    },
     nfs: { listen: '127.0.0.1', port: 2049, mountPort: null, portmap: 'auto', inflightBytesMaxPerConnection: 64 * 2 ** 20, connectionsMax: 1024 },
     exports: { clients: ['127.0.0.0/8', '::1/128'], squash: 'none', anonymousUid: 65_534, anonymousGid: 65_534 },
     cache: { ramBytes: 512 * 2 ** 20, mapBytes: 256 * 2 ** 20, ssdBytes: 16 * 2 ** 30 },
@@ -162,7 +193,7 @@ test('unknown keys are errors with line, column and the likely meaning', () => {
   const keys = 'listen, port, mountPort, portmap, inflightBytesMaxPerConnection, connectionsMax';
   assert.deepEqual(problemsOf({ yaml: 'nfs:\n  prot: 2049\nexport: {}\n' }), [
     `v.yaml:2:3: unknown key nfs.prot (did you mean port?); allowed here: ${keys}`,
-    'v.yaml:3:1: unknown key export (did you mean exports?); allowed here: data, vpool, nfs, exports, cache, log, admin, logging',
+    'v.yaml:3:1: unknown key export (did you mean exports?); allowed here: data, vpool, registry, cluster, nfs, exports, cache, log, admin, logging',
   ]);
   assert.deepEqual(problemsOf({ yaml: 'vpool: { backend: { prices: { get: 1 } } }' }), [
     'v.yaml:1:31: unknown key vpool.backend.prices.get; allowed here: ' +
@@ -235,6 +266,18 @@ const REFUSED: readonly (readonly [string, string, string])[] = [
   ['admin.port', '080', 'a port from 0'],
   ['logging.level', 'INFO', 'one of debug, info, warn, error'],
   ['logging.format', 'text', 'one of auto, human, json'],
+  ['registry.kind', 'etcd', 'one of sqlite, redis'],
+  ['registry.redis.urls', 'redis://user:pw@host:6379', 'a list of 1 to 32: URLs redis://host:port or rediss://host:port (TLS), without user'],
+  ['registry.redis.urls', 'redis://host', 'a list of 1 to 32: URLs redis://host:port'],
+  ['registry.redis.mode', 'single', 'one of standalone, sentinel, cluster'],
+  ['registry.redis.replicasMin', '9', 'a whole number from 0 to 8'],
+  ['cluster.listen', 'localhost', 'an IP address'],
+  ['cluster.advertise', '10.0.0.1', 'auto, or host:port, such as 192.168.10.5:2050'],
+  ['cluster.advertise', '10.0.0.1:0', 'auto, or host:port'],
+  ['cluster.advertise', '[10.0.0.1]:2050', 'auto, or host:port'],
+  ['cluster.leaseMs', '500ms', 'a time from 1s to 1m'],
+  ['cluster.movesMax', '0', 'a whole number from 1 to 64'],
+  ['cluster.volumeReadThreshold', '-1', 'a whole number from 0 to'],
   ['data', '', 'a directory path'],
 ];
 

@@ -1,4 +1,5 @@
 import type { BackendSettings } from './backend-settings.ts';
+import type { ClusterSettings, RegistrySettings } from './cluster-settings.ts';
 
 /**
  * Validated, complete settings of a router: what every other part gets its options from. How they are read from flags, environment and
@@ -8,6 +9,8 @@ export interface Settings {
   /** Absolute path of the data directory: router identity, registry, segments, spill files. Locked by the running router. */
   readonly data: string;
   readonly vpool: VpoolSettings;
+  readonly registry: RegistrySettings;
+  readonly cluster: ClusterSettings;
   readonly nfs: NfsSettings;
   readonly exports: ExportSettings;
   readonly cache: CacheSettings;
