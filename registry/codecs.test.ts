@@ -166,9 +166,10 @@ const outcome = fc.oneof(
     fc.constant('writeInline' as const),
     fc.oneof(of('written', { before: inode, after: inode }), of('too-large', { inode }), of('class-changed', { inode }), of('stale', {})),
   ),
-  ...(['claim', 'update'] as const).map((verb) =>
+  ...(['claim', 'beginMove', 'transfer', 'update'] as const).map((verb) =>
     fc.tuple(fc.constant(verb), fc.oneof(of('done', { owner }), of('conflict', { owner }), of('gone', {}))),
   ),
+  fc.tuple(fc.constant('claim' as const), of('owner-alive', { owner })),
   fc.tuple(fc.constantFrom('dropInlineBase' as const, 'putOwnedAttributes' as const, 'dropTombstone' as const, 'leave' as const), fc.constant(null)),
   fc.tuple(
     fc.constantFrom('join' as const, 'renew' as const),

@@ -35,6 +35,8 @@ export interface Outcomes {
   putOwnedAttributes: null;
   dropTombstone: null;
   claim: OwnerOutcome;
+  beginMove: OwnerOutcome;
+  transfer: OwnerOutcome;
   update: OwnerOutcome;
   join: RouterRecord;
   renew: RouterRecord;
@@ -69,6 +71,7 @@ const SET = {
   stale: {},
 } as const satisfies Shape;
 const OWNER = { done: { owner: 'owner' }, conflict: { owner: 'owner' }, gone: {} } as const satisfies Shape;
+const CLAIM = { ...OWNER, 'owner-alive': { owner: 'owner' } } as const satisfies Shape;
 type Shape = Readonly<Record<string, Fields>>;
 
 /** For verbs that answer with a union: the fields of each kind. */
@@ -99,7 +102,9 @@ const SHAPES: Partial<Record<Verb, Shape>> = {
   setAttributes: SET,
   writeInline: { written: { before: 'inode', after: 'inode' }, 'too-large': { inode: 'inode' }, 'class-changed': { inode: 'inode' }, stale: {} },
   flipToFile: SET,
-  claim: OWNER,
+  claim: CLAIM,
+  beginMove: OWNER,
+  transfer: OWNER,
   update: OWNER,
 };
 
@@ -118,6 +123,8 @@ const VERBS = {
   putOwnedAttributes: 0,
   dropTombstone: 0,
   claim: 0,
+  beginMove: 0,
+  transfer: 0,
   update: 0,
   join: 0,
   renew: 0,

@@ -6,7 +6,7 @@ import { decodeAfterImage } from '../after-image.ts';
 import { decodeOutcome } from '../outcome-codec.ts';
 import type { OutboxEntry } from '../ports.ts';
 import { Replay } from './replay.ts';
-import { bytesOf, INLINE, NO_CHANGES, type OpenRegistry, ROUTER, VOLUME, World } from './world.ts';
+import { bytesOf, INLINE, NO_CHANGES, type OpenRegistry, OTHER_INCARNATION, OTHER_ROUTER, ROUTER, VOLUME, World } from './world.ts';
 
 /** All entries, in pages. */
 export async function outboxOf(world: World): Promise<OutboxEntry[]> {
@@ -107,6 +107,15 @@ export function outboxConformance(name: string, open: OpenRegistry): void {
       root: { checkpoint: 'x', uploadedSegment: 1, uploadedSequence: 2, closedEpochs: [{ term, lastSegment: 1, lastSequence: 2 }] },
       moving: { from: ROUTER, to: ROUTER, attempt: { ...term, counter: 5 } },
     });
+    const moved = await world.file('m', VOLUME);
+    const before = await world.ownership.claim(world.mutation(), moved.fileid, ROUTER, null, null, 'e'.repeat(16));
+    assert.ok(before.kind === 'done');
+    const begun = await world.ownership.beginMove(world.mutation(), moved.fileid, before.owner.term, OTHER_ROUTER, 'f'.repeat(16));
+    assert.ok(begun.kind === 'done' && begun.owner.moving !== null);
+    await world.registry.membership.join(OTHER_ROUTER, OTHER_INCARNATION, [], 'test');
+    const { attempt } = begun.owner.moving;
+    const given = await world.ownership.transfer(world.mutation(), moved.fileid, before.owner.term, attempt, null, { kind: 'unprotected' });
+    assert.equal(given.kind, 'done');
     await world.namespace.setAttributes(world.mutation(), volume.fileid, { ...NO_CHANGES, mode: 0o600 }, null, null);
     await world.namespace.remove(world.mutation(), world.root, bytesOf('w'));
     await world.namespace.dropTombstone(world.mutation(), gone.fileid);

@@ -5,16 +5,19 @@ import { test } from 'node:test';
 import type { FileId, Incarnation, RouterId, Term } from '../../server/core/ids.ts';
 import { compareEpoch } from '../../server/core/ids.ts';
 import { inlineVerifier } from '../inode.ts';
-import type { OwnerRecord, Root } from '../ports.ts';
+import type { OwnerOutcome, OwnerRecord, Root } from '../ports.ts';
 import { bytesOf, INCARNATION, type OpenRegistry, OTHER_INCARNATION, OTHER_ROUTER, rejectsWith, ROUTER, VOLUME, World } from './world.ts';
 
 const NONCE = 'c'.repeat(16);
+const THIRD_INCARNATION = '7'.repeat(32) as Incarnation;
 
 async function claim(world: World, fileid: FileId, expected: Term | null = null, nonce = NONCE): Promise<OwnerRecord> {
   const outcome = await world.ownership.claim(world.mutation(), fileid, ROUTER, expected, null, nonce);
   assert.ok(outcome.kind === 'done', outcome.kind);
   return outcome.owner;
 }
+
+const conflict = (owner: OwnerRecord): OwnerOutcome => ({ kind: 'conflict', owner });
 
 export function ownershipConformance(name: string, open: OpenRegistry): void {
   test(`${name}: the first claim makes a record with an empty root, protection clean and a verifier`, async () => {
@@ -95,18 +98,145 @@ export function ownershipConformance(name: string, open: OpenRegistry): void {
     for (const outcome of outcomes) assert.deepEqual(outcome, { kind: outcome === winner ? 'done' : 'conflict', owner: winner.owner });
   });
 
-  test(`${name}: another router takes over with its own incarnation; the former owner's updates are conflicts`, async () => {
+  test(`${name}: a living owner's record is nobody else's to claim; a dead one's is, with the claimant's incarnation`, async () => {
+    await using world = await World.open(open);
+    const { membership } = world.registry;
+    const { fileid } = await world.file('v', VOLUME);
+    const first = await claim(world, fileid);
+    await membership.join(OTHER_ROUTER, OTHER_INCARNATION, [], 'test');
+    const mutation = world.mutation({ incarnation: OTHER_INCARNATION });
+    const take = (expected: Term, nonce: string): Promise<OwnerOutcome> =>
+      world.ownership.claim(mutation, fileid, OTHER_ROUTER, expected, null, nonce);
+    const sequence = await world.sequence();
+    assert.deepEqual(await take(first.term, 'd'.repeat(16)), { kind: 'owner-alive', owner: first });
+    assert.equal(await world.sequence(), sequence, 'nothing was changed');
+    assert.equal(await membership.markDead(ROUTER, INCARNATION, 0), 'dead');
+    const taken = await take(first.term, 'd'.repeat(16));
+    assert.ok(taken.kind === 'done');
+    assert.deepEqual([taken.owner.router, taken.owner.incarnation], [OTHER_ROUTER, OTHER_INCARNATION]);
+    await rejectsWith(world.ownership.update(world.mutation(), fileid, first.term, { protection: { kind: 'unprotected' } }), 'incarnation-dead');
+    await membership.join(ROUTER, THIRD_INCARNATION, [], 'test');
+    const late = await world.ownership.update(world.mutation({ incarnation: THIRD_INCARNATION }), fileid, first.term, {
+      protection: { kind: 'unprotected' },
+    });
+    assert.deepEqual(late, { kind: 'conflict', owner: taken.owner });
+    await assert.rejects(world.ownership.claim(mutation, fileid, ROUTER, taken.owner.term, null, NONCE), { name: 'AssertionError' });
+    await world.assertSound();
+  });
+
+  test(`${name}: an owner that left, or whose incarnation was replaced, may be claimed from; its own next incarnation may always claim`, async () => {
+    await using world = await World.open(open);
+    const { membership } = world.registry;
+    const mine = await claim(world, (await world.file('v', VOLUME)).fileid);
+    const other = await claim(world, (await world.file('w', VOLUME)).fileid);
+    await membership.join(OTHER_ROUTER, OTHER_INCARNATION, [], 'test');
+    await membership.join(ROUTER, THIRD_INCARNATION, [], 'test');
+    const again = await world.ownership.claim(world.mutation({ incarnation: THIRD_INCARNATION }), mine.fileid, ROUTER, mine.term, null, NONCE);
+    assert.ok(again.kind === 'done');
+    const mutation = world.mutation({ incarnation: OTHER_INCARNATION });
+    assert.equal((await world.ownership.claim(mutation, other.fileid, OTHER_ROUTER, other.term, null, NONCE)).kind, 'done', 'replaced');
+    assert.equal((await world.ownership.claim(mutation, mine.fileid, OTHER_ROUTER, again.owner.term, null, NONCE)).kind, 'owner-alive');
+    await membership.leave(ROUTER, THIRD_INCARNATION);
+    assert.equal((await world.ownership.claim(mutation, mine.fileid, OTHER_ROUTER, again.owner.term, null, NONCE)).kind, 'done', 'left');
+    await world.assertSound();
+  });
+
+  test(`${name}: a claim goes above the counter that its caller knows of`, async () => {
+    await using world = await World.open(open);
+    const { fileid } = await world.file('v', VOLUME);
+    const made = await world.ownership.claim(world.mutation(), fileid, ROUTER, null, null, NONCE, 41);
+    assert.ok(made.kind === 'done');
+    assert.equal(made.owner.term.counter, 42);
+    const next = await world.ownership.claim(world.mutation(), fileid, ROUTER, made.owner.term, null, NONCE, 7);
+    assert.ok(next.kind === 'done');
+    assert.equal(next.owner.term.counter, 43, 'a lower one moves nothing');
+  });
+
+  test(`${name}: a move reserves an epoch above all others, notes it, and leaves the owner as it is`, async () => {
+    await using world = await World.open(open);
+    const { fileid } = await world.file('v', VOLUME);
+    const first = await claim(world, fileid);
+    const begun = await world.ownership.beginMove(world.mutation(), fileid, first.term, OTHER_ROUTER, 'd'.repeat(16));
+    assert.ok(begun.kind === 'done');
+    const attempt = { generation: first.term.generation, counter: 2, nonce: 'd'.repeat(16) };
+    assert.deepEqual(begun.owner, { ...first, moving: { from: ROUTER, to: OTHER_ROUTER, attempt } });
+    const again = await world.ownership.beginMove(world.mutation(), fileid, first.term, OTHER_ROUTER, 'e'.repeat(16));
+    assert.ok(again.kind === 'done');
+    assert.equal(again.owner.moving?.attempt.counter, 3, 'the former attempt is burnt');
+    const wrong = { ...first.term, nonce: 'e'.repeat(16) };
+    assert.deepEqual(await world.ownership.beginMove(world.mutation(), fileid, wrong, OTHER_ROUTER, NONCE), conflict(again.owner));
+    await world.registry.membership.join(OTHER_ROUTER, OTHER_INCARNATION, [], 'test');
+    assert.deepEqual(
+      await world.ownership.beginMove(world.mutation({ incarnation: OTHER_INCARNATION }), fileid, first.term, OTHER_ROUTER, NONCE),
+      conflict(again.owner),
+      'only the owner gives away',
+    );
+    assert.equal((await world.ownership.beginMove(world.mutation(), 999_999 as FileId, first.term, OTHER_ROUTER, NONCE)).kind, 'gone');
+    await assert.rejects(world.ownership.beginMove(world.mutation(), fileid, first.term, ROUTER, NONCE), { name: 'AssertionError' });
+    await world.assertSound();
+  });
+
+  test(`${name}: a transfer gives the record to the living incarnation of the router that it moves to, in the term reserved`, async () => {
+    await using world = await World.open(open);
+    const { fileid } = await world.file('v', VOLUME);
+    const first = await claim(world, fileid);
+    const root: Root = { checkpoint: 'c-1', uploadedSegment: 5, uploadedSequence: 50, closedEpochs: [] };
+    await world.ownership.update(world.mutation(), fileid, first.term, { root, state: { kind: 'recovering', reason: 'test' } });
+    const begun = await world.ownership.beginMove(world.mutation(), fileid, first.term, OTHER_ROUTER, 'd'.repeat(16));
+    assert.ok(begun.kind === 'done' && begun.owner.moving !== null);
+    const { attempt } = begun.owner.moving;
+    const closing = { term: first.term, lastSegment: 7, lastSequence: 70 };
+    const transfer = (of: Term, to: Term): Promise<OwnerOutcome> =>
+      world.ownership.transfer(world.mutation(), fileid, of, to, closing, { kind: 'unprotected' });
+    const sequence = await world.sequence();
+    assert.deepEqual(await transfer(first.term, attempt), conflict(begun.owner), 'the other router never joined');
+    await world.registry.membership.join(OTHER_ROUTER, OTHER_INCARNATION, [], 'test');
+    await world.registry.membership.leave(OTHER_ROUTER, OTHER_INCARNATION);
+    assert.deepEqual(await transfer(first.term, attempt), conflict(begun.owner), 'the other router is dead');
+    await world.registry.membership.join(OTHER_ROUTER, THIRD_INCARNATION, [], 'test');
+    assert.deepEqual(await transfer(first.term, { ...attempt, nonce: NONCE }), conflict(begun.owner), 'another attempt');
+    const late = world.mutation({ incarnation: THIRD_INCARNATION });
+    assert.deepEqual(
+      await world.ownership.transfer(late, fileid, first.term, attempt, closing, { kind: 'unprotected' }),
+      conflict(begun.owner),
+      'only the owner gives away',
+    );
+    await assert.rejects(transfer({ ...first.term, counter: 9 }, attempt), { name: 'AssertionError' }, 'closes a term that it does not end');
+    assert.equal(await world.sequence(), sequence);
+    const moved = await transfer(first.term, attempt);
+    const expected: OwnerRecord = {
+      ...first,
+      router: OTHER_ROUTER,
+      incarnation: THIRD_INCARNATION,
+      term: attempt,
+      root: { ...root, closedEpochs: [closing] },
+      protection: { kind: 'unprotected' },
+    };
+    assert.deepEqual(moved, { kind: 'done', owner: expected });
+    assert.deepEqual(await world.ownership.owner(fileid), expected);
+    assert.deepEqual(await transfer(first.term, attempt), conflict(expected), 'once');
+    assert.deepEqual(await world.ownership.ownedBy(ROUTER, 0 as FileId, 10), []);
+    assert.deepEqual(await world.ownership.ownedBy(OTHER_ROUTER, 0 as FileId, 10), [expected]);
+    await world.namespace.remove(world.mutation(), world.root, bytesOf('v'));
+    assert.deepEqual(await world.ownership.transfer(world.mutation(), fileid, first.term, attempt, null, { kind: 'clean' }), { kind: 'gone' });
+    await world.assertSound();
+  });
+
+  test(`${name}: an attempt that a claim or a later attempt ended cannot be transferred`, async () => {
     await using world = await World.open(open);
     const { fileid } = await world.file('v', VOLUME);
     const first = await claim(world, fileid);
     await world.registry.membership.join(OTHER_ROUTER, OTHER_INCARNATION, [], 'test');
-    const mutation = world.mutation({ incarnation: OTHER_INCARNATION });
-    const taken = await world.ownership.claim(mutation, fileid, OTHER_ROUTER, first.term, null, 'd'.repeat(16));
-    assert.ok(taken.kind === 'done');
-    assert.deepEqual([taken.owner.router, taken.owner.incarnation], [OTHER_ROUTER, OTHER_INCARNATION]);
-    const late = await world.ownership.update(world.mutation(), fileid, first.term, { protection: { kind: 'unprotected' } });
-    assert.deepEqual(late, { kind: 'conflict', owner: taken.owner });
-    await assert.rejects(world.ownership.claim(mutation, fileid, ROUTER, taken.owner.term, null, NONCE), { name: 'AssertionError' });
+    const begun = await world.ownership.beginMove(world.mutation(), fileid, first.term, OTHER_ROUTER, 'd'.repeat(16));
+    assert.ok(begun.kind === 'done' && begun.owner.moving !== null);
+    const { attempt } = begun.owner.moving;
+    const next = await claim(world, fileid, first.term, 'e'.repeat(16));
+    assert.equal(next.term.counter, attempt.counter + 1);
+    assert.equal(next.moving, null);
+    for (const term of [first.term, next.term]) {
+      const late = await world.ownership.transfer(world.mutation(), fileid, term, attempt, null, { kind: 'clean' });
+      assert.deepEqual(late, conflict(next));
+    }
   });
 
   test(`${name}: update changes the fields given and leaves the others`, async () => {

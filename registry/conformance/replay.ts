@@ -7,7 +7,7 @@ import type { InodeRecord } from '../inode-record.ts';
 import type { Inode } from '../inode.ts';
 import type { OwnerEntry } from '../owner-record.ts';
 import type { OutboxEntry } from '../ports.ts';
-import { ROUTER, textOf, type World } from './world.ts';
+import { OTHER_ROUTER, ROUTER, textOf, type World } from './world.ts';
 
 export class Replay {
   readonly inodes = new Map<FileId, InodeRecord>();
@@ -56,7 +56,9 @@ export class Replay {
       seen.add(inode.fileid);
     }
     assert.deepEqual(new Set(this.inodes.keys()), seen, 'no inode but those of the registry');
-    const owners = await world.ownership.ownedBy(ROUTER, 0 as FileId, 100_000);
+    const owners = [];
+    for (const router of [ROUTER, OTHER_ROUTER]) owners.push(...(await world.ownership.ownedBy(router, 0 as FileId, 100_000)));
+    owners.sort((a, b) => a.fileid - b.fileid);
     assert.deepEqual(
       [...this.owners.values()].map((entry) => entry.owner).sort((a, b) => a.fileid - b.fileid),
       owners,

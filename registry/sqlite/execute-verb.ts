@@ -6,7 +6,7 @@ import { dropInlineBase, dropTombstone, flipToFile, putOwnedAttributes, setAttri
 import { incarnationDead, join, leave, markDead, renew } from './membership-verbs.ts';
 import { createDirectory, createFile, createSymlink, link, remove, removeDirectory } from './name-verbs.ts';
 import type { OperationMemory } from './operation-memory.ts';
-import { claim, update } from './ownership-verbs.ts';
+import { beginMove, claim, transfer, update } from './ownership-verbs.ts';
 import type { Records } from './records.ts';
 import { rename } from './rename-verb.ts';
 import type { Step } from './verb-step.ts';
@@ -67,6 +67,8 @@ function mutatingVerb(step: Step, request: VerbRequest): Outcomes[Verb] {
   if (is(request, 'putOwnedAttributes')) return putOwnedAttributes(step, ...request.arguments);
   if (is(request, 'dropTombstone')) return dropTombstone(step, ...request.arguments);
   if (is(request, 'claim')) return claim(step, ...request.arguments);
+  if (is(request, 'beginMove')) return beginMove(step, ...request.arguments);
+  if (is(request, 'transfer')) return transfer(step, ...request.arguments);
   if (is(request, 'update')) return update(step, ...request.arguments);
   assert(false, `${request.verb} takes no mutation`);
 }

@@ -1,8 +1,8 @@
-/** Claim and update of owner records: compare-and-set on the term. */
+/** Claim, move and update of owner records: compare-and-set on the term. */
 import { assert, AssertionError } from '../../server/core/assert.ts';
 import type { FileId, RouterId, Term } from '../../server/core/ids.ts';
 import { jsonFromOwner, type OwnerEntry, ownerFromJson, sameTerm } from '../owner-record.ts';
-import type { ClosedEpoch, OwnerOutcome, OwnerRecord, Root } from '../ports.ts';
+import type { ClosedEpoch, OwnerOutcome, OwnerRecord, Protection, Root } from '../ports.ts';
 import { corrupt } from '../record-check.ts';
 import type { Step } from './verb-step.ts';
 import type { OwnerFields } from './worker-protocol.ts';
@@ -16,6 +16,7 @@ export function claim(
   expected: Term | null,
   closing: ClosedEpoch | null,
   nonce: string,
+  counterMin: number,
   verifier: Uint8Array,
 ): OwnerOutcome {
   const record = step.records.inode(fileid);
@@ -32,10 +33,12 @@ export function claim(
     assert(closing === null, 'there is no old term to close');
   } else if (expected === null || !sameTerm(entry.owner.term, expected)) {
     return { kind: 'conflict', owner: entry.owner };
+  } else if (entry.owner.router !== router && step.records.routerOf(entry.owner.incarnation) !== null) {
+    return { kind: 'owner-alive', owner: entry.owner };
   }
   assert(closing === null || (expected !== null && sameTerm(closing.term, expected)), 'a claim closes the term that it ends');
 
-  const counter = (entry?.counterMax ?? 0) + 1;
+  const counter = Math.max(entry?.counterMax ?? 0, counterMin) + 1;
   const root = entry?.owner.root ?? EMPTY_ROOT;
   const owner: OwnerRecord = {
     fileid,
@@ -52,10 +55,50 @@ export function claim(
   return store(step, { owner, counterMax: counter });
 }
 
-export function update(step: Step, fileid: FileId, term: Term, fields: OwnerFields): OwnerOutcome {
+export function beginMove(step: Step, fileid: FileId, term: Term, to: RouterId, nonce: string): OwnerOutcome {
+  const entry = heldEntry(step, fileid);
+  if (entry === null) return { kind: 'gone' };
+  const { owner } = entry;
+  if (!sameTerm(owner.term, term) || owner.incarnation !== step.mutation.incarnation) return { kind: 'conflict', owner };
+  assert(to !== owner.router, 'an object moves to another router');
+  const counter = entry.counterMax + 1;
+  const moving = { from: owner.router, to, attempt: { generation: step.generation, counter, nonce } };
+  return store(step, { owner: { ...owner, moving }, counterMax: counter });
+}
+
+export function transfer(step: Step, fileid: FileId, term: Term, attempt: Term, closing: ClosedEpoch | null, protection: Protection): OwnerOutcome {
+  assert(closing === null || sameTerm(closing.term, term), 'a transfer closes the term that it ends');
+  const entry = heldEntry(step, fileid);
+  if (entry === null) return { kind: 'gone' };
+  const { owner } = entry;
+  const { moving, root } = owner;
+  if (!sameTerm(owner.term, term) || owner.incarnation !== step.mutation.incarnation) return { kind: 'conflict', owner };
+  if (moving === null || !sameTerm(moving.attempt, attempt)) return { kind: 'conflict', owner };
+  const receiver = step.records.router(moving.to);
+  if (receiver === null || receiver.dead) return { kind: 'conflict', owner };
+  return store(step, {
+    owner: {
+      ...owner,
+      router: receiver.id,
+      incarnation: receiver.incarnation,
+      term: attempt,
+      state: { kind: 'running' },
+      moving: null,
+      root: closing === null ? root : { ...root, closedEpochs: [...root.closedEpochs, closing] },
+      protection,
+    },
+    counterMax: entry.counterMax,
+  });
+}
+
+/** The owner record of a live inode; null when either is not there. */
+function heldEntry(step: Step, fileid: FileId): OwnerEntry | null {
   const record = step.records.inode(fileid);
-  if (record === null || record.inode.state !== 'live') return { kind: 'gone' };
-  const entry = step.records.owner(fileid);
+  return record === null || record.inode.state !== 'live' ? null : step.records.owner(fileid);
+}
+
+export function update(step: Step, fileid: FileId, term: Term, fields: OwnerFields): OwnerOutcome {
+  const entry = heldEntry(step, fileid);
   if (entry === null) return { kind: 'gone' };
   const { owner } = entry;
   if (!sameTerm(owner.term, term)) return { kind: 'conflict', owner };

@@ -139,12 +139,16 @@ export async function openSqliteRegistry(options: SqliteRegistryOptions): Promis
   const ownership: SqliteRegistry['ownership'] = {
     owner: (fileid) => reader.owner(fileid),
     ownedBy: async (router, after, limit) => reader.ownedBy(router, after, limit),
-    claim: async (mutation, fileid, router, expected, closing, nonce) => {
+    claim: async (mutation, fileid, router, expected, closing, nonce, counterMin = 0) => {
+      assert(isCount(counterMin), 'a counter is a count');
       // A file shows the same verifier before and after it stopped being inline; with its first record, so that no crash comes between.
       const inode = reader.inode(fileid, null);
       const verifier = ownBytes(inode?.class === 'file' ? inlineVerifier(inode) : random.bytes(OBJECT_VERIFIER_BYTES));
-      return writer.call('claim', checkedMutation(mutation), [fileid, router, expected, closing, nonce, verifier]);
+      return writer.call('claim', checkedMutation(mutation), [fileid, router, expected, closing, nonce, counterMin, verifier]);
     },
+    beginMove: async (mutation, fileid, term, to, nonce) => writer.call('beginMove', checkedMutation(mutation), [fileid, term, to, nonce]),
+    transfer: async (mutation, fileid, term, attempt, closing, protection) =>
+      writer.call('transfer', checkedMutation(mutation), [fileid, term, attempt, closing, protection]),
     update: async (mutation, fileid, term, fields) => {
       const sent = fields.verifier === undefined ? fields : { ...fields, verifier: ownBytes(fields.verifier) };
       return writer.call('update', checkedMutation(mutation), [fileid, term, sent]);

@@ -3,7 +3,7 @@ import type { FileId, Incarnation, ObjectUuid, RouterId, Term } from '../../serv
 import type { Timestamp } from '../../server/core/time.ts';
 import type { InodeChanges, InodeClass } from '../inode.ts';
 import type { Verb } from '../outcome-codec.ts';
-import type { ClosedEpoch, Mutation, Namespace, NewInode, Ownership } from '../ports.ts';
+import type { ClosedEpoch, Mutation, Namespace, NewInode, Ownership, Protection } from '../ports.ts';
 import type { OperationSettings } from './operation-memory.ts';
 import type { NewRegistry } from './schema.ts';
 
@@ -32,7 +32,17 @@ export interface VerbArguments {
   dropInlineBase: readonly [fileid: FileId, term: Term];
   putOwnedAttributes: readonly [batch: readonly OwnedAttributes[]];
   dropTombstone: readonly [fileid: FileId];
-  claim: readonly [fileid: FileId, router: RouterId, expected: Term | null, closing: ClosedEpoch | null, nonce: string, verifier: Uint8Array];
+  claim: readonly [
+    fileid: FileId,
+    router: RouterId,
+    expected: Term | null,
+    closing: ClosedEpoch | null,
+    nonce: string,
+    counterMin: number,
+    verifier: Uint8Array,
+  ];
+  beginMove: readonly [fileid: FileId, term: Term, to: RouterId, nonce: string];
+  transfer: readonly [fileid: FileId, term: Term, attempt: Term, closing: ClosedEpoch | null, protection: Protection];
   update: readonly [fileid: FileId, term: Term, fields: OwnerFields];
   join: readonly [router: RouterId, incarnation: Incarnation, addresses: readonly string[], version: string];
   renew: readonly [router: RouterId, incarnation: Incarnation];
