@@ -2,6 +2,7 @@
  * Port between the `vferry` command and the composition root (`router.ts`): what `serve` starts, `/status` shows and SIGTERM stops.
  */
 import type { RetryObserver, StoreObserver } from '../backends/store-observer.ts';
+import type { ClusterControl } from './cluster-port.ts';
 import type { Logger } from './core/logger.ts';
 import type { MetricSink } from './core/metric-sink.ts';
 import type { NfsObserver } from './nfsd/observer.ts';
@@ -116,6 +117,8 @@ export interface Readiness {
 
 export interface Router {
   readonly addresses: RouterAddresses;
+  /** Null for a router whose registry nobody else uses. */
+  readonly cluster: ClusterControl | null;
   /** Cheap enough to be asked every second; does no I/O that can hang. */
   status(): RouterStatus;
   ready(): Readiness;

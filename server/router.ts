@@ -360,6 +360,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
 
   return {
     addresses: ports.addresses,
+    cluster: null,
     status() {
       const { blocking, other } = problems();
       usage = capacity.usage;

@@ -49,7 +49,7 @@ async function start(state: { phase: ProcessPhase; readiness: Readiness | null; 
   const router = (): Router | null => {
     const { readiness } = state;
     if (readiness === null) return null;
-    return { addresses: STATUS.addresses, status: () => STATUS, ready: () => readiness, backendUsage, close: () => Promise.resolve() };
+    return { addresses: STATUS.addresses, cluster: null, status: () => STATUS, ready: () => readiness, backendUsage, close: () => Promise.resolve() };
   };
   const server = await startAdminServer(
     { listen: '127.0.0.1', port: 0 },

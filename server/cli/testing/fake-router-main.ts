@@ -121,6 +121,7 @@ async function startRouter(settings: Settings, dependencies: RouterDependencies)
   };
   return {
     addresses,
+    cluster: null,
     status: () => status(settings, addresses),
     ready: () => ({ ready: plan.ready ?? true, problems: plan.problems ?? [] }),
     backendUsage: (bucketsMax) => Promise.resolve(backendUsage(bucketsMax)),
