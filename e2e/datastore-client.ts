@@ -6,11 +6,13 @@ import type { FileHandle, Found, Listed, NewAttributes, StoreClient } from './st
 export interface StoreAddress {
   readonly nfsPort: number;
   readonly vpool: string;
+  /** Default 127.0.0.1. */
+  readonly listen?: string;
 }
 
 /** Connects and mounts. Calls wait for ever (until the connection ends) unless `timeoutMs` is given. */
 export async function connectStore(address: StoreAddress, options: { readonly timeoutMs?: number } = {}): Promise<StoreClient> {
-  const nfs = await NfsClient.connect({ host: '127.0.0.1', nfsPort: address.nfsPort, ...options });
+  const nfs = await NfsClient.connect({ host: address.listen ?? '127.0.0.1', nfsPort: address.nfsPort, ...options });
   try {
     const mounted = await nfs.mount(`/${address.vpool}`);
     if (mounted.status !== 0) throw new Error(`MNT /${address.vpool}: status ${mounted.status}`);

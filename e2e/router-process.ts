@@ -59,6 +59,7 @@ export class RouterProcess implements AsyncDisposable {
   #child: ChildProcess | null = null;
   #exit: Promise<Exit> | null = null;
   #log = '';
+  #onLine: ((line: string) => void) | null = null;
   /** Milliseconds from spawn to the first 200 of /readyz of the last start. */
   startedInMs = 0;
 
@@ -101,6 +102,11 @@ export class RouterProcess implements AsyncDisposable {
     return this.#log;
   }
 
+  /** Calls `listener` with every line that it writes from now on. */
+  onLine(listener: (line: string) => void): void {
+    this.#onLine = listener;
+  }
+
   logTail(): string {
     return this.#log.slice(-8000);
   }
@@ -139,8 +145,14 @@ export class RouterProcess implements AsyncDisposable {
       env: { ...inherited, ...this.#options.environment, ...environment },
     });
     this.#log += `--- start ${JSON.stringify(environment)}\n`;
+    let line = '';
     const append = (chunk: Buffer): void => {
       this.#log += chunk.toString();
+      if (this.#onLine !== null) {
+        const lines = (line + chunk.toString()).split('\n');
+        line = lines.pop() ?? '';
+        for (const whole of lines) this.#onLine(whole);
+      }
       // A bound, so that a soak of hours does not eat the memory of the test.
       if (this.#log.length > 4_000_000) this.#log = this.#log.slice(-2_000_000);
     };

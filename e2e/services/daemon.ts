@@ -44,7 +44,9 @@ export class Daemon implements AsyncDisposable {
     mkdirSync(dirname(logFile), { recursive: true });
     const log = openSync(logFile, 'a');
     // The kernel kills it when we die: a test that was killed must not leave a service behind. (It dies with our thread: start it on the main one.)
+    // A group of its own: Ctrl-C is for us, who stop it in order.
     const child = spawn('setpriv', ['--pdeathsig', 'KILL', ...command], {
+      detached: true,
       stdio: ['ignore', log, log],
       env: { ...process.env, ...environment },
     });
