@@ -165,8 +165,8 @@ export class FaultyDisk {
     return probability > 0 && this.#random.fraction() < probability;
   }
 
-  /** The disk as a new process sees it. */
-  process(): Disk & { die(): void } {
+  /** The disk as a new process sees it. `nextTurn`: how it waits for a turn of its event loop. */
+  process(nextTurn: (callback: () => void) => void = setImmediate): Disk & { die(): void } {
     let alive = true;
     const never = new Promise<never>(() => undefined);
     /** Runs `work` some turns later, unless the process is dead by then. */
@@ -176,13 +176,13 @@ export class FaultyDisk {
       const turn = (): void => {
         turns -= 1;
         if (turns > 0) {
-          setImmediate(turn);
+          nextTurn(turn);
           return;
         }
         this.pending -= 1;
         if (alive) work();
       };
-      setImmediate(turn);
+      nextTurn(turn);
     };
     const call = <T>(name: string, path: string, work: () => T): Promise<T> => {
       if (!alive) return never;
