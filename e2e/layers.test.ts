@@ -41,12 +41,21 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'server/volume-driver/object-names.ts',
     'server/volume-driver/write-back.ts',
   ],
-  'server/object-router': ['server/nfsd/file-system.ts', 'registry/inode.ts', 'registry/ports.ts', 'backends/object-store.ts'],
+  'server/object-router': [
+    'server/cluster-port.ts',
+    'server/nfsd/file-system.ts',
+    'registry/inode.ts',
+    'registry/ports.ts',
+    'backends/object-store.ts',
+  ],
   'server/settings': [],
-  'server/metrics': ['backends/store-observer.ts', 'server/nfsd/observer.ts', 'server/nfsd/file-system.ts'],
-  'server/admin': ['server/router-port.ts'],
+  'server/metrics': ['server/cluster-port.ts', 'backends/store-observer.ts', 'server/nfsd/observer.ts', 'server/nfsd/file-system.ts'],
+  'server/admin': ['server/router-port.ts', 'server/cluster-port.ts'],
+  // PEM and tokens; whoever makes and checks certificates (the command, the peers) gets it from the composition.
+  'server/cluster-ca': [],
   'server/cli': [
     'server/router-port.ts',
+    'server/cluster-port.ts',
     'server/fsck-port.ts',
     'server/vpool-port.ts',
     'backends/probe/probe-report.ts',
@@ -56,7 +65,8 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'package.json',
   ],
   // Port files of the process, beside the composition.
-  'server/router-port.ts': ['backends/store-observer.ts', 'server/nfsd/observer.ts', 'server/settings/settings.ts'],
+  'server/router-port.ts': ['server/cluster-port.ts', 'backends/store-observer.ts', 'server/nfsd/observer.ts', 'server/settings/settings.ts'],
+  'server/cluster-port.ts': [],
   'server/fsck-port.ts': ['server/settings/settings.ts'],
   'server/vpool-port.ts': ['backends/probe/probe-report.ts', 'server/settings/settings.ts', 'server/settings/backend-settings.ts'],
 };
@@ -89,7 +99,9 @@ const ADAPTERS: readonly { readonly modules: RegExp; readonly files: readonly Re
   { modules: /^prom-client$/, files: [/^server\/metrics\//] },
   { modules: /^pino$/, files: [/^server\/cli\//] },
   { modules: /^commander$/, files: [/^server\/cli\//] },
-  { modules: /^(zod|yaml)$/, files: [/^server\/settings\//] },
+  { modules: /^zod$/, files: [/^server\/(settings|admin|cluster-ca)\//] },
+  { modules: /^yaml$/, files: [/^server\/settings\//] },
+  { modules: /^@peculiar\/x509$/, files: [/^server\/cluster-ca\//] },
 ];
 
 /** Parts of Node's socket and file modules that are pure. */

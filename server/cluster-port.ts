@@ -179,8 +179,9 @@ export interface ClusterStatus {
   /** When this router's certificate ends, ISO 8601; null: plain text. */
   readonly certificateEndsAt: string | null;
   readonly routers: readonly Pick<RouterReport, 'id' | 'self' | 'state' | 'peer' | 'silentMs' | 'connection'>[];
-  /** Objects open here. */
-  readonly owned: number;
+  /** Objects open here, by protection. */
+  readonly owned: { readonly clean: number; readonly unprotected: number; readonly protected: number };
+  /** Objects of this router that wait for something before they are served. */
   readonly recovering: number;
   readonly movesRunning: number;
   readonly drain: DrainReport;

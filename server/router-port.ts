@@ -3,6 +3,7 @@
  */
 import type { RetryObserver, StoreObserver } from '../backends/store-observer.ts';
 import type { ClusterControl } from './cluster-port.ts';
+import type { ClusterObserver } from './core/cluster-observer.ts';
 import type { Logger } from './core/logger.ts';
 import type { MetricSink } from './core/metric-sink.ts';
 import type { NfsObserver } from './nfsd/observer.ts';
@@ -137,6 +138,7 @@ export interface RouterDependencies {
   readonly nfsObserver: NfsObserver;
   /** For a MeteredStore below a RetryingStore, and for that. */
   readonly storeObserver: StoreObserver & RetryObserver;
+  readonly clusterObserver: ClusterObserver;
   /** The router cannot go on (its incarnation is dead, its log is unusable): the process says why and stops with exit code 1. */
   readonly fatal: (error: Error) => void;
 }

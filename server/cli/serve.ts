@@ -7,6 +7,7 @@
  */
 import { type AdminServer, type ProcessPhase, startAdminServer } from '../admin/admin-server.ts';
 import { errorCode, isEnvironmentError } from '../core/errors.ts';
+import { ClusterMetrics } from '../metrics/cluster-metrics.ts';
 import { MetricRegistry } from '../metrics/metric-registry.ts';
 import { NfsMetrics } from '../metrics/nfs-metrics.ts';
 import { StoreMetrics } from '../metrics/store-metrics.ts';
@@ -87,6 +88,7 @@ class RouterLife {
       metrics: this.#metrics,
       nfsObserver: new NfsMetrics(this.#metrics),
       storeObserver: new StoreMetrics(this.#metrics),
+      clusterObserver: new ClusterMetrics(this.#metrics, () => this.#router?.cluster?.status() ?? null),
       fatal: (error) => this.#stopAtOnce(error),
     });
     const first = await Promise.race([starting, this.#signal.promise]);

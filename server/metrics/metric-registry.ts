@@ -20,13 +20,16 @@ export interface Sample extends MetricSample {
 
 type Kind = 'counter' | 'gauge' | 'histogram';
 
-/** Lines of one metric name; sources are added, never removed: parts live as long as the process. */
+/** Lines of one metric name. A family stays when all of its sources are gone. */
 interface Family {
   readonly help: string;
   readonly kind: Kind;
-  readonly labelSets: Set<string>;
-  readonly sources: (() => Iterable<Sample>)[];
+  /** By identity. */
+  readonly sources: Map<string, () => Iterable<Sample>>;
 }
+
+/** Metrics of a part that may end before the process does: a router that begins anew in it. */
+export interface MetricScope extends MetricSink, Disposable {}
 
 export class MetricRegistry implements MetricSink {
   readonly #registry = new Registry();
@@ -72,14 +75,41 @@ export class MetricRegistry implements MetricSink {
     assert(/^[a-z][a-z0-9_]*$/.test(name), `${name}: not a metric name`);
     let family = this.#families.get(name);
     if (family === undefined) {
-      family = { help, kind, labelSets: new Set(), sources: [] };
+      family = { help, kind, sources: new Map() };
       this.#families.set(name, family);
       this.#registry.registerMetric(exported(name, family));
     }
     assert(family.kind === kind, `${name} is a ${family.kind}`);
-    assert(!family.labelSets.has(identity), `metric ${name} ${identity} is announced twice`);
-    family.labelSets.add(identity);
-    family.sources.push(source);
+    assert(!family.sources.has(identity), `metric ${name} ${identity} is announced twice`);
+    family.sources.set(identity, source);
+  }
+
+  /** What is announced at the scope is exported until that is disposed of; then the same may be announced again. */
+  scope(): MetricScope {
+    const added: { readonly name: string; readonly identity: string }[] = [];
+    const note = (name: string, identity: string): void => void added.push({ name, identity });
+    return {
+      histogram: (name, help, labels = {}) => {
+        const histogram = this.histogram(name, help, labels);
+        note(name, JSON.stringify(labels));
+        return histogram;
+      },
+      gaugeSource: (name, help, read, labels = {}) => {
+        this.gaugeSource(name, help, read, labels);
+        note(name, JSON.stringify(labels));
+      },
+      counterSource: (name, help, read, labels = {}) => {
+        this.counterSource(name, help, read, labels);
+        note(name, JSON.stringify(labels));
+      },
+      counterSamples: (name, help, read) => {
+        this.counterSamples(name, help, read);
+        note(name, '');
+      },
+      [Symbol.dispose]: () => {
+        for (const { name, identity } of added.splice(0)) this.#families.get(name)?.sources.delete(identity);
+      },
+    };
   }
 }
 
@@ -91,7 +121,13 @@ function exported(name: string, family: Family): Metric {
     type: family.kind,
     aggregator: 'sum',
     reset: () => undefined,
-    get: () => ({ name, help: family.help, type: family.kind, aggregator: 'sum', values: family.sources.flatMap((source) => [...source()]) }),
+    get: () => ({
+      name,
+      help: family.help,
+      type: family.kind,
+      aggregator: 'sum',
+      values: [...family.sources.values()].flatMap((source) => [...source()]),
+    }),
   };
   return metric as unknown as Metric;
 }
