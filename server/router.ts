@@ -11,6 +11,7 @@ import { backendUsage, trafficOf } from './backend-usage.ts';
 import { VERSION } from './cli/version.ts';
 import { errorCode } from './core/errors.ts';
 import type { Incarnation } from './core/ids.ts';
+import { ENDLESS_LEASE } from './core/lease.ts';
 import { nodeDisk } from './core/node-disk.ts';
 import { systemClock, systemRandom } from './core/node-time.ts';
 import { timestampOf } from './core/time.ts';
@@ -26,6 +27,7 @@ import { CapacityWatch } from './object-router/capacity-watch.ts';
 import { GarbageSchedule } from './object-router/garbage-schedule.ts';
 import { Handles } from './object-router/handles.ts';
 import { NamespaceArchive } from './object-router/namespace-archive.ts';
+import { ObjectPlaces } from './object-router/object-places.ts';
 import { ObjectRouter } from './object-router/object-router.ts';
 import { OpenObjects } from './object-router/open-objects.ts';
 import { Reclaimer } from './object-router/reclaimer.ts';
@@ -176,7 +178,8 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
     { fsid, handleOf: (inode) => handles.encode(inode.fileid, inode.inodeGeneration) },
   );
   stack.defer(() => objects.close(clock.monotonicMs()));
-  const core = new RouterCore({ registry, objects, handles, clock, logger: logger.child({ part: 'router' }) }, { fsid, incarnation });
+  const places = new ObjectPlaces({ registry, objects, clock, lease: ENDLESS_LEASE, cluster: null });
+  const core = new RouterCore({ registry, objects, handles, places, clock, logger: logger.child({ part: 'router' }) }, { fsid, incarnation });
   const reclaimer = new Reclaimer(
     {
       namespace: registry.namespace,

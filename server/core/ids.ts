@@ -28,3 +28,8 @@ export interface Term {
 export function compareEpoch(a: Term, b: Term): number {
   return a.generation - b.generation || a.counter - b.counter;
 }
+
+/** Same epoch and same nonce. */
+export function sameTerm(a: Term, b: Term): boolean {
+  return a.generation === b.generation && a.counter === b.counter && a.nonce === b.nonce;
+}

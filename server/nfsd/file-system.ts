@@ -109,6 +109,11 @@ export interface Caller {
    * stamp, xid and a 128-bit hash of the whole call with its credentials. Computed when first asked for; ask before the first await.
    */
   operationId(): string;
+  /**
+   * Identity of this WRITE across retransmissions, sockets and routers: 128 bits in four words made of client, xid, range and a CRC of the data. Cheaper than
+   * `operationId`, which digests the data; enough to tell calls of the last seconds on one object apart.
+   */
+  writeIdentity(offsetBytes: number, countBytes: number, chunks: readonly Uint8Array[], into: Uint32Array): void;
 }
 
 /** Opaque handle bytes, at most 56 (ESXi's limit). */

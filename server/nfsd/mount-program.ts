@@ -3,6 +3,7 @@
  *
  * The mount list is what the protocol makes of it: a hint for people. It is bounded and lost at a restart.
  */
+import { assert } from '../core/assert.ts';
 import type { Logger } from '../core/logger.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import { isPending } from '../core/maybe-promise.ts';
@@ -220,6 +221,7 @@ function mountCaller(call: RpcCall): Caller {
     gids: credential.gids,
     address: clientAddress,
     operationId: () => `${clientAddress}|${credential.machineName}|${credential.stamp}|${xid}|${call.messageHash()}`,
+    writeIdentity: () => assert(false, 'MOUNT writes nothing'),
   };
 }
 

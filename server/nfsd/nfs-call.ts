@@ -1,4 +1,6 @@
 /** One NFS call while it is served: the Caller that the FileSystem sees, the reply being written, and what the observer is told. */
+import { crc32 } from 'node:zlib';
+
 import { assert } from '../core/assert.ts';
 import { isPending } from '../core/maybe-promise.ts';
 import type { RpcCall } from '../oncrpc/rpc-program.ts';
@@ -62,6 +64,16 @@ export class NfsCall implements Caller {
       this.#operationId = `${clientAddress}|${credential.machineName}|${credential.stamp}|${xid}|${this.rpc.messageHash()}`;
     }
     return this.#operationId;
+  }
+
+  writeIdentity(offsetBytes: number, countBytes: number, chunks: readonly Uint8Array[], into: Uint32Array): void {
+    const { clientAddress, credential, xid } = this.rpc;
+    let crc = countBytes;
+    for (const chunk of chunks) crc = crc32(chunk, crc);
+    into[0] = crc32(`${clientAddress}|${credential.machineName}|${credential.stamp}|${credential.uid}`);
+    into[1] = xid;
+    into[2] = crc;
+    into[3] = (offsetBytes % 0x1_0000_0000) ^ Math.imul(Math.floor(offsetBytes / 0x1_0000_0000), 0x9e37_79b1);
   }
 
   /** Starts the reply; `resultBytesMax` includes the status word. */

@@ -1,5 +1,6 @@
 /** GETATTR, SETATTR, ACCESS, READLINK, FSSTAT, FSINFO, PATHCONF. */
 import type { Inode } from '../../registry/inode.ts';
+import { errorCode } from '../core/errors.ts';
 import { isPending } from '../core/maybe-promise.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import { compareTimestamp } from '../core/time.ts';
@@ -14,13 +15,18 @@ import type {
   Handle,
   Result,
   SetAttributes,
+  Wcc,
   WccResult,
 } from '../nfsd/file-system.ts';
 import { Status } from '../nfsd/file-system.ts';
 import { flipToFile } from './data-calls.ts';
 import { grantedAccess, maySetAttributes, preAttributesOf } from './inode-attributes.ts';
+import type { Rights } from './inode-attributes.ts';
 import type { ServedObject } from './open-objects.ts';
-import type { Found, RouterCore } from './router-core.ts';
+import { peerCaller } from './peer-caller.ts';
+import { wordsOfText } from './repetitions.ts';
+import type { CallWords } from './repetitions.ts';
+import type { RouterCore } from './router-core.ts';
 import { NO_WCC } from './router-core.ts';
 
 const MIB = 1024 * 1024;
@@ -49,6 +55,8 @@ export class AttributeCalls {
   getattr(handle: Handle): MaybePromise<Result<{ attributes: Attributes }>> {
     const served = this.#core.served(handle);
     if (served !== null) return served.unlinked ? { status: Status.STALE } : { status: Status.OK, attributes: served.attributes() };
+    const told = this.#core.askOwner(handle);
+    if (told !== null) return told;
     return map(this.#core.find(handle), (found) =>
       typeof found === 'number' ? { status: found } : { status: Status.OK, attributes: this.#core.attributes(found) },
     );
@@ -72,34 +80,51 @@ export class AttributeCalls {
   }
 
   async setattr(caller: Caller, handle: Handle, changes: SetAttributes, guardCtime: Timestamp | null): Promise<WccResult> {
-    for (;;) {
-      const found = await this.#core.find(handle);
-      if (typeof found === 'number') return { status: found, wcc: NO_WCC };
-      const result = await this.change(caller, found, changes, guardCtime);
-      if (result !== null) return result;
-    }
+    const words = this.#core.places.cluster === null ? null : wordsOfText(caller.operationId());
+    const answer = await this.#core.anywhere<WccResult>(
+      handle,
+      {
+        here: (served) => this.changeServed(caller, served, changes, guardCtime, words),
+        there: (remote) => remote.peer.setattr(remote.target, peerCaller(caller, caller.operationId()), changes, guardCtime),
+        record: (inode) => this.#changeRecord(caller, inode, changes, guardCtime),
+      },
+      changes.sizeBytes !== null || changes.atime !== null || changes.mtime !== null,
+    );
+    return typeof answer === 'number' ? { status: answer, wcc: NO_WCC } : answer;
   }
 
-  /** SETATTR of what was found; null when its class changed meanwhile: look again. */
-  async change(caller: Caller, found: Found, changes: SetAttributes, guardCtime: Timestamp | null): Promise<WccResult | null> {
-    const { inode } = found;
-    const unchanged = this.#core.unchanged(found);
-    if (!maySetAttributes(inode, caller, changes)) return { status: changes.sizeBytes === null ? Status.PERM : Status.ACCES, wcc: unchanged };
+  #refused(caller: Rights, inode: Inode, changes: SetAttributes): ErrorStatus | null {
+    if (!maySetAttributes(inode, caller, changes)) return changes.sizeBytes === null ? Status.PERM : Status.ACCES;
     if (changes.sizeBytes !== null) {
-      if (inode.type !== 'file') return { status: inode.type === 'directory' ? Status.ISDIR : Status.INVAL, wcc: unchanged };
-      if (changes.sizeBytes > this.#fileSizeMaxBytes) return { status: Status.FBIG, wcc: unchanged };
+      if (inode.type !== 'file') return inode.type === 'directory' ? Status.ISDIR : Status.INVAL;
+      if (changes.sizeBytes > this.#fileSizeMaxBytes) return Status.FBIG;
     }
-    const owned = inode.class === 'file' || inode.class === 'volume';
-    if (!owned) return this.#changeRecord(caller, inode, changes, guardCtime);
-    const touchesOwner = changes.sizeBytes !== null || changes.atime !== null || changes.mtime !== null;
-    if (found.served === null && !touchesOwner) return this.#changeRecord(caller, inode, changes, guardCtime);
-    const opened = found.served === null ? await this.#core.open(inode.fileid) : found;
-    if (typeof opened === 'number') return { status: opened, wcc: unchanged };
-    return opened.served === null ? null : this.#changeOwned(caller, opened.served, changes, guardCtime);
+    return null;
+  }
+
+  /** SETATTR of an object that is open here. Null: not executed, because the object is being given away. */
+  async changeServed(
+    caller: Caller,
+    served: ServedObject,
+    changes: SetAttributes,
+    guardCtime: Timestamp | null,
+    words: CallWords | null,
+  ): Promise<WccResult | null> {
+    if (served.unlinked) return { status: Status.STALE, wcc: NO_WCC };
+    const repetitions = this.#core.places.cluster?.repetitions ?? null;
+    if (repetitions === null || words === null) return this.#changeOwned(caller, served, changes, guardCtime);
+    const { fileid } = served.driven;
+    const running = repetitions.running<WccResult | null>(fileid, words);
+    if (running !== null) return running;
+    if (repetitions.isDone(fileid, words)) return { status: Status.OK, wcc: unchangedOf(served) };
+    const change = this.#changeOwned(caller, served, changes, guardCtime);
+    return repetitions.run(fileid, words, change, (answer) => answer !== null && answer.status === Status.OK);
   }
 
   /** All of it in the registry: directories, symlinks, inline files, and mode and owner of anything. */
   async #changeRecord(caller: Caller, inode: Inode, changes: SetAttributes, guardCtime: Timestamp | null): Promise<WccResult | null> {
+    const refused = this.#refused(caller, inode, changes);
+    if (refused !== null) return { status: refused, wcc: this.#core.unchanged({ inode, served: null }) };
     const { namespace } = this.#core.registry;
     if (inode.class === 'inline' && changes.sizeBytes !== null && changes.sizeBytes > namespace.inlineBytesMax) {
       if (guardCtime !== null && compareTimestamp(guardCtime, inode.ctime) !== 0)
@@ -122,7 +147,7 @@ export class AttributeCalls {
     if (typeof outcome === 'number') return { status: outcome, wcc: this.#core.unchangedInode(inode) };
     switch (outcome.kind) {
       case 'changed':
-        this.#core.objects.observe(outcome.after);
+        await this.#core.observe(outcome.after);
         return { status: Status.OK, wcc: this.#core.wcc(outcome.before, outcome.after) };
       case 'guard-mismatch':
         return { status: Status.NOT_SYNC, wcc: this.#core.unchangedInode(outcome.inode) };
@@ -134,12 +159,14 @@ export class AttributeCalls {
   }
 
   /** SETATTR runs at the owner: the registry's part by compare-and-set, size and times in the log (design section 5). */
-  async #changeOwned(caller: Caller, served: ServedObject, changes: SetAttributes, guardCtime: Timestamp | null): Promise<WccResult> {
+  async #changeOwned(caller: Caller, served: ServedObject, changes: SetAttributes, guardCtime: Timestamp | null): Promise<WccResult | null> {
     const before = served.attributes();
     const unchanged = { before: preAttributesOf(before), after: before };
-    if (served.unlinked) return { status: Status.STALE, wcc: NO_WCC };
+    const refused = this.#refused(caller, served.inode, changes);
+    if (refused !== null) return { status: refused, wcc: unchanged };
     if (guardCtime !== null && compareTimestamp(guardCtime, before.ctime) !== 0) return { status: Status.NOT_SYNC, wcc: unchanged };
     served.users += 1;
+    served.changers += 1;
     try {
       if (changes.mode !== null || changes.uid !== null || changes.gid !== null) {
         const record = { mode: changes.mode, uid: changes.uid, gid: changes.gid, sizeBytes: null, atime: null, mtime: null };
@@ -155,11 +182,15 @@ export class AttributeCalls {
         const atime = changes.atime === 'server' ? now : changes.atime;
         const mtime = changes.mtime === 'server' ? now : changes.mtime;
         const outcome = await served.driven.setAttributes({ sizeBytes: changes.sizeBytes, atime, mtime }, now);
-        if (outcome.kind === 'refused') return { status: this.#core.failure(outcome.error), wcc: unchanged };
+        if (outcome.kind === 'refused') {
+          return errorCode(outcome.error) === 'object-held' ? null : { status: this.#core.failure(outcome.error), wcc: unchanged };
+        }
       }
+      if (!this.#core.places.lease.valid) return { status: Status.JUKEBOX, wcc: NO_WCC };
       return { status: Status.OK, wcc: { before: preAttributesOf(before), after: served.attributes() } };
     } finally {
       served.users -= 1;
+      served.changers -= 1;
     }
   }
 
@@ -210,6 +241,11 @@ export class AttributeCalls {
       typeof found === 'number' ? { status: found, attributes: null } : answer(this.#core.attributes(found)),
     );
   }
+}
+
+function unchangedOf(served: ServedObject): Wcc {
+  const after = served.attributes();
+  return { before: preAttributesOf(after), after };
 }
 
 function map<T, U>(value: MaybePromise<T>, then: (value: T) => U): MaybePromise<U> {

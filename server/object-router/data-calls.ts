@@ -1,18 +1,23 @@
 /** READ, WRITE, COMMIT: inline files in their registry record, everything else through its open object. */
 import { inlineVerifier } from '../../registry/inode.ts';
 import type { Inode } from '../../registry/inode.ts';
+import { errorCode } from '../core/errors.ts';
 import { failPoint } from '../core/fail-points.ts';
 import { isPending } from '../core/maybe-promise.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
-import type { AttributedResult, Attributes, Caller, Handle, Stability, Wcc, WccResult } from '../nfsd/file-system.ts';
+import type { Caller, Handle, Stability, Wcc, WccResult } from '../nfsd/file-system.ts';
 import { Stability as How, Status } from '../nfsd/file-system.ts';
 import { mayDoIo, Permission, preAttributesOf } from './inode-attributes.ts';
+import type { Rights } from './inode-attributes.ts';
 import type { ServedObject } from './open-objects.ts';
-import type { Found, RouterCore } from './router-core.ts';
+import { peerCaller } from './peer-caller.ts';
+import type { ReadAnswer, WriteAnswer } from './peer-port.ts';
+import { hexOfWords } from './repetitions.ts';
+import type { CallWords } from './repetitions.ts';
+import type { RouterCore } from './router-core.ts';
 import { NO_WCC } from './router-core.ts';
 
-type ReadResult = AttributedResult<{ bytesRead: number; eof: boolean; attributes: Attributes | null }>;
-type WriteResult = WccResult<{ countBytes: number; committed: Stability; verifier: Uint8Array }>;
+type CommitAnswer = WccResult<{ verifier: Uint8Array }>;
 
 export interface DataSettings {
   readonly fileSizeMaxBytes: number;
@@ -22,19 +27,25 @@ export interface DataSettings {
 export class DataCalls {
   readonly #core: RouterCore;
   readonly #settings: DataSettings;
+  /** Of the WRITE that is being looked at: used before anything waits. */
+  readonly #words = new Uint32Array(4);
 
   constructor(core: RouterCore, settings: DataSettings) {
     this.#core = core;
     this.#settings = settings;
   }
 
-  read(caller: Caller, handle: Handle, offsetBytes: number, target: Buffer): MaybePromise<ReadResult> {
+  read(caller: Caller, handle: Handle, offsetBytes: number, target: Buffer): MaybePromise<ReadAnswer> {
     const served = this.#core.served(handle);
-    if (served !== null) return this.#readServed(caller, served, offsetBytes, target);
+    if (served !== null) {
+      served.ownIo.reads += 1;
+      return this.readServed(caller, served, offsetBytes, target);
+    }
     return this.#readSlowly(caller, Buffer.from(handle), offsetBytes, target);
   }
 
-  #readServed(caller: Caller, served: ServedObject, offsetBytes: number, target: Buffer): MaybePromise<ReadResult> {
+  /** READ of an object that is open here. */
+  readServed(caller: Rights, served: ServedObject, offsetBytes: number, target: Buffer): MaybePromise<ReadAnswer> {
     if (served.unlinked) return { status: Status.STALE, attributes: null };
     if (!mayDoIo(served.inode, caller, Permission.READ) && !mayDoIo(served.inode, caller, Permission.EXECUTE)) {
       return { status: Status.ACCES, attributes: served.attributes() };
@@ -44,29 +55,41 @@ export class DataCalls {
     served.users += 1;
     return bytesRead
       .then(
-        (count): ReadResult => readDone(served, offsetBytes, count),
-        (error: unknown): ReadResult => ({ status: this.#core.failure(error), attributes: served.attributes() }),
+        (count): ReadAnswer => (this.#core.places.lease.valid ? readDone(served, offsetBytes, count) : { status: Status.JUKEBOX, attributes: null }),
+        (error: unknown): ReadAnswer => ({ status: this.#core.failure(error), attributes: served.attributes() }),
       )
       .finally(() => {
         served.users -= 1;
       });
   }
 
-  async #readSlowly(caller: Caller, handle: Handle, offsetBytes: number, target: Buffer): Promise<ReadResult> {
-    const found = await this.#core.findOpen(handle);
-    if (typeof found === 'number') return { status: found, attributes: null };
-    if (found.inode.type !== 'file') return { status: Status.INVAL, attributes: this.#core.attributes(found) };
-    if (found.served !== null) return this.#readServed(caller, found.served, offsetBytes, target);
-    if (!mayDoIo(found.inode, caller, Permission.READ) && !mayDoIo(found.inode, caller, Permission.EXECUTE)) {
-      return { status: Status.ACCES, attributes: this.#core.attributes(found) };
-    }
-    const size = found.inode.sizeBytes;
+  async #readSlowly(caller: Caller, handle: Handle, offsetBytes: number, target: Buffer): Promise<ReadAnswer> {
+    const answer = await this.#core.anywhere<ReadAnswer>(handle, {
+      here: (served) => {
+        served.ownIo.reads += 1;
+        return this.readServed(caller, served, offsetBytes, target);
+      },
+      there: async (remote) => {
+        const forwarded = await remote.peer.read(remote.target, peerCaller(caller, ''), offsetBytes, target);
+        if (forwarded.kind === 'done') this.#core.places.cluster?.forwarded(remote.target, 'read', remote.hint);
+        return forwarded;
+      },
+      record: (inode) => this.#readRecord(caller, inode, offsetBytes, target),
+    });
+    return typeof answer === 'number' ? { status: answer, attributes: null } : answer;
+  }
+
+  #readRecord(caller: Caller, inode: Inode, offsetBytes: number, target: Buffer): ReadAnswer {
+    const attributes = this.#core.attributes({ inode, served: null });
+    if (inode.type !== 'file') return { status: Status.INVAL, attributes };
+    if (!mayDoIo(inode, caller, Permission.READ) && !mayDoIo(inode, caller, Permission.EXECUTE)) return { status: Status.ACCES, attributes };
+    const size = inode.sizeBytes;
     const bytesRead = Math.max(0, Math.min(target.length, size - offsetBytes));
     if (bytesRead > 0) {
       target.fill(0, 0, bytesRead);
-      if (found.inode.inlineBytes !== null) target.set(found.inode.inlineBytes.subarray(offsetBytes, offsetBytes + bytesRead));
+      if (inode.inlineBytes !== null) target.set(inode.inlineBytes.subarray(offsetBytes, offsetBytes + bytesRead));
     }
-    return { status: Status.OK, bytesRead, eof: offsetBytes + bytesRead >= size, attributes: this.#core.attributes(found) };
+    return { status: Status.OK, bytesRead, eof: offsetBytes + bytesRead >= size, attributes };
   }
 
   write(
@@ -76,36 +99,79 @@ export class DataCalls {
     countBytes: number,
     chunks: readonly Uint8Array[],
     stability: Stability,
-  ): MaybePromise<WriteResult> {
+  ): MaybePromise<WriteAnswer> {
     const served = this.#core.served(handle);
-    if (served !== null) return this.#writeServed(caller, served, offsetBytes, countBytes, chunks, stability);
-    // The operation id hashes the received call: before the first wait.
-    caller.operationId();
-    return this.#writeSlowly(caller, Buffer.from(handle), offsetBytes, countBytes, chunks, stability);
+    let words: CallWords | null = null;
+    if (this.#core.places.cluster !== null) {
+      words = this.#words;
+      caller.writeIdentity(offsetBytes, countBytes, chunks, words);
+    }
+    // The operation id hashes the received call: before the first wait. What is open here never needs it.
+    if (served === null) caller.operationId();
+    const kept = words === null ? null : Uint32Array.from(words);
+    if (served === null) return this.#writeSlowly(caller, Buffer.from(handle), offsetBytes, countBytes, chunks, stability, kept);
+    served.ownIo.writes += 1;
+    const written = this.writeServed(caller, served, offsetBytes, countBytes, chunks, stability, kept);
+    if (words === null) return written as MaybePromise<WriteAnswer>;
+    const key = Buffer.from(handle);
+    // Given away before it was in the log: not executed, and executed where the object is then.
+    const elsewhere = (answer: WriteAnswer | null): MaybePromise<WriteAnswer> =>
+      answer ?? this.#writeSlowly(caller, key, offsetBytes, countBytes, chunks, stability, kept);
+    return isPending(written) ? written.then(elsewhere) : elsewhere(written);
   }
 
-  #writeServed(
-    caller: Caller,
+  /** WRITE of an object that is open here. Null: not executed, because the object is being given away. */
+  writeServed(
+    caller: Rights,
     served: ServedObject,
     offsetBytes: number,
     countBytes: number,
     chunks: readonly Uint8Array[],
     stability: Stability,
-  ): MaybePromise<WriteResult> {
+    words: CallWords | null,
+  ): MaybePromise<WriteAnswer | null> {
     if (served.unlinked) return { status: Status.STALE, wcc: NO_WCC };
     if (!mayDoIo(served.inode, caller, Permission.WRITE)) return { status: Status.ACCES, wcc: unchanged(served) };
     if (countBytes === 0) {
       return { status: Status.OK, wcc: unchanged(served), countBytes: 0, committed: How.FILE_SYNC, verifier: served.driven.verifier };
     }
     if (offsetBytes + countBytes > this.#settings.fileSizeMaxBytes) return { status: Status.FBIG, wcc: unchanged(served) };
-    served.users += 1;
     const stable = stability !== How.UNSTABLE || this.#settings.allWritesStable;
-    return served.driven.write(offsetBytes, countBytes, chunks, stable, this.#core.now()).then((change): WriteResult => {
-      served.users -= 1;
-      if (change.kind === 'refused') return { status: this.#core.failure(change.error), wcc: unchanged(served) };
-      const wcc = { before: preAttributesOf(change.before), after: served.attributes() };
-      return { status: Status.OK, wcc, countBytes, committed: change.stable ? How.FILE_SYNC : How.UNSTABLE, verifier: served.driven.verifier };
-    });
+    const repetitions = this.#core.places.cluster?.repetitions ?? null;
+    if (repetitions === null || words === null) return this.#writeDriven(served, offsetBytes, countBytes, chunks, stable);
+    const { fileid } = served.driven;
+    const running = repetitions.running<WriteAnswer | null>(fileid, words);
+    if (running !== null) return running;
+    if (repetitions.isDone(fileid, words)) {
+      const committed = stable ? How.FILE_SYNC : How.UNSTABLE;
+      return { status: Status.OK, wcc: unchanged(served), countBytes, committed, verifier: served.driven.verifier };
+    }
+    return repetitions.run(
+      fileid,
+      words,
+      this.#writeDriven(served, offsetBytes, countBytes, chunks, stable),
+      (answer) => answer !== null && answer.status === Status.OK,
+    );
+  }
+
+  async #writeDriven(
+    served: ServedObject,
+    offsetBytes: number,
+    countBytes: number,
+    chunks: readonly Uint8Array[],
+    stable: boolean,
+  ): Promise<WriteAnswer | null> {
+    served.users += 1;
+    served.changers += 1;
+    const change = await served.driven.write(offsetBytes, countBytes, chunks, stable, this.#core.now());
+    served.users -= 1;
+    served.changers -= 1;
+    if (change.kind === 'refused')
+      return errorCode(change.error) === 'object-held' ? null : { status: this.#core.failure(change.error), wcc: unchanged(served) };
+    // Durable, but no longer this router's to say so: whoever takes the object over has it, and the client asks there.
+    if (!this.#core.places.lease.valid) return { status: Status.JUKEBOX, wcc: NO_WCC };
+    const wcc = { before: preAttributesOf(change.before), after: served.attributes() };
+    return { status: Status.OK, wcc, countBytes, committed: change.stable ? How.FILE_SYNC : How.UNSTABLE, verifier: served.driven.verifier };
   }
 
   async #writeSlowly(
@@ -115,37 +181,43 @@ export class DataCalls {
     countBytes: number,
     chunks: readonly Uint8Array[],
     stability: Stability,
-  ): Promise<WriteResult> {
-    for (;;) {
-      const found = await this.#core.findOpen(handle);
-      if (typeof found === 'number') return { status: found, wcc: NO_WCC };
-      if (found.inode.type !== 'file') return { status: Status.INVAL, wcc: this.#core.unchanged(found) };
-      if (found.served !== null) return this.#writeServed(caller, found.served, offsetBytes, countBytes, chunks, stability);
-      if (!mayDoIo(found.inode, caller, Permission.WRITE)) return { status: Status.ACCES, wcc: this.#core.unchanged(found) };
-      if (countBytes === 0) {
-        return { status: Status.OK, wcc: this.#core.unchanged(found), countBytes, committed: How.FILE_SYNC, verifier: inlineVerifier(found.inode) };
-      }
-      if (offsetBytes + countBytes > this.#settings.fileSizeMaxBytes) return { status: Status.FBIG, wcc: this.#core.unchanged(found) };
-      const written = await this.#writeInline(caller, found, offsetBytes, countBytes, chunks);
-      if (written !== null) return written;
-    }
+    words: CallWords | null,
+  ): Promise<WriteAnswer> {
+    const answer = await this.#core.anywhere<WriteAnswer>(handle, {
+      here: (served) => {
+        served.ownIo.writes += 1;
+        return this.writeServed(caller, served, offsetBytes, countBytes, chunks, stability, words);
+      },
+      there: async (remote) => {
+        const from = peerCaller(caller, words === null ? '' : hexOfWords(words));
+        const forwarded = await remote.peer.write(remote.target, from, offsetBytes, countBytes, chunks, stability);
+        if (forwarded.kind === 'done') this.#core.places.cluster?.forwarded(remote.target, 'write', remote.hint);
+        return forwarded;
+      },
+      record: (inode) => this.#writeRecord(caller, inode, offsetBytes, countBytes, chunks),
+    });
+    return typeof answer === 'number' ? { status: answer, wcc: NO_WCC } : answer;
   }
 
   /** Null: the file is not inline any more, look again. */
-  async #writeInline(
+  async #writeRecord(
     caller: Caller,
-    found: Found,
+    inode: Inode,
     offsetBytes: number,
     countBytes: number,
     chunks: readonly Uint8Array[],
-  ): Promise<WriteResult | null> {
+  ): Promise<WriteAnswer | null> {
+    const wcc = this.#core.unchanged({ inode, served: null });
+    if (inode.type !== 'file') return { status: Status.INVAL, wcc };
+    if (!mayDoIo(inode, caller, Permission.WRITE)) return { status: Status.ACCES, wcc };
+    if (countBytes === 0) return { status: Status.OK, wcc, countBytes, committed: How.FILE_SYNC, verifier: inlineVerifier(inode) };
+    if (offsetBytes + countBytes > this.#settings.fileSizeMaxBytes) return { status: Status.FBIG, wcc };
     const { namespace } = this.#core.registry;
-    const { fileid } = found.inode;
-    if (offsetBytes + countBytes > namespace.inlineBytesMax) return this.#flip(found.inode);
+    if (offsetBytes + countBytes > namespace.inlineBytesMax) return this.#flip(inode);
     const outcome = await this.#core.guard(() =>
-      namespace.writeInline(this.#core.mutation(caller, '|w'), fileid, offsetBytes, Buffer.concat(chunks, countBytes)),
+      namespace.writeInline(this.#core.mutation(caller, '|w'), inode.fileid, offsetBytes, Buffer.concat(chunks, countBytes)),
     );
-    if (typeof outcome === 'number') return { status: outcome, wcc: this.#core.unchanged(found) };
+    if (typeof outcome === 'number') return { status: outcome, wcc };
     switch (outcome.kind) {
       case 'written':
         return {
@@ -153,7 +225,7 @@ export class DataCalls {
           wcc: this.#core.wcc(outcome.before, outcome.after),
           countBytes,
           committed: How.FILE_SYNC,
-          verifier: inlineVerifier(found.inode),
+          verifier: inlineVerifier(inode),
         };
       case 'too-large':
         return this.#flip(outcome.inode);
@@ -164,45 +236,57 @@ export class DataCalls {
     }
   }
 
-  async #flip(inode: Inode): Promise<WriteResult | null> {
+  async #flip(inode: Inode): Promise<WriteAnswer | null> {
     const status = await flipToFile(this.#core, inode);
     return status === null ? null : { status, wcc: this.#core.unchangedInode(inode) };
   }
 
-  commit(caller: Caller, handle: Handle): MaybePromise<WccResult<{ verifier: Uint8Array }>> {
+  commit(caller: Caller, handle: Handle): MaybePromise<CommitAnswer> {
     const served = this.#core.served(handle);
-    if (served !== null) return this.#commitServed(caller, served);
-    return this.#commitSlowly(caller, Buffer.from(handle));
+    if (served === null) return this.#commitSlowly(caller, Buffer.from(handle));
+    const committed = this.commitServed(caller, served);
+    if (!isPending(committed) && committed !== null) return committed;
+    const key = Buffer.from(handle);
+    return Promise.resolve(committed).then((answer) => answer ?? this.#commitSlowly(caller, key));
   }
 
-  #commitServed(caller: Caller, served: ServedObject): MaybePromise<WccResult<{ verifier: Uint8Array }>> {
+  /** COMMIT of an object that is open here. Null: not executed, because the object is being given away. */
+  commitServed(caller: Rights, served: ServedObject): MaybePromise<CommitAnswer | null> {
     if (served.unlinked) return { status: Status.STALE, wcc: NO_WCC };
     if (!mayDoIo(served.inode, caller, Permission.WRITE)) return { status: Status.ACCES, wcc: unchanged(served) };
     const committed = served.driven.commit(this.#core.now());
     if (!isPending(committed)) return this.#committed(served, committed);
     served.users += 1;
+    served.changers += 1;
     return committed
       .then((outcome) => this.#committed(served, outcome))
       .finally(() => {
         served.users -= 1;
+        served.changers -= 1;
       });
   }
 
-  #committed(served: ServedObject, outcome: null | { error: Error }): WccResult<{ verifier: Uint8Array }> {
+  #committed(served: ServedObject, outcome: null | { error: Error }): CommitAnswer | null {
     const wcc: Wcc = unchanged(served);
-    return outcome === null ? { status: Status.OK, wcc, verifier: served.driven.verifier } : { status: this.#core.failure(outcome.error), wcc };
+    if (outcome !== null) return errorCode(outcome.error) === 'object-held' ? null : { status: this.#core.failure(outcome.error), wcc };
+    if (!this.#core.places.lease.valid) return { status: Status.JUKEBOX, wcc: NO_WCC };
+    return { status: Status.OK, wcc, verifier: served.driven.verifier };
   }
 
-  async #commitSlowly(caller: Caller, handle: Handle): Promise<WccResult<{ verifier: Uint8Array }>> {
-    const found = await this.#core.findOpen(handle);
-    if (typeof found === 'number') return { status: found, wcc: NO_WCC };
-    if (found.inode.type !== 'file') return { status: Status.INVAL, wcc: this.#core.unchanged(found) };
-    if (found.served !== null) return this.#commitServed(caller, found.served);
-    return { status: Status.OK, wcc: this.#core.unchanged(found), verifier: inlineVerifier(found.inode) };
+  async #commitSlowly(caller: Caller, handle: Handle): Promise<CommitAnswer> {
+    const answer = await this.#core.anywhere<CommitAnswer>(handle, {
+      here: (served) => this.commitServed(caller, served),
+      there: (remote) => remote.peer.commit(remote.target, peerCaller(caller, '')),
+      record: (inode) => {
+        const wcc = this.#core.unchanged({ inode, served: null });
+        return inode.type === 'file' ? { status: Status.OK, wcc, verifier: inlineVerifier(inode) } : { status: Status.INVAL, wcc };
+      },
+    });
+    return typeof answer === 'number' ? { status: answer, wcc: NO_WCC } : answer;
   }
 }
 
-function readDone(served: ServedObject, offsetBytes: number, bytesRead: number): ReadResult {
+function readDone(served: ServedObject, offsetBytes: number, bytesRead: number): ReadAnswer {
   const attributes = served.attributes();
   return { status: Status.OK, bytesRead, eof: offsetBytes + bytesRead >= attributes.sizeBytes, attributes };
 }

@@ -37,6 +37,12 @@ export function statusOfError(error: unknown): ErrorStatus {
     case 'object-closing':
     case 'spill-full':
     case 'fenced':
+    case 'not-owner':
+    case 'object-held':
+    case 'object-recovering':
+    case 'lease-lapsed':
+    case 'incarnation-dead':
+    case 'peer-unavailable':
       return Status.JUKEBOX;
     default:
       return Status.IO;

@@ -39,10 +39,13 @@ export function preAttributesOf(from: { sizeBytes: number; mtime: Timestamp; cti
   return { sizeBytes: from.sizeBytes, mtime: from.mtime, ctime: from.ctime };
 }
 
+/** Whose permissions are looked at. */
+export type Rights = Pick<Caller, 'uid' | 'gid' | 'gids'>;
+
 export const Permission = { READ: 4, WRITE: 2, EXECUTE: 1 } as const;
 
 /** True when the caller may do all of `wanted` (Permission bits). uid 0 may everything: squashing happened before (esxi.md 1.1). */
-export function isPermitted(inode: Inode, caller: Caller, wanted: number): boolean {
+export function isPermitted(inode: Inode, caller: Rights, wanted: number): boolean {
   if (caller.uid === 0) return true;
   let bits = inode.mode;
   if (caller.uid === inode.uid) bits = inode.mode >> 6;
@@ -51,7 +54,7 @@ export function isPermitted(inode: Inode, caller: Caller, wanted: number): boole
 }
 
 /** As isPermitted for I/O: an owner who opened a file before a chmod goes on, as on every NFS server without open. */
-export function mayDoIo(inode: Inode, caller: Caller, wanted: number): boolean {
+export function mayDoIo(inode: Inode, caller: Rights, wanted: number): boolean {
   return caller.uid === inode.uid || isPermitted(inode, caller, wanted);
 }
 
@@ -59,7 +62,7 @@ export function mayDoIo(inode: Inode, caller: Caller, wanted: number): boolean {
 export const Access = { READ: 1, LOOKUP: 2, MODIFY: 4, EXTEND: 8, DELETE: 16, EXECUTE: 32 } as const;
 
 /** The part of `mask` that is granted. */
-export function grantedAccess(inode: Inode, caller: Caller, mask: number): number {
+export function grantedAccess(inode: Inode, caller: Rights, mask: number): number {
   const read = isPermitted(inode, caller, Permission.READ);
   const write = isPermitted(inode, caller, Permission.WRITE);
   const execute = isPermitted(inode, caller, Permission.EXECUTE);
@@ -75,7 +78,7 @@ export function grantedAccess(inode: Inode, caller: Caller, mask: number): numbe
 }
 
 /** True when the caller may make these changes (POSIX chmod, chown, utimes, truncate). */
-export function maySetAttributes(inode: Inode, caller: Caller, changes: SetAttributes): boolean {
+export function maySetAttributes(inode: Inode, caller: Rights, changes: SetAttributes): boolean {
   if (caller.uid === 0) return true;
   const owner = caller.uid === inode.uid;
   if (changes.mode !== null && !owner) return false;

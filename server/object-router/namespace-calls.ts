@@ -113,13 +113,17 @@ export class NamespaceCalls {
     return isPending(outcome) ? outcome.then(answer) : answer(outcome);
   }
 
-  #looked(inode: Inode, directoryAttributes: Attributes | null): LookupResult {
-    return { status: Status.OK, handle: this.#core.handleOf(inode), attributes: this.#core.attributesOfInode(inode), directoryAttributes };
+  #looked(inode: Inode, directoryAttributes: Attributes | null, attributes = this.#core.attributesOfInode(inode)): LookupResult {
+    return { status: Status.OK, handle: this.#core.handleOf(inode), attributes, directoryAttributes };
   }
 
   /** An object whose owner knows more than its record is opened for its attributes: ESXi takes sizes from LOOKUP. */
   #lookedUp(inode: Inode, directoryAttributes: Attributes | null): MaybePromise<LookupResult> {
-    if (this.#core.attributesOfInode(inode) !== null) return this.#looked(inode, directoryAttributes);
+    const known = this.#core.attributesOfInode(inode);
+    if (known !== null) return this.#looked(inode, directoryAttributes, known);
+    if (this.#core.places.cluster !== null) {
+      return this.#core.attributesOfInodes([inode]).then(([told]) => this.#looked(inode, directoryAttributes, told ?? null));
+    }
     return this.#core.open(inode.fileid).then(() => this.#looked(inode, directoryAttributes));
   }
 
@@ -260,12 +264,14 @@ export class NamespaceCalls {
   /** An inode lost a name. With the last one it is STALE for everybody before the reply (design section 5). */
   async #lostName(inode: Inode): Promise<void> {
     if (inode.state === 'live') {
-      this.#core.objects.observe(inode);
+      await this.#core.observe(inode);
       return;
     }
     failPoint('remove.after-registry');
     if (inode.class !== 'file' && inode.class !== 'volume') return;
     await this.#core.objects.unlink(inode.fileid);
+    // From the reply on it is STALE through every router.
+    await this.#core.places.inodeChanged(inode);
     this.#unlinked(inode);
   }
 
@@ -291,7 +297,7 @@ export class NamespaceCalls {
     if (typeof outcome === 'number') return unchanged(outcome, from.inode, to.inode);
     switch (outcome.kind) {
       case 'renamed':
-        this.#core.objects.observe(outcome.inode);
+        await this.#core.observe(outcome.inode);
         if (outcome.replaced !== null) await this.#lostName(outcome.replaced);
         return { status: Status.OK, fromWcc: this.#directoryWcc(outcome.from), toWcc: this.#directoryWcc(outcome.to) };
       case 'unchanged':
@@ -335,7 +341,7 @@ export class NamespaceCalls {
     if (typeof outcome === 'number') return { status: outcome, attributes, directoryWcc: this.#core.unchanged(found) };
     switch (outcome.kind) {
       case 'linked':
-        this.#core.objects.observe(outcome.inode);
+        await this.#core.observe(outcome.inode);
         return { status: Status.OK, attributes: this.#core.attributesOfInode(outcome.inode), directoryWcc: this.#directoryWcc(outcome.directory) };
       case 'exists':
         return { status: Status.EXIST, attributes, directoryWcc: this.#core.unchangedInode(outcome.directory) };
@@ -369,7 +375,10 @@ export class NamespaceCalls {
       if (entries.length >= limit) return { entries, eof: false };
       const outcome = await namespace.entries(found.inode.fileid, Math.max(cookie, COOKIE_DOTDOT), limit - entries.length);
       if (outcome.kind !== 'entries') return null;
-      for (const entry of outcome.entries) entries.push(this.#entry(entry.inode, entry.name, entry.cookie, wantAttributes));
+      const told = wantAttributes ? await this.#core.attributesOfInodes(outcome.entries.map((entry) => entry.inode)) : [];
+      outcome.entries.forEach((entry, index) =>
+        entries.push(this.#entry(entry.inode, entry.name, entry.cookie, wantAttributes, told[index] ?? null)),
+      );
       return { entries, eof: outcome.eof };
     });
     if (typeof listed === 'number') return { status: listed, attributes };
@@ -377,12 +386,18 @@ export class NamespaceCalls {
     return { status: Status.OK, ...listed, attributes, cookieVerifier: NO_VERIFIER };
   }
 
-  #entry(inode: Inode, name: Uint8Array, cookie: number, wantAttributes: boolean): DirectoryEntry {
+  #entry(
+    inode: Inode,
+    name: Uint8Array,
+    cookie: number,
+    wantAttributes: boolean,
+    attributes = wantAttributes ? this.#core.attributesOfInode(inode) : null,
+  ): DirectoryEntry {
     return {
       fileid: inode.fileid,
       name,
       cookie,
-      attributes: wantAttributes ? this.#core.attributesOfInode(inode) : null,
+      attributes,
       handle: wantAttributes ? this.#core.handleOf(inode) : null,
     };
   }

@@ -1,6 +1,6 @@
 /**
- * The FileSystem that nfsd serves: every operation goes to the owner of its object (design section 4). Here the owner is always this router: the
- * registry for the namespace and inline files, the open object for the rest. Handles and names that outlive the call are copied here.
+ * The FileSystem that nfsd serves: every operation goes to the owner of its object (design section 4): the registry for the namespace
+ * and inline files, the open object here or another router for the rest. Handles and names that outlive the call are copied here.
  */
 import type { Inode } from '../../registry/inode.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
@@ -22,37 +22,38 @@ export interface ObjectRouterSettings {
 type Answer<Method extends keyof FileSystem> = ReturnType<FileSystem[Method]>;
 
 export class ObjectRouter implements FileSystem {
-  readonly #attributes: AttributeCalls;
-  readonly #data: DataCalls;
+  /** Also for what other routers forward (object-service.ts). */
+  readonly attributes: AttributeCalls;
+  readonly data: DataCalls;
   readonly #namespace: NamespaceCalls;
 
   constructor(components: { core: RouterCore; capacity: () => Capacity; unlinked: (inode: Inode) => void }, settings: ObjectRouterSettings) {
-    this.#attributes = new AttributeCalls(components.core, components.capacity, settings.fileSizeMaxBytes);
-    this.#data = new DataCalls(components.core, settings);
-    this.#namespace = new NamespaceCalls(components.core, this.#attributes, volumeMatcher(settings.volumePatterns), components.unlinked);
+    this.attributes = new AttributeCalls(components.core, components.capacity, settings.fileSizeMaxBytes);
+    this.data = new DataCalls(components.core, settings);
+    this.#namespace = new NamespaceCalls(components.core, this.attributes, volumeMatcher(settings.volumePatterns), components.unlinked);
   }
 
   mount(_caller: Caller, path: string): Answer<'mount'> {
     return this.#namespace.mount(path);
   }
   getattr(_caller: Caller, object: Handle): Answer<'getattr'> {
-    return this.#attributes.getattr(object);
+    return this.attributes.getattr(object);
   }
   setattr(caller: Caller, object: Handle, changes: SetAttributes, guardCtime: Timestamp | null): Answer<'setattr'> {
     caller.operationId();
-    return this.#attributes.setattr(caller, Buffer.from(object), changes, guardCtime);
+    return this.attributes.setattr(caller, Buffer.from(object), changes, guardCtime);
   }
   lookup(caller: Caller, directory: Handle, name: Uint8Array): Answer<'lookup'> {
     return this.#namespace.lookup(caller, directory, name);
   }
   access(caller: Caller, object: Handle, mask: number): Answer<'access'> {
-    return this.#attributes.access(caller, object, mask);
+    return this.attributes.access(caller, object, mask);
   }
   readlink(_caller: Caller, object: Handle): Answer<'readlink'> {
-    return this.#attributes.readlink(object);
+    return this.attributes.readlink(object);
   }
   read(caller: Caller, object: Handle, offsetBytes: number, target: Buffer): Answer<'read'> {
-    return this.#data.read(caller, object, offsetBytes, target);
+    return this.data.read(caller, object, offsetBytes, target);
   }
   write(
     caller: Caller,
@@ -62,11 +63,11 @@ export class ObjectRouter implements FileSystem {
     chunks: readonly Uint8Array[],
     stability: Stability,
   ): Answer<'write'> {
-    return this.#data.write(caller, object, offsetBytes, countBytes, chunks, stability);
+    return this.data.write(caller, object, offsetBytes, countBytes, chunks, stability);
   }
   /** The whole object is committed, whatever the range: its log has one order. */
   commit(caller: Caller, object: Handle): MaybePromise<Awaited<Answer<'commit'>>> {
-    return this.#data.commit(caller, object);
+    return this.data.commit(caller, object);
   }
   create(caller: Caller, directory: Handle, name: Uint8Array, how: CreateHow): Answer<'create'> {
     caller.operationId();
@@ -101,12 +102,12 @@ export class ObjectRouter implements FileSystem {
     return this.#namespace.readdir(caller, Buffer.from(directory), cookie, limit, wantAttributes);
   }
   fsstat(_caller: Caller, object: Handle): Answer<'fsstat'> {
-    return this.#attributes.fsstat(object);
+    return this.attributes.fsstat(object);
   }
   fsinfo(_caller: Caller, object: Handle): Answer<'fsinfo'> {
-    return this.#attributes.fsinfo(object);
+    return this.attributes.fsinfo(object);
   }
   pathconf(_caller: Caller, object: Handle): Answer<'pathconf'> {
-    return this.#attributes.pathconf(object);
+    return this.attributes.pathconf(object);
   }
 }

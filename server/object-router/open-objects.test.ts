@@ -25,6 +25,7 @@ test('objects that could not be opened while the backend was away are opened som
       if (away) throw new StoreError('retry', 'the backend is away');
       return { fileid: inode.fileid, isClean: true, problem: null, garbageDueMs: null, observeTime: () => undefined } as unknown as DrivenObject;
     },
+    receive: () => Promise.reject(new Error('nothing moves here')),
   };
   const namespace = {
     inode: (fileid: FileId) => Promise.resolve({ fileid, ctime: { seconds: 0, nanoseconds: 0 } } as Inode),

@@ -4,6 +4,7 @@
  */
 import type { Inode } from '../../registry/inode.ts';
 import type { Namespace } from '../../registry/ports.ts';
+import { assert } from '../core/assert.ts';
 import { ApplianceError, errorCode } from '../core/errors.ts';
 import type { FileId } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
@@ -12,6 +13,7 @@ import type { Attributes } from '../nfsd/file-system.ts';
 import type { DrivenObject, ObjectDriver } from './driver-port.ts';
 import type { GarbageSchedule } from './garbage-schedule.ts';
 import { attributesOf } from './inode-attributes.ts';
+import { IoCount } from './moves/io-count.ts';
 
 /** Objects kept open although they are idle. */
 const OPEN_MAX = 4096;
@@ -34,6 +36,12 @@ export class ServedObject {
   inode: Inode;
   /** Removed: everybody gets STALE. */
   unlinked = false;
+  /** False: it is held for a move, or not served here any more. Operations wait for `OpenObjects.held` and look again where the object is. */
+  ready = true;
+  /** Operations of this router's own clients, for the comparison with those that other routers forward. */
+  readonly ownIo = new IoCount();
+  /** Changes under way: a move waits for them. */
+  changers = 0;
   /** Operations under way: it is not closed meanwhile. */
   users = 0;
   lastUse = 0;
@@ -71,6 +79,8 @@ export class OpenObjects {
   /** Those of them that are to be tried again, and how many are. */
   readonly #reopen = new Set<number>();
   #reopening = 0;
+  /** Objects that are held for a move, open or not. */
+  readonly #holds = new Map<number, PromiseWithResolvers<void>>();
   /** Fileids that were unlinked while they were being opened or closed. */
   readonly #gone = new Set<number>();
   #useCounter = 0;
@@ -152,9 +162,15 @@ export class OpenObjects {
       this.#failed.delete(fileid);
       return served;
     } catch (error) {
-      if (errorCode(error) === 'object-gone') {
+      const code = errorCode(error);
+      if (code === 'object-gone') {
         this.#failed.delete(fileid);
         return null;
+      }
+      // It is another router's: nothing is wrong with it.
+      if (code === 'not-owner' || code === 'fenced') {
+        this.#failed.delete(fileid);
+        throw error;
       }
       if (!this.#failed.has(fileid)) this.#logger.error({ err: error, fileid }, 'an object could not be opened');
       this.#failed.set(fileid, { error: error as Error, atMs: this.#clock.monotonicMs() });
@@ -175,12 +191,81 @@ export class OpenObjects {
       await driven.close();
       return null;
     }
+    return this.#serve(driven, current);
+  }
+
+  #serve(driven: DrivenObject, inode: Inode): ServedObject {
     // A kill may have lost the owner's copy of a ctime that a change of names or mode moved; the registry's is durable.
-    driven.observeTime(current.ctime);
-    const served = new ServedObject(driven, current, this.#handleOf(current), this.#fsid);
+    driven.observeTime(inode.ctime);
+    const served = new ServedObject(driven, inode, this.#handleOf(inode), this.#fsid);
     served.lastUse = ++this.#useCounter;
-    this.#served.set(fileid, served);
+    served.ready = !this.#holds.has(driven.fileid);
+    this.#served.set(driven.fileid, served);
     return served;
+  }
+
+  /** Operations of this object wait from here on, whether it is open or not, until the returned function is called. */
+  hold(fileid: FileId): () => void {
+    assert(!this.#holds.has(fileid), `object ${fileid} is held once`);
+    const held = Promise.withResolvers<void>();
+    this.#holds.set(fileid, held);
+    const served = this.#served.get(fileid);
+    if (served !== undefined) served.ready = false;
+    return () => {
+      if (this.#holds.get(fileid) !== held) return;
+      this.#holds.delete(fileid);
+      const now = this.#served.get(fileid);
+      if (now !== undefined) now.ready = true;
+      held.resolve();
+    };
+  }
+
+  /** Resolves when its hold is over; null: it is not held. */
+  held(fileid: number): Promise<void> | null {
+    return this.#holds.get(fileid)?.promise ?? null;
+  }
+
+  /** Resolves when no opening or closing of it is under way. */
+  async settled(fileid: FileId): Promise<void> {
+    for (;;) {
+      const busy = this.#opening.get(fileid) ?? this.#closing.get(fileid);
+      if (busy === undefined) return;
+      await Promise.allSettled([busy]);
+    }
+  }
+
+  /** Serves an object that was received from another router. */
+  adopt(driven: DrivenObject, inode: Inode): ServedObject {
+    assert(!this.#served.has(inode.fileid) && !this.#opening.has(inode.fileid), `object ${inode.fileid} is served once`);
+    this.#failed.delete(inode.fileid);
+    return this.#serve(driven, inode);
+  }
+
+  /**
+   * The object is not served here any more: it is another router's, or its term is over. It is closed once its readers are done, without telling anybody
+   * anything; resolves then.
+   */
+  async giveUp(fileid: FileId): Promise<void> {
+    this.#failed.delete(fileid);
+    this.#reopen.delete(fileid);
+    this.#garbage.note(fileid, null);
+    const served = this.#served.get(fileid);
+    if (served === undefined) return;
+    this.#served.delete(fileid);
+    served.ready = false;
+    const closing = (async (): Promise<void> => {
+      while (served.users > 0) await this.#clock.sleep(2);
+      await served.driven.close();
+    })()
+      .catch((error: unknown) => this.#logger.error({ err: error, fileid }, 'closing an object that is not served here any more failed'))
+      .finally(() => this.#closing.delete(fileid));
+    this.#closing.set(fileid, closing);
+    await closing;
+  }
+
+  /** Objects that are open here. */
+  *all(): Iterable<ServedObject> {
+    yield* this.#served.values();
   }
 
   /** The registry changed this inode: what is open must say the same. */
@@ -217,8 +302,10 @@ export class OpenObjects {
     if (running !== undefined) return running;
     const closing = (async (): Promise<void> => {
       while (served.users > 0) await this.#clock.sleep(2);
-      if (!served.unlinked && !served.driven.isClean && !this.#closed) return;
+      if (!served.unlinked && (!served.driven.isClean || !served.ready) && !this.#closed) return;
+      if (this.#served.get(fileid) !== served) return;
       this.#served.delete(fileid);
+      served.ready = false;
       await served.driven.close();
     })().finally(() => this.#closing.delete(fileid));
     this.#closing.set(fileid, closing);
@@ -258,7 +345,10 @@ export class OpenObjects {
         (served) => {
           if (served === null) this.#garbage.note(fileid, null);
         },
-        () => undefined,
+        (error: unknown) => {
+          // The router that owns it deletes it.
+          if (errorCode(error) === 'not-owner') this.#garbage.note(fileid, null);
+        },
       );
     }
     void this.#garbage.save();

@@ -8,25 +8,31 @@ import type { MaybePromise } from '../core/maybe-promise.ts';
 import { isPending } from '../core/maybe-promise.ts';
 import type { Clock, Timestamp } from '../core/time.ts';
 import { timestampOf } from '../core/time.ts';
-import type { Attributes, Caller, ErrorStatus, Handle, Wcc } from '../nfsd/file-system.ts';
+import type { Attributes, Caller, ErrorStatus, Handle, Result, Wcc } from '../nfsd/file-system.ts';
 import { Status } from '../nfsd/file-system.ts';
 import { statusOfError } from './error-status.ts';
-import type { Handles } from './handles.ts';
+import type { HandleParts, Handles } from './handles.ts';
 import { attributesOf, preAttributesOf } from './inode-attributes.ts';
+import type { Everywhere, ObjectPlaces } from './object-places.ts';
 import type { OpenObjects, ServedObject } from './open-objects.ts';
+
+/** A verb of a client's call that was held up longer than this is not executed any more. */
+const NOT_AFTER_MS = 20_000;
 
 export const NO_WCC: Wcc = { before: null, after: null };
 
-/** An inode as the registry has it now, and its open object when its owner knows better. */
+/** An inode as the registry has it now, and what its owner knows better: its open object here, or attributes that another router told. */
 export interface Found {
   readonly inode: Inode;
   readonly served: ServedObject | null;
+  readonly told?: Attributes;
 }
 
 export interface RouterCoreComponents {
   readonly registry: Registry;
   readonly objects: OpenObjects;
   readonly handles: Handles;
+  readonly places: ObjectPlaces;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -35,6 +41,7 @@ export class RouterCore {
   readonly registry: Registry;
   readonly objects: OpenObjects;
   readonly handles: Handles;
+  readonly places: ObjectPlaces;
   readonly clock: Clock;
   readonly fsid: bigint;
   readonly #logger: Logger;
@@ -46,6 +53,7 @@ export class RouterCore {
     this.registry = components.registry;
     this.objects = components.objects;
     this.handles = components.handles;
+    this.places = components.places;
     this.clock = components.clock;
     this.#logger = components.logger;
     this.fsid = identity.fsid;
@@ -62,14 +70,15 @@ export class RouterCore {
       operationId: caller === null ? null : caller.operationId() + step,
       incarnation: this.#incarnation,
       now: this.now(),
-      notAfterMs: Infinity,
+      // What a client waits for must not take effect after it asked elsewhere.
+      notAfterMs: caller === null || this.places.cluster === null ? Infinity : this.clock.wallMs() + NOT_AFTER_MS,
     };
   }
 
-  /** The open object that a handle names, without asking anybody: the hot path. */
+  /** The open object that a handle names, without asking anybody: the hot path. Null also while it is being given away, and without a lease. */
   served(handle: Handle): ServedObject | null {
     const served = this.objects.get(this.handles.peek(handle));
-    return served !== undefined && served.handle.equals(handle) ? served : null;
+    return served !== undefined && served.ready && served.handle.equals(handle) && this.places.lease.valid ? served : null;
   }
 
   /** What a handle names. A status: BADHANDLE, STALE, or why it cannot be said now. */
@@ -78,9 +87,30 @@ export class RouterCore {
     if (served !== null) return served.unlinked ? Status.STALE : { inode: served.inode, served };
     const parts = this.handles.decode(handle);
     if (parts === null) return Status.BADHANDLE;
+    if (this.places.cluster !== null) return this.guard(() => this.#findAnywhere(parts));
     return this.guard(() => {
       const inode = this.registry.namespace.inode(parts.fileid, parts.inodeGeneration);
       return isPending(inode) ? inode.then((found) => this.#known(found)) : this.#known(inode);
+    });
+  }
+
+  /** In a cluster: what the registry knows, and what the owner of an object says of it. */
+  async #findAnywhere(parts: HandleParts): Promise<Found | ErrorStatus> {
+    const { namespace } = this.registry;
+    const inode = await namespace.inode(parts.fileid, parts.inodeGeneration);
+    if (inode === null) return Status.STALE;
+    if (inode.class === 'none' || inode.class === 'inline') return { inode, served: null };
+    return this.places.run<Found>(parts, false, {
+      here: (served) => ({ inode: served.inode, served }),
+      there: async ({ peer, target }) => {
+        const answer = await peer.getattr(target);
+        if (answer.kind === 'not-owner') return answer;
+        // Gone in between: the registry says so when it is asked again.
+        return answer.result.status === Status.OK
+          ? { kind: 'done', result: { inode, served: null, told: answer.result.attributes } }
+          : { kind: 'not-owner', hint: null };
+      },
+      record: (found) => ({ inode: found, served: null }),
     });
   }
 
@@ -98,11 +128,26 @@ export class RouterCore {
     });
   }
 
-  /** As `find`, and opened if it is an object of class file or volume. */
-  async findOpen(handle: Handle): Promise<Found | ErrorStatus> {
-    const found = await this.find(handle);
-    if (typeof found === 'number' || found.served !== null || found.inode.class === 'none' || found.inode.class === 'inline') return found;
-    return this.open(found.inode.fileid);
+  /** Does something where the object of a handle is; a status when that is BADHANDLE, STALE or has to wait. Opens what nobody has open. */
+  async anywhere<T>(handle: Handle, everywhere: Everywhere<T>, open = true): Promise<T | ErrorStatus> {
+    const parts = this.handles.decode(handle);
+    if (parts === null) return Status.BADHANDLE;
+    return this.guard<T>(() => this.places.run(parts, open, everywhere));
+  }
+
+  /** GETATTR of what is known to be another router's, without asking the registry first; null when it is not. */
+  askOwner(handle: Handle): Promise<Result<{ attributes: Attributes }>> | null {
+    const { cluster } = this.places;
+    if (cluster === null || cluster.owners.get(this.handles.peek(handle)) === null) return null;
+    return this.anywhere<Result<{ attributes: Attributes }>>(
+      handle,
+      {
+        here: (served) => ({ status: Status.OK, attributes: served.attributes() }),
+        there: ({ peer, target }) => peer.getattr(target),
+        record: (inode) => ({ status: Status.OK, attributes: attributesOf(inode, this.fsid, null) }),
+      },
+      false,
+    ).then((answer) => (typeof answer === 'number' ? { status: answer } : answer));
   }
 
   /** Opens an object. */
@@ -133,15 +178,34 @@ export class RouterCore {
   }
 
   attributes(found: Found): Attributes {
-    return found.served === null ? attributesOf(found.inode, this.fsid, null) : found.served.attributes();
+    return found.told ?? (found.served === null ? attributesOf(found.inode, this.fsid, null) : found.served.attributes());
   }
 
   /** Attributes of an inode that a registry verb gave; null when only an owner that is not open knows them. */
   attributesOfInode(inode: Inode): Attributes | null {
     if (inode.class === 'none' || inode.class === 'inline') return attributesOf(inode, this.fsid, null);
     const served = this.objects.get(inode.fileid);
-    if (served !== undefined) return served.unlinked ? null : served.attributes();
+    if (served !== undefined && served.ready) return served.unlinked ? null : served.attributes();
+    if (this.places.cluster !== null) return null;
     return this.settled && !this.objects.hasFailed(inode.fileid) ? attributesOf(inode, this.fsid, null) : null;
+  }
+
+  /** As attributesOfInode for many, from whoever knows them: their owners are asked. Null where nobody says in time. */
+  async attributesOfInodes(inodes: readonly Inode[]): Promise<(Attributes | null)[]> {
+    const { cluster } = this.places;
+    const known = inodes.map((inode) => this.attributesOfInode(inode));
+    if (cluster === null) return known;
+    const missing = inodes.filter((_, index) => known[index] === null);
+    if (missing.length === 0) return known;
+    const told = await this.places.attributesOf(missing, (inode) => attributesOf(inode, this.fsid, null));
+    let next = 0;
+    return known.map((attributes) => (attributes === null ? (told[next++] ?? null) : attributes));
+  }
+
+  /** The registry changed names, mode or owner of an inode: what serves it must say the same, here or elsewhere, before the client is answered. */
+  async observe(inode: Inode): Promise<void> {
+    if (this.objects.get(inode.fileid) !== undefined) this.objects.observe(inode);
+    else if (this.places.cluster !== null && (inode.class === 'file' || inode.class === 'volume')) await this.places.inodeChanged(inode);
   }
 
   handleOf(inode: Inode): Buffer {
