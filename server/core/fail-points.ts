@@ -3,7 +3,7 @@
  * An action is `kill` (SIGKILL to self), `error` (throws an ApplianceError `fail-point`), or `delay:MS`; `@N` means at the N-th hit (default 1st);
  * `delay` and `error` apply from the N-th hit on when written `@N+`. Without the variable a hit costs one truthiness test.
  *
- * Every name is listed in FAIL_POINTS; the crash test enumerates the list and fails when one was never hit.
+ * Every name is listed in FAIL_POINTS or MOVE_FAIL_POINTS; the crash tests enumerate the lists and fail when one was never hit.
  */
 import { ApplianceError } from './errors.ts';
 
@@ -34,7 +34,27 @@ export const FAIL_POINTS = [
   'reclaim.before-delete',
   'reclaim.after-delete',
 ] as const;
-export type FailPoint = (typeof FAIL_POINTS)[number];
+
+/** Control steps of a move (docs/ARCHITECTURE.md, Moves), at the giver and the receiver: hit only in a cluster, so the tests of one router leave them out. */
+export const MOVE_FAIL_POINTS = [
+  'move.give-asked',
+  'move.give-reserved',
+  'move.give-before-freeze',
+  'move.give-frozen',
+  'move.give-before-ceded',
+  'move.give-after-ceded',
+  'move.give-after-transfer',
+  'move.give-after-cede',
+  'move.take-before-ask',
+  'move.take-offered',
+  'move.take-attached',
+  'move.take-caught-up',
+  'move.take-frozen',
+  'move.take-before-confirm',
+  'move.take-confirmed',
+  'move.take-activated',
+] as const;
+export type FailPoint = (typeof FAIL_POINTS)[number] | (typeof MOVE_FAIL_POINTS)[number];
 
 interface Action {
   readonly kind: 'kill' | 'error' | 'delay';
@@ -44,11 +64,13 @@ interface Action {
   hits: number;
 }
 
+const ALL: ReadonlySet<string> = new Set([...FAIL_POINTS, ...MOVE_FAIL_POINTS]);
+
 function parse(text: string): Map<string, Action> {
   const actions = new Map<string, Action>();
   for (const part of text.split(',').filter((entry) => entry !== '')) {
     const match = /^([a-z.-]+)=(kill|error|delay:(\d+))(?:@(\d+)(\+)?)?$/.exec(part);
-    if (match === null || !(FAIL_POINTS as readonly string[]).includes(match[1] ?? '')) {
+    if (match === null || !ALL.has(match[1] ?? '')) {
       throw new ApplianceError('fail-point-syntax', `VFERRY_FAIL_POINTS: "${part}" is not NAME=kill|error|delay:MS[@N[+]] with a known NAME`);
     }
     const kind = match[2]?.startsWith('delay') === true ? 'delay' : match[2] === 'kill' ? 'kill' : 'error';

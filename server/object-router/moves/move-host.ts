@@ -17,6 +17,8 @@ export interface MovableObject {
   readonly unlinked: boolean;
   /** READ and WRITE calls that clients of this very router made of it; the object-router adds to it, the policy lets it decay. */
   readonly ownIo: IoCount;
+  /** The same of READ and WRITE calls that other routers sent here. */
+  readonly peerIo: IoCount;
 }
 
 /** Operations of one object wait. */
@@ -44,7 +46,7 @@ export interface MoveHost {
   hold(fileid: FileId): ObjectHold;
   /** Resolves when no opening or closing of it is under way. To be called with the object on hold. */
   settled(fileid: FileId): Promise<void>;
-  /** Opens an object that the registry says is ours, or that nobody owns, or that may be taken over: claims it. Null: it does not exist. Rejects as ObjectDriver.open does. */
+  /** Not to be called with the object on hold. Opens an object that the registry says is ours, or that nobody owns, or that may be taken over: claims it. Null: it does not exist. Rejects as ObjectDriver.open does. */
   open(fileid: FileId): Promise<MovableObject | null>;
   /**
    * The object belongs to another router: it is no longer found here, is closed when its readers are done (closing does not wait for the backend), the
