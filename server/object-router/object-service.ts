@@ -46,7 +46,10 @@ export class ObjectService implements Omit<PeerService, Moves> {
   }
 
   read(target: ObjectTarget, caller: PeerCaller, offsetBytes: number, into: Buffer): MaybePromise<Forwarded<ReadAnswer>> {
-    return this.#here<ReadAnswer>(target, (served) => this.#data.readServed(caller, served, offsetBytes, into));
+    return this.#here<ReadAnswer>(target, (served) => {
+      served.peerIo.reads += 1;
+      return this.#data.readServed(caller, served, offsetBytes, into);
+    });
   }
 
   write(
@@ -59,7 +62,10 @@ export class ObjectService implements Omit<PeerService, Moves> {
   ): MaybePromise<Forwarded<WriteAnswer>> {
     const words = new Uint32Array(4);
     const named = wordsOfHex(caller.operationId, words) ? words : wordsOfText(caller.operationId);
-    return this.#here<WriteAnswer>(target, (served) => this.#data.writeServed(caller, served, offsetBytes, countBytes, chunks, stability, named));
+    return this.#here<WriteAnswer>(target, (served) => {
+      served.peerIo.writes += 1;
+      return this.#data.writeServed(caller, served, offsetBytes, countBytes, chunks, stability, named);
+    });
   }
 
   commit(target: ObjectTarget, caller: PeerCaller): MaybePromise<Forwarded<WccResult<{ verifier: Uint8Array }>>> {

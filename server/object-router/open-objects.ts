@@ -40,6 +40,7 @@ export class ServedObject {
   ready = true;
   /** Operations of this router's own clients, for the comparison with those that other routers forward. */
   readonly ownIo = new IoCount();
+  readonly peerIo = new IoCount();
   /** Changes under way: a move waits for them. */
   changers = 0;
   /** Operations under way: it is not closed meanwhile. */

@@ -1,0 +1,80 @@
+/** The object-router as moves of ownership see it: holds, hand-overs of open objects, and who owns what. */
+import type { Inode } from '../../registry/inode.ts';
+import type { OwnerRecord } from '../../registry/ports.ts';
+import type { FileId } from '../core/ids.ts';
+import type { Logger } from '../core/logger.ts';
+import type { Clock } from '../core/time.ts';
+import type { DrivenObject } from './driver-port.ts';
+import type { MovableObject, MoveHost, ObjectHold } from './moves/move-host.ts';
+import type { OpenObjects } from './open-objects.ts';
+import type { OwnerCache } from './owner-cache.ts';
+import type { Repetitions } from './repetitions.ts';
+
+const LOOK_EVERY_MS = 1;
+
+export class RouterMoveHost implements MoveHost {
+  readonly #objects: OpenObjects;
+  readonly #owners: OwnerCache;
+  readonly #repetitions: Repetitions;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+
+  constructor(components: { objects: OpenObjects; owners: OwnerCache; repetitions: Repetitions; clock: Clock; logger: Logger }) {
+    this.#objects = components.objects;
+    this.#owners = components.owners;
+    this.#repetitions = components.repetitions;
+    this.#clock = components.clock;
+    this.#logger = components.logger;
+  }
+
+  served(fileid: FileId): MovableObject | undefined {
+    return this.#objects.get(fileid);
+  }
+
+  all(): Iterable<MovableObject> {
+    return this.#objects.all();
+  }
+
+  hold(fileid: FileId): ObjectHold {
+    const release = this.#objects.hold(fileid);
+    return {
+      release,
+      repetitions: async () => {
+        // Frozen, each of them ends as soon as the local disk lets it.
+        while ((this.#objects.get(fileid)?.changers ?? 0) > 0) await this.#clock.sleep(LOOK_EVERY_MS);
+        return this.#repetitions.export(fileid);
+      },
+    };
+  }
+
+  settled(fileid: FileId): Promise<void> {
+    return this.#objects.settled(fileid);
+  }
+
+  open(fileid: FileId): Promise<MovableObject | null> {
+    return this.#objects.open(fileid);
+  }
+
+  moved(fileid: FileId, owner: OwnerRecord): void {
+    void this.#objects.giveUp(fileid);
+    this.#repetitions.forget(fileid);
+    this.#owners.learn(fileid, owner);
+  }
+
+  adopt(driven: DrivenObject, inode: Inode, owner: OwnerRecord, repetitions: Buffer): void {
+    if (!this.#repetitions.import(inode.fileid, repetitions)) {
+      this.#logger.error({ fileid: inode.fileid, bytes: repetitions.length }, 'the memory of completed calls that came with an object is none');
+    }
+    this.#owners.learn(inode.fileid, owner);
+    this.#objects.adopt(driven, inode);
+  }
+
+  async drop(fileid: FileId): Promise<void> {
+    this.#owners.forget(fileid);
+    await this.#objects.giveUp(fileid);
+  }
+
+  ownerIs(owner: OwnerRecord): void {
+    this.#owners.learn(owner.fileid, owner);
+  }
+}
