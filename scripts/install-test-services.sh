@@ -2,7 +2,7 @@
 # Real clients, real object storage and the peer of the benchmarks, from Debian's packages: installs what is missing, nothing else, and starts no daemon.
 set -eu
 
-packages='qemu-system-x86 qemu-utils qemu-block-extra seabios busybox-static cpio kmod libnfs-utils nfs-ganesha nfs-ganesha-vfs rpcbind iproute2 swift-proxy swift-account swift-container swift-object python3-swift memcached curl openssl'
+packages='qemu-system-x86 qemu-utils qemu-block-extra seabios busybox-static cpio kmod libnfs-utils gcc libc6-dev nfs-ganesha nfs-ganesha-vfs rpcbind iproute2 swift-proxy swift-account swift-container swift-object python3-swift memcached curl openssl'
 packages="$packages ceph-mon ceph-osd radosgw ceph-common redis-server redis-sentinel redis-tools"
 
 missing=''

@@ -7,7 +7,7 @@ import { randomInt } from 'node:crypto';
 import { ApplianceError } from '../../server/core/errors.ts';
 import type { Attributes, SetAttributes, Stability } from '../../server/nfsd/file-system.ts';
 import { Status } from '../../server/nfsd/file-system.ts';
-import { NfsClient } from '../../server/nfsd/nfs-client.ts';
+import type { NfsClient } from '../../server/nfsd/nfs-client.ts';
 import { encodeSetAttributes, encodeUint64, NO_CHANGES } from '../../server/nfsd/nfs-wire.ts';
 import { NfsProcedure } from '../../server/nfsd/procedure-table.ts';
 import { decodeCommitResult } from '../../server/nfsd/procedures/commit.ts';
