@@ -141,6 +141,11 @@ export interface RouterDependencies {
   readonly clusterObserver: ClusterObserver;
   /** The router cannot go on (its incarnation is dead, its log is unusable): the process says why and stops with exit code 1. */
   readonly fatal: (error: Error) => void;
+  /**
+   * The router has no right to go on as what it is (its lease lapsed, it stood still, it was declared dead) and may come back as a new incarnation: the
+   * process image is replaced at once, so that no socket, timer or thread of the old one does anything any more. Does not return.
+   */
+  readonly beginAnew: (error: Error) => never;
 }
 
 /**

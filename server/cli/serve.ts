@@ -90,6 +90,7 @@ class RouterLife {
       storeObserver: new StoreMetrics(this.#metrics),
       clusterObserver: new ClusterMetrics(this.#metrics, () => this.#router?.cluster?.status() ?? null),
       fatal: (error) => this.#stopAtOnce(error),
+      beginAnew: (error) => this.#beginAnew(error),
     });
     const first = await Promise.race([starting, this.#signal.promise]);
     if (typeof first === 'string') {
@@ -169,6 +170,13 @@ class RouterLife {
     this.#logger.fatal({ err: error }, 'stopped by a bug in vferry; the log recovers at the next start. Please report this with the lines around it');
     process.exit(ExitCode.INTERNAL);
   };
+
+  /** Sockets with unread input, threads and all that is under way end with the image of the process; its data directory's lock, too. */
+  #beginAnew(error: Error): never {
+    this.#logger.fatal({ err: error, code: errorCode(error) }, `begins anew: ${error.message}`);
+    process.execve?.(process.execPath, [process.execPath, ...process.execArgv, ...process.argv.slice(1)], process.env);
+    process.exit(ExitCode.FAILED);
+  }
 
   #stopAtOnce(error: Error): never {
     this.#logger.fatal({ err: error }, `cannot go on: ${error.message}`);

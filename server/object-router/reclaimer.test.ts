@@ -64,6 +64,8 @@ class World {
               : { bucket: 'shared', prefix: `${uuid}.`, ownBucket: false },
         },
         dropLocal: () => Promise.resolve(),
+        unlink: () => Promise.resolve(),
+        mayDelete: () => true,
         ended: () => Promise.resolve(),
         mutation: () => ({ operationId: null, incarnation: 'i' as Incarnation, now: { seconds: 0, nanoseconds: 0 }, notAfterMs: Infinity }),
         clock: this.clock,

@@ -38,6 +38,8 @@ export class Reclaimer {
   readonly #store: ObjectStore;
   readonly #names: ReclaimNames;
   readonly #dropLocal: (uuid: ObjectUuid) => Promise<void>;
+  readonly #unlink: (fileid: FileId) => Promise<void>;
+  readonly #mayDelete: () => boolean;
   readonly #ended: (fileid: FileId) => Promise<void>;
   readonly #mutation: () => Mutation;
   readonly #clock: Clock;
@@ -57,6 +59,10 @@ export class Reclaimer {
       store: ObjectStore;
       names: ReclaimNames;
       dropLocal: (uuid: ObjectUuid) => Promise<void>;
+      /** Stops serving an object that another router removed, if its word of that was lost. */
+      unlink: (fileid: FileId) => Promise<void>;
+      /** False: another router of the cluster deletes from the backend. */
+      mayDelete: () => boolean;
       /** Resolves when no upload of a removed object can still be under way. */
       ended: (fileid: FileId) => Promise<void>;
       mutation: () => Mutation;
@@ -69,6 +75,8 @@ export class Reclaimer {
     this.#store = components.store;
     this.#names = components.names;
     this.#dropLocal = components.dropLocal;
+    this.#unlink = components.unlink;
+    this.#mayDelete = components.mayDelete;
     this.#ended = components.ended;
     this.#mutation = components.mutation;
     this.#clock = components.clock;
@@ -145,12 +153,14 @@ export class Reclaimer {
       for (const { inode, sinceMs } of page) {
         if (this.#stopped) return;
         after = inode.fileid;
+        await this.#unlink(inode.fileid);
         if (this.#clock.wallMs() - sinceMs < this.#settings.graceTimeMs) {
           waitingBytes += inode.usedBytes;
           // Done when it was removed, unless the router died in between: what is only here counts against the bound of dirty bytes.
           if (inode.uuid !== null) await this.#dropLocal(inode.uuid);
           continue;
         }
+        if (!this.#mayDelete()) continue;
         try {
           await this.#reclaim(inode);
           failuresInARow = 0;

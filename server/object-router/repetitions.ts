@@ -96,7 +96,7 @@ export class Repetitions {
     const running = call.then(
       (result) => {
         this.#running.delete(key);
-        if (endedWell(result)) this.remember(fileid, kept, 0);
+        if (endedWell(result)) this.remember(fileid, kept);
         return result;
       },
       (error: unknown) => {
@@ -108,14 +108,14 @@ export class Repetitions {
     return running;
   }
 
-  /** A call that ended `ageMs` ago. */
-  remember(fileid: number, words: CallWords, ageMs: number): void {
+  /** A call that ended now. */
+  remember(fileid: number, words: CallWords): void {
     if (this.#count > this.#mask) this.#forgetOldest();
     const slot = (this.#head + this.#count) & this.#mask;
     this.#count += 1;
     this.#words.set(words, slot * KEY_WORDS);
     this.#fileids[slot] = fileid;
-    this.#endedMs[slot] = this.#clock.monotonicMs() - ageMs;
+    this.#endedMs[slot] = this.#clock.monotonicMs();
     const chain = this.#chain(fileid, words);
     this.#next[slot] = this.#heads[chain] as number;
     this.#heads[chain] = slot + 1;
@@ -147,7 +147,7 @@ export class Repetitions {
     for (let at = 0; at < bytes.length; at += ENTRY_BYTES) {
       for (let word = 0; word < KEY_WORDS; word += 1) words[word] = bytes.readUInt32LE(at + word * 4);
       // Their ages would not be in the order of the ring: as if they had ended now, which only keeps them longer.
-      if (bytes.readUInt32LE(at + KEY_WORDS * 4) <= REPETITION_WINDOW_MS) this.remember(fileid, words, 0);
+      if (bytes.readUInt32LE(at + KEY_WORDS * 4) <= REPETITION_WINDOW_MS) this.remember(fileid, words);
     }
     return true;
   }
