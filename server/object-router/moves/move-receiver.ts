@@ -5,6 +5,7 @@
  * synced, and the owner is told to let go. From the moment that this was asked the copy is given up only when it is certain that the owner did not change
  * and never will by this attempt: the registry knows, and the copy may be the only place where the end of the log can be served from.
  */
+import type { Inode } from '../../../registry/inode.ts';
 import type { OwnerRecord } from '../../../registry/ports.ts';
 import { ApplianceError, isEnvironmentError } from '../../core/errors.ts';
 import { failPoint } from '../../core/fail-points.ts';
@@ -363,7 +364,7 @@ export class MoveReceiver {
   }
 
   async #activate(replica: Replica, owner: OwnerRecord, frozen: FrozenEnd, move: RunningMove): Promise<Received> {
-    const { host, registry, clock, logger } = this.#around;
+    const { host, clock, logger } = this.#around;
     const { fileid } = owner;
     const startedMs = clock.monotonicMs();
     let driven: DrivenObject;
@@ -396,7 +397,7 @@ export class MoveReceiver {
   }
 
   /** The registry answered a moment ago; if it does not now, the object waits for it as it would for any opening. */
-  async #inode(fileid: FileId): ReturnType<MoveSurroundings['registry']['namespace']['inode']> {
+  async #inode(fileid: FileId): Promise<Inode | null> {
     const { registry, clock } = this.#around;
     for (let waitMs = RESOLVE_MS_FIRST; ; waitMs = Math.min(RESOLVE_MS_MAX, waitMs * 2)) {
       try {
