@@ -18,9 +18,11 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   registry: [],
   cache: [],
   backends: [],
-  'server/object-log': ['registry/inode.ts', 'registry/ports.ts', 'backends/object-store.ts'],
+  // Pieces of a log on their way between routers are said in the peers' words.
+  'server/object-log': ['server/object-router/peer-port.ts', 'registry/inode.ts', 'registry/ports.ts', 'backends/object-store.ts'],
   'server/volume-driver': [
     'server/object-router/driver-port.ts',
+    'server/object-router/peer-port.ts',
     'server/object-log/',
     'registry/inode.ts',
     'registry/ports.ts',
@@ -82,6 +84,7 @@ const ADAPTERS: readonly { readonly modules: RegExp; readonly files: readonly Re
       /^server\/core\/node-disk\.ts$/,
       /^server\/settings\/load\.ts$/,
       /^server\/cli\/process-logger\.ts$/,
+      /^server\/cluster-ca\/certificate-files\.ts$/,
       /^registry\/sqlite\//,
       /^backends\/(directory\/|upload-thread\/|swift\/ca-file\.ts$|probe\/server-time\.ts$|object-body\.ts$|file-part\.ts$)/,
     ],
@@ -89,7 +92,11 @@ const ADAPTERS: readonly { readonly modules: RegExp; readonly files: readonly Re
   { modules: /^node:(net|dgram|dns(\/promises)?)$/, files: [/^server\/oncrpc\//, /^server\/admin\//, /^backends\/tcp-reachable\.ts$/] },
   {
     modules: /^node:(http|https|http2|tls)$/,
-    files: [/^server\/cli\/admin-client\.ts$/, /^backends\/(swift\/swift-http|s3\/s3-client|probe\/server-time)\.ts$/],
+    files: [
+      /^server\/cli\/admin-client\.ts$/,
+      /^server\/cluster-ca\/join-(server|client)\.ts$/,
+      /^backends\/(swift\/swift-http|s3\/s3-client|probe\/server-time)\.ts$/,
+    ],
   },
   { modules: /^@aws-sdk\//, files: [/^backends\/s3\//] },
   { modules: /^node:sqlite$/, files: [/^registry\/sqlite\//] },

@@ -176,8 +176,8 @@ export interface ClusterStatus {
   readonly peerAddress: string;
   /** False: plain text, on loopback. */
   readonly encrypted: boolean;
-  /** When this router's certificate ends, ISO 8601; null: plain text. */
-  readonly certificateEndsAt: string | null;
+  /** When this router's certificate ends: wall clock; null: plain text. */
+  readonly certificateEndsAtMs: number | null;
   readonly routers: readonly Pick<RouterReport, 'id' | 'self' | 'state' | 'peer' | 'silentMs' | 'connection'>[];
   /** Objects open here, by protection. */
   readonly owned: { readonly clean: number; readonly unprotected: number; readonly protected: number };

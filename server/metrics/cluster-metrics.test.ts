@@ -21,7 +21,7 @@ const STATUS: ClusterStatus = {
   leaseLeftMs: 5500,
   peerAddress: '10.0.0.1:2050',
   encrypted: true,
-  certificateEndsAt: '2030-01-01T00:00:00.000Z',
+  certificateEndsAtMs: 1_893_456_000_000,
   routers: [
     { id: A, self: true, state: 'running', peer: null, silentMs: 0, connection: null },
     { id: B, self: false, state: 'running', peer: null, silentMs: 10, connection: { connected: true, roundTripMs: 0.5, problem: null } },
@@ -154,7 +154,7 @@ test('lease, peers, objects and drain are what the cluster says at the scrape; w
       'vferry_certificate_end_timestamp_seconds 1893456000',
     ],
   );
-  status = { ...STATUS, registryProblem: 'it does not answer', certificateEndsAt: null };
+  status = { ...STATUS, registryProblem: 'it does not answer', certificateEndsAtMs: null };
   assert.deepEqual(await lines(registry, 'vferry_registry_up'), ['vferry_registry_up 0']);
   assert.deepEqual(await lines(registry, 'vferry_certificate'), []);
 });

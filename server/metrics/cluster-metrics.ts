@@ -226,7 +226,7 @@ function watch(registry: MetricRegistry, status: () => ClusterStatus | null): vo
     ),
   );
   gauge('vferry_certificate_end_timestamp_seconds', 'When the certificate of this router ends (Unix time).', (now) =>
-    now.certificateEndsAt === null ? [] : [{ labels: {}, value: Date.parse(now.certificateEndsAt) / 1000 }],
+    now.certificateEndsAtMs === null ? [] : [{ labels: {}, value: now.certificateEndsAtMs / 1000 }],
   );
 }
 
