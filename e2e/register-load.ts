@@ -14,32 +14,47 @@ export class RegisterLoad {
   readonly #seed: number;
   readonly #random: SeededRandom;
   readonly #handle: FileHandle;
+  readonly #stabilities: readonly Stability[];
 
-  private constructor(handle: FileHandle, seed: number) {
+  private constructor(handle: FileHandle, seed: number, stableOnly: boolean) {
     this.#handle = handle;
+    this.#stabilities = stableOnly ? [Stability.FILE_SYNC] : [Stability.UNSTABLE, Stability.FILE_SYNC];
     this.#seed = seed;
     this.#random = new SeededRandom(seed);
   }
 
-  /** On a new volume of 4 MiB. */
-  static async create(client: StoreClient, seed: number): Promise<RegisterLoad> {
-    const { handle } = await client.create(client.root, 'shared-flat.vmdk', 'guarded', { mode: 0o600 });
+  /** On a new volume of 4 MiB. `stableOnly`: no UNSTABLE writes, for routers that die. */
+  static async create(
+    client: StoreClient,
+    seed: number,
+    name = 'shared-flat.vmdk',
+    options: { readonly stableOnly?: boolean } = {},
+  ): Promise<RegisterLoad> {
+    const { handle } = await client.create(client.root, name, 'guarded', { mode: 0o600 });
     assert.equal((await client.setattr(handle, { sizeBytes: SECTORS * SECTOR_BYTES })).status, Status.OK);
-    return new RegisterLoad(handle, seed);
+    return new RegisterLoad(handle, seed, options.stableOnly ?? false);
   }
 
   /** Runs `operations` in all, `lanes` at a time for each client. @throws AssertionError when an answer cannot be explained. */
   async run(clients: readonly StoreClient[], lanes: number, operations: number): Promise<void> {
     let left = operations;
+    await this.runUntil(clients, lanes, () => left-- <= 0);
+  }
+
+  /** The same until `over` says true; it is asked before each operation. Returns how many there were. */
+  async runUntil(clients: readonly StoreClient[], lanes: number, over: () => boolean): Promise<number> {
+    let operations = 0;
     const problems: string[] = [];
     const worker = async (client: StoreClient): Promise<void> => {
-      for (; left > 0 && problems.length === 0; left -= 1) {
+      while (problems.length === 0 && !over()) {
         const problem = await this.#operation(client);
+        operations += 1;
         if (problem !== null) problems.push(problem);
       }
     };
     await Promise.all(clients.flatMap((client) => Array.from({ length: lanes }, () => worker(client))));
     assert.deepEqual(problems, [], `seed ${this.#seed}`);
+    return operations;
   }
 
   async #operation(client: StoreClient): Promise<string | null> {
@@ -51,7 +66,7 @@ export class RegisterLoad {
     const sector = random.chance(0.8) ? random.below((hot - count) / 8) * 8 : random.below(hot - count);
     if (random.chance(0.5)) {
       const write = model.beginWrite(sector, count);
-      const stability = random.pick([Stability.UNSTABLE, Stability.FILE_SYNC]);
+      const stability = random.pick(this.#stabilities);
       const answer = await client.write(this.#handle, sector * SECTOR_BYTES, model.payload(write, sector, count), stability);
       model.endWrite(write);
       return answer.status === Status.OK && answer.countBytes === count * SECTOR_BYTES ? null : `WRITE: ${JSON.stringify(answer)}`;

@@ -19,6 +19,7 @@ export class ClusterRouter {
   readonly name: string;
   readonly process: RouterProcess;
   readonly #ways: Ways;
+  #paused = false;
 
   constructor(name: string, process: RouterProcess, ways: Ways) {
     this.name = name;
@@ -56,10 +57,16 @@ export class ClusterRouter {
 
   /** SIGSTOP; resolves when none of its threads moves any more. */
   async pause(): Promise<void> {
+    this.#paused = true;
     await this.process.freeze();
   }
 
+  get paused(): boolean {
+    return this.#paused;
+  }
+
   resume(): void {
+    this.#paused = false;
     process.kill(this.process.pid, 'SIGCONT');
   }
 

@@ -14,6 +14,7 @@ import { NetworkPath } from '../services/network-path.ts';
 import { RedisService, SENTINEL_MASTER } from '../services/redis.ts';
 import { passed, stackOf } from '../test-stack.ts';
 import { ClusterRouter } from './cluster-router.ts';
+import { Operator } from './operator.ts';
 
 export interface ClusterOptions {
   /** Exists and belongs to the caller; holds everything of the routers and Redis. */
@@ -53,6 +54,7 @@ export class Cluster implements AsyncDisposable {
   readonly backend: Backend | null;
   /** Of all routers: NFS and MOUNT. */
   readonly nfsPort: number;
+  readonly operator: Operator;
   readonly #stack: AsyncDisposableStack;
 
   private constructor(parts: {
@@ -66,6 +68,7 @@ export class Cluster implements AsyncDisposable {
     this.redis = parts.redis;
     this.backend = parts.backend;
     this.nfsPort = parts.nfsPort;
+    this.operator = new Operator(this);
     this.#stack = parts.stack;
   }
 

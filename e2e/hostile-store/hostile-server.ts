@@ -4,12 +4,15 @@
  */
 import { type IncomingMessage, type Server, type ServerResponse, createServer } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 
 import { SeededRandom } from '../random.ts';
 import type { SwiftAnswer, SwiftAnswers } from './swift-answers.ts';
 
 /** Probabilities are per request, 0 to 1. Everything is off by default. */
 export interface HttpFaults {
+  /** Each PUT waits so long before it has its effect. No probability. */
+  readonly putDelayMs: number;
   /** The connection is reset before the request has an effect; after a part of its body was read, if it has one. */
   readonly resetRequest: number;
   /** The request has its effect; the connection is reset instead of an answer. */
@@ -36,6 +39,7 @@ export interface HttpFaults {
 }
 
 const NO_FAULTS: HttpFaults = {
+  putDelayMs: 0,
   resetRequest: 0,
   loseAnswer: 0,
   resetBody: 0,
@@ -229,6 +233,7 @@ export class HostileServer implements AsyncDisposable {
       headers: { 'content-type': 'text/plain', ...(status === 498 ? {} : { 'retry-after': String(faults.retryAfterSeconds) }) },
       body: Buffer.from(`${status}\n`),
     });
+    if (faults.putDelayMs > 0 && request.method === 'PUT') await delay(faults.putDelayMs, undefined, { signal });
     if (this.#happens(faults.revokeTokens)) this.#answers.revokeTokens();
     if (this.#happens(faults.rateLimit)) return refusal(498);
     if (this.#happens(faults.tooMany)) return refusal(429);

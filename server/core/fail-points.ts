@@ -1,6 +1,6 @@
 /**
  * Named places where a test kills, delays or fails the process: `VFERRY_FAIL_POINTS="log.before-sync=kill@3,upload.after-put=error"`.
- * An action is `kill` (SIGKILL to self), `error` (throws an ApplianceError `fail-point`), or `delay:MS`; `@N` means at the N-th hit (default 1st);
+ * An action is `kill` (SIGKILL to self), `stop` (SIGSTOP to self, until somebody sends SIGCONT), `error` (throws an ApplianceError `fail-point`), or `delay:MS`; `@N` means at the N-th hit (default 1st);
  * `delay` and `error` apply from the N-th hit on when written `@N+`. Without the variable a hit costs one truthiness test.
  *
  * Every name is listed in FAIL_POINTS or MOVE_FAIL_POINTS; the crash tests enumerate the lists and fail when one was never hit.
@@ -53,11 +53,27 @@ export const MOVE_FAIL_POINTS = [
   'move.take-before-confirm',
   'move.take-confirmed',
   'move.take-activated',
+  // Of the engine below them.
+  'move.source-offered',
+  'move.source-fetched',
+  'move.source-before-seal',
+  'move.source-sealed',
+  'move.source-ceded',
+  'move.replica-before-claim',
+  'move.replica-after-claim',
+  'move.replica-loaded',
+  'move.replica-appended',
+  'move.replica-before-sync',
+  'move.replica-synced',
+  'move.replica-before-activate',
+  'move.replica-activated',
+  'move.replica-before-rename',
+  'move.replica-renamed',
 ] as const;
 export type FailPoint = (typeof FAIL_POINTS)[number] | (typeof MOVE_FAIL_POINTS)[number];
 
 interface Action {
-  readonly kind: 'kill' | 'error' | 'delay';
+  readonly kind: 'kill' | 'stop' | 'error' | 'delay';
   readonly delayMs: number;
   readonly hit: number;
   readonly onwards: boolean;
@@ -69,11 +85,11 @@ const ALL: ReadonlySet<string> = new Set([...FAIL_POINTS, ...MOVE_FAIL_POINTS]);
 function parse(text: string): Map<string, Action> {
   const actions = new Map<string, Action>();
   for (const part of text.split(',').filter((entry) => entry !== '')) {
-    const match = /^([a-z.-]+)=(kill|error|delay:(\d+))(?:@(\d+)(\+)?)?$/.exec(part);
+    const match = /^([a-z.-]+)=(kill|stop|error|delay:(\d+))(?:@(\d+)(\+)?)?$/.exec(part);
     if (match === null || !ALL.has(match[1] ?? '')) {
-      throw new ApplianceError('fail-point-syntax', `VFERRY_FAIL_POINTS: "${part}" is not NAME=kill|error|delay:MS[@N[+]] with a known NAME`);
+      throw new ApplianceError('fail-point-syntax', `VFERRY_FAIL_POINTS: "${part}" is not NAME=kill|stop|error|delay:MS[@N[+]] with a known NAME`);
     }
-    const kind = match[2]?.startsWith('delay') === true ? 'delay' : match[2] === 'kill' ? 'kill' : 'error';
+    const kind = match[2]?.startsWith('delay') === true ? 'delay' : (match[2] as 'kill' | 'stop' | 'error');
     actions.set(match[1] ?? '', { kind, delayMs: Number(match[3] ?? 0), hit: Number(match[4] ?? 1), onwards: match[5] === '+', hits: 0 });
   }
   return actions;
@@ -97,6 +113,9 @@ function hit(name: FailPoint, table: Map<string, Action>): void {
       process.kill(process.pid, 'SIGKILL');
       // SIGKILL is delivered before the system call returns to user code of this thread, but be sure.
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10_000);
+      return;
+    case 'stop':
+      process.kill(process.pid, 'SIGSTOP');
       return;
     case 'delay':
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, action.delayMs);

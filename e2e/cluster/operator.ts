@@ -1,0 +1,129 @@
+/** What an operator asks of a cluster, by the admin API of one of its routers, with the letters of the test's routers instead of ids. */
+import type { MoveReport, MovesReport, VolumePage, VolumeReport } from '../../server/cluster-port.ts';
+import { metric } from '../metrics-page.ts';
+import type { ClusterRouter } from './cluster-router.ts';
+import type { Cluster } from './cluster.ts';
+
+const POLL_MS = 20;
+
+export class Operator {
+  readonly #cluster: Cluster;
+  readonly #idOf = new Map<ClusterRouter, string>();
+
+  constructor(cluster: Cluster) {
+    this.#cluster = cluster;
+  }
+
+  /** Its router id: the same over all its lives. */
+  async idOf(router: ClusterRouter): Promise<string> {
+    const known = this.#idOf.get(router);
+    if (known !== undefined) return known;
+    const status = JSON.parse((await router.process.http('/status')).body) as { router: { routerId: string } };
+    this.#idOf.set(router, status.router.routerId);
+    return status.router.routerId;
+  }
+
+  /** The router with this id. */
+  async routerOf(id: string): Promise<ClusterRouter> {
+    for (const router of this.#cluster.routers) if ((await this.idOf(router)) === id) return router;
+    throw new Error(`no router of the cluster has the id ${id}`);
+  }
+
+  /** The object's report as a running router gives it; null: it has no owner (yet). */
+  async volume(path: string, asked = this.#anybody()): Promise<VolumeReport | null> {
+    const answer = await ask(asked, 'GET', `/volumes/${encodeURIComponent(path)}`);
+    if (answer.status === 404 || answer.status === 409) return null;
+    return answer.json() as VolumeReport;
+  }
+
+  /** All objects with an owner, as a running router sees them. */
+  async volumes(asked = this.#anybody()): Promise<VolumeReport[]> {
+    const all: VolumeReport[] = [];
+    let after = '';
+    for (;;) {
+      const page = (await ask(asked, 'GET', `/volumes?limit=1000${after}`)).json() as VolumePage;
+      all.push(...page.volumes);
+      if (page.next === null) return all;
+      after = `&after=${encodeURIComponent(page.next)}`;
+    }
+  }
+
+  /** Waits until the object is `running` at that router. @throws Error with its last report. */
+  async waitForOwner(path: string, router: ClusterRouter, timeoutMs = 30_000): Promise<VolumeReport> {
+    const id = await this.idOf(router);
+    return await this.waitFor(path, (volume) => volume.router === id && volume.state === 'running' && volume.moving === null, timeoutMs);
+  }
+
+  /** Waits until the object's report is as `wanted`. @throws Error with its last report. */
+  async waitFor(path: string, wanted: (volume: VolumeReport) => boolean, timeoutMs = 30_000): Promise<VolumeReport> {
+    const began = performance.now();
+    let last = 'none';
+    for (;;) {
+      try {
+        const volume = await this.volume(path);
+        if (volume !== null && wanted(volume)) return volume;
+        last = JSON.stringify(volume);
+      } catch (error) {
+        last = String(error);
+      }
+      if (performance.now() - began > timeoutMs) throw new Error(`${path} after ${timeoutMs} ms: ${last}`);
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    }
+  }
+
+  /** Asks the router that gets it to begin a move. False: not now. */
+  async beginMove(path: string, to: ClusterRouter): Promise<boolean> {
+    const body = { path, to: await this.idOf(to) };
+    const answer = await ask(to, 'POST', '/volumes/move', body);
+    return answer.status < 300;
+  }
+
+  /** Moves an object and waits for it. @throws Error when it is not there in time; it is asked for again when an attempt is aborted. */
+  async move(path: string, to: ClusterRouter, timeoutMs = 60_000): Promise<MoveReport | null> {
+    const began = performance.now();
+    for (;;) {
+      await this.beginMove(path, to);
+      const there = await this.waitForOwner(path, to, Math.min(5000, timeoutMs)).catch((error: unknown) => error as Error);
+      if (!(there instanceof Error)) return (await this.moves(to)).history.find((move) => move.path === path && move.phase === 'moved') ?? null;
+      if (performance.now() - began > timeoutMs) throw there;
+    }
+  }
+
+  async moves(router: ClusterRouter): Promise<MovesReport> {
+    return (await ask(router, 'GET', '/moves')).json() as MovesReport;
+  }
+
+  /** Operations that this router has sent to others. */
+  async forwarded(router: ClusterRouter): Promise<number> {
+    const page = (await router.process.http('/metrics')).body;
+    return metric(page, 'vferry_forwarded_operations_total', { direction: 'sent', outcome: 'done' });
+  }
+
+  #anybody(): ClusterRouter {
+    const running = this.#cluster.routers.find((router) => router.process.running && !router.paused);
+    if (running === undefined) throw new Error('no router of the cluster runs');
+    return running;
+  }
+}
+
+interface Answer {
+  readonly status: number;
+  /** @throws Error with the body when the status is none of success. */
+  json(): unknown;
+}
+
+async function ask(router: ClusterRouter, method: string, path: string, body?: unknown): Promise<Answer> {
+  const response = await fetch(`http://127.0.0.1:${router.process.adminPort}${path}`, {
+    method,
+    signal: AbortSignal.timeout(10_000),
+    ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),
+  });
+  const text = await response.text();
+  return {
+    status: response.status,
+    json: () => {
+      if (response.status >= 300) throw new Error(`${method} ${path} at ${router.name}: ${response.status} ${text}`);
+      return JSON.parse(text) as unknown;
+    },
+  };
+}
