@@ -186,6 +186,10 @@ export class ObjectLog {
   #blocked: Error | null = null;
   #faultGeneration = 0;
   #closed = false;
+  /** Why nothing may be appended although the log is well: the object is being given away. */
+  #held: Error | null = null;
+  /** Called when there is more to copy, or the log had a fault. */
+  #watcher: (() => void) | null = null;
   #idleWaiters: (() => void)[] = [];
   #sealWaiters: (() => void)[] = [];
 
@@ -267,8 +271,26 @@ export class ObjectLog {
     return this.#records.length > this.#applied || this.moving;
   }
 
+  /** Refuses appends with `reason` from here on, until it is null; what was appended before goes on. */
+  hold(reason: Error | null): void {
+    this.#held = reason;
+  }
+
+  /** `watcher` is called, perhaps within the caller's turn, when bytes were written, a segment was sealed or the log had a fault. One at a time; null: nobody. */
+  watch(watcher: (() => void) | null): void {
+    this.#watcher = watcher;
+  }
+
+  /** Whether this segment, of which `LocalSegment.bytes` were written, may still grow. One that may not is sealed, or was never begun. */
+  isGrowing(number: number): boolean {
+    if (this.#current?.local.number === number) return true;
+    for (let index = 0; index < this.#older.length; index += 1) if (this.#older[index]?.local.number === number) return true;
+    return false;
+  }
+
   /** Appends a record; its `done` is called when it is answered. Throws the fault while the log is out of order. */
   append(record: LogRecord): void {
+    if (this.#held !== null) throw this.#held;
     const problem = this.problem ?? this.#files.gone;
     if (problem !== null) throw problem;
     if (this.#closed) throw new ApplianceError('object-closing', 'the object is being closed', { retryable: true });
@@ -429,6 +451,7 @@ export class ObjectLog {
       }
       segment.writtenSequence = lastSequence;
       this.#files.grow(segment.local, segment.writeOffset);
+      if (this.#watcher !== null) this.#watcher();
       this.#advance();
       // A small write is done at once and the loop in #pump goes on; a large one comes back here later.
       this.#schedule();
@@ -694,6 +717,7 @@ export class ObjectLog {
     this.#older = this.#older.filter((other) => other !== segment);
     this.#advance();
     this.#events.sealed(segment.local, segment.writeOffset, segment.lastSequence);
+    this.#watcher?.();
     this.#wakeSealers();
     this.#wakeIdle();
   }
@@ -759,6 +783,7 @@ export class ObjectLog {
     );
     if (!this.moving) this.#events.relocated();
     this.#renewVerifier(this.#faultGeneration);
+    this.#watcher?.();
     this.#wakeSealers();
     this.#wakeIdle();
   }

@@ -59,13 +59,15 @@ export async function findLogEnd(
   components: { disk: Disk; files: SegmentFiles; remote: RemoteSegments },
   object: { uuid: ObjectUuid; ownerTerm: Term; root: Root },
   from: { segment: number; sequence: number; unstableOpen: boolean },
+  /** Segments behind this one are not looked for: they are all on the backend up to it. */
+  upTo = Infinity,
 ): Promise<LogEnd> {
   failPoint('recovery.before-scan');
   const { root, ownerTerm } = object;
   const leftovers: LocalSegment[] = [];
   const locals = new Map<number, LocalSegment>();
   for (const local of components.files.segmentsOf(object.uuid)) {
-    if (local.number < from.segment) continue;
+    if (local.number < from.segment || local.number > upTo) continue;
     const term = termOfSegment(root, ownerTerm, local.number);
     if (compareEpoch(term, local.term) !== 0 || term.nonce !== local.term.nonce) leftovers.push(local);
     else {
@@ -76,12 +78,13 @@ export async function findLogEnd(
     }
   }
   for (const local of locals.values()) components.files.prefer(local);
-  const lastClosed = root.closedEpochs.at(-1);
-  const lastNumber = Math.max(root.uploadedSegment, lastClosed?.lastSegment ?? 0, ...locals.keys());
+  // An epoch that wrote nothing says so, and its predecessor's end counts.
+  const closed = root.closedEpochs.filter((epoch) => epoch.lastSegment <= upTo);
+  const lastNumber = Math.min(upTo, Math.max(root.uploadedSegment, ...closed.map((epoch) => epoch.lastSegment), ...locals.keys()));
 
   const scanned: { number: number; term: Term; local: LocalSegment | null; scan: SegmentScan }[] = [];
   /** Highest sequence that something proves to have been durable. */
-  let proven = Math.max(root.uploadedSequence, lastClosed?.lastSequence ?? 0);
+  let proven = Math.max(root.uploadedSegment <= upTo ? root.uploadedSequence : 0, ...closed.map((epoch) => epoch.lastSequence));
   for (let number = from.segment; number <= lastNumber; number += 1) {
     const term = termOfSegment(root, ownerTerm, number);
     let local = locals.get(number) ?? null;

@@ -1,7 +1,8 @@
 /**
  * The local SSD's segments of one vPool: `log/` holds what is not released yet (the write-ahead logs), `cache/` what the backend has too and
  * may be evicted, `pool/` preallocated or recycled files that the next segments start in. One flat directory each: a start reads three
- * directories, and one fsync of `log/` covers every segment that was prepared meanwhile.
+ * directories, and one fsync of `log/` covers every segment that was prepared meanwhile. What other routers are about to hand over is apart from
+ * them (`replica-files.ts`).
  */
 import { basename, join } from 'node:path';
 
@@ -13,6 +14,8 @@ import { compareEpoch } from '../core/ids.ts';
 import type { ObjectUuid, Term } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Clock } from '../core/time.ts';
+import { ReplicaFiles } from './replica-files.ts';
+import type { ReplicaSegment } from './replica-files.ts';
 
 export interface SegmentFilesSettings {
   /** Directory of the vPool's local state; `log`, `cache`, `pool` are made in it. */
@@ -71,6 +74,8 @@ function nameOf(uuid: ObjectUuid, number: number, term: Term): string {
 }
 
 export class SegmentFiles {
+  /** Copies of logs that other routers own still. */
+  readonly replicas: ReplicaFiles;
   readonly #disk: Disk;
   readonly #clock: Clock;
   readonly #logger: Logger;
@@ -102,6 +107,7 @@ export class SegmentFiles {
     this.#clock = components.clock;
     this.#logger = components.logger;
     this.#settings = settings;
+    this.replicas = new ReplicaFiles(components, join(settings.directory, 'replica'));
     this.#poolTarget = Math.min(POOL_FILES_FIRST, settings.poolFilesMax);
   }
 
@@ -122,9 +128,10 @@ export class SegmentFiles {
   /** Makes the directories and learns what is there. */
   static async open(components: { disk: Disk; clock: Clock; logger: Logger }, settings: SegmentFilesSettings): Promise<SegmentFiles> {
     const files = new SegmentFiles(components, settings);
-    for (const place of ['log', 'cache', 'pool']) await components.disk.makeDirectory(join(settings.directory, place));
+    for (const place of ['log', 'cache', 'pool', 'replica']) await components.disk.makeDirectory(join(settings.directory, place));
     await files.#learn();
     await files.#learnPool();
+    await files.replicas.learn();
     await files.#tick();
     return files;
   }
@@ -273,7 +280,7 @@ export class SegmentFiles {
     const path = join(this.#settings.directory, 'log', nameOf(uuid, number, term));
     const ready = preallocate ? this.#pool.pop() : undefined;
     if (preallocate && ready === undefined) this.#poolTarget = Math.min(this.#settings.poolFilesMax, this.#poolTarget * 2);
-    if (ready === undefined) await this.#requireRoom();
+    if (ready === undefined) await this.requireRoom();
     const file = await this.#fileAt(path, ready, preallocate);
     try {
       await this.#syncLogDirectory();
@@ -287,7 +294,8 @@ export class SegmentFiles {
     return { file, segment, holeBytes: preallocate && ready === undefined ? this.#settings.segmentFileBytes : 0 };
   }
 
-  async #requireRoom(): Promise<void> {
+  /** @throws ApplianceError `ENOSPC` when no file may be begun: the reserve would be touched. */
+  async requireRoom(): Promise<void> {
     if (this.#freeBytes < this.#settings.reserveBytes) await this.#look();
     if (this.#freeBytes >= this.#settings.reserveBytes) return;
     throw new ApplianceError(
@@ -340,10 +348,83 @@ export class SegmentFiles {
     segment.bytes = bytes;
   }
 
+  /**
+   * A copy that another router made for us belongs to an object that is owned here now: it is one of its segments, complete, durable and not released.
+   * It stays where it is until `settle`. A copy with the same number that is here already gives way.
+   */
+  enter(replica: ReplicaSegment, bytes: number): LocalSegment {
+    const { uuid, number, term, path } = replica;
+    const there = this.#segments.get(keyOf(uuid, number));
+    if (there !== undefined) {
+      this.#remove(there);
+      const doubles = this.#doubles.get(uuid) ?? [];
+      doubles.push(there);
+      this.#doubles.set(uuid, doubles);
+    }
+    const segment: LocalSegment = { uuid, number, term, path, bytes, place: 'log', lastUse: 0 };
+    this.#add(segment);
+    this.replicas.give(replica);
+    return segment;
+  }
+
+  /** Moves segments that were entered to `log/`, durably; and what they took the place of is dropped. */
+  async settle(uuid: ObjectUuid): Promise<void> {
+    // First these: one may have the very name that a segment is about to get.
+    for (const segment of this.segmentsOf(uuid)) if (!this.#isKnown(segment)) await this.drop(segment);
+    let moved = false;
+    for (const segment of this.segmentsOf(uuid)) {
+      if (segment.place !== 'log' || !segment.path.startsWith(`${this.replicas.directory}/`)) continue;
+      moved = (await this.#move(segment, 'log')) || moved;
+    }
+    if (moved) await this.#syncLogDirectory();
+  }
+
+  /** Only this router has it, whatever was believed before: it is not cache any more. */
+  async keep(segment: LocalSegment): Promise<void> {
+    if (segment.place === 'log' || !this.#isKnown(segment)) return;
+    // First what protects it from eviction, then its name.
+    segment.place = 'log';
+    this.#cacheBytes -= segment.bytes;
+    this.#dirtyBytes += segment.bytes;
+    if (await this.#move(segment, 'log')) await this.#syncLogDirectory();
+  }
+
+  /** The segment's object belongs to another router: what is here is a copy of what that one has, and may be evicted. */
+  async cede(segment: LocalSegment): Promise<void> {
+    if (segment.place === 'cache' || !this.#isKnown(segment)) return;
+    segment.place = 'cache';
+    segment.lastUse = ++this.#useCounter;
+    this.#dirtyBytes -= segment.bytes;
+    this.#drainedBytes += segment.bytes;
+    this.#cacheBytes += segment.bytes;
+    await this.#move(segment, 'cache');
+    if (this.#cacheBytes > this.#settings.cacheBytesMax) this.#evictSoon();
+  }
+
+  /** Gives a segment's file the name that it has in `place`. False: it was dropped meanwhile. */
+  async #move(segment: LocalSegment, place: 'log' | 'cache'): Promise<boolean> {
+    const path = join(this.#settings.directory, place, nameOf(segment.uuid, segment.number, segment.term));
+    const former = segment.path;
+    if (path === former) return true;
+    try {
+      await this.#disk.rename(former, path);
+    } catch (error) {
+      if (errorCode(error) === 'ENOENT' && !this.#isKnown(segment)) return false;
+      throw error;
+    }
+    if (!this.#isKnown(segment)) {
+      await this.#disk.unlink(path);
+      return false;
+    }
+    this.#forgetOpen(former);
+    segment.path = path;
+    return true;
+  }
+
   /** The backend has it and the registry's root says so: it is now cache. */
   async release(segment: LocalSegment): Promise<void> {
     if (segment.place === 'cache') return;
-    const path = join(this.#settings.directory, 'cache', basename(segment.path));
+    const path = join(this.#settings.directory, 'cache', nameOf(segment.uuid, segment.number, segment.term));
     failPoint('release.before-rename');
     try {
       await this.#disk.rename(segment.path, path);
@@ -463,18 +544,29 @@ export class SegmentFiles {
         await this.drop(segment);
         continue;
       }
-      const directory = join(this.#settings.directory, 'orphans');
-      await this.#disk.makeDirectory(directory);
-      await this.#disk.rename(segment.path, join(directory, basename(segment.path)));
-      if (this.#isKnown(segment)) this.#remove(segment);
-      this.#forgetOpen(segment.path);
-      moved += 1;
+      if (await this.setAsideSegment(segment)) moved += 1;
     }
     return moved;
   }
 
+  /** Moves a file out of the way, for people. False: it was not there any more. */
+  async setAsideSegment(segment: LocalSegment): Promise<boolean> {
+    const directory = join(this.#settings.directory, 'orphans');
+    await this.#disk.makeDirectory(directory);
+    try {
+      await this.#disk.rename(segment.path, join(directory, basename(segment.path)));
+    } catch (error) {
+      if (errorCode(error) === 'ENOENT' && !this.#isKnown(segment)) return false;
+      throw error;
+    }
+    if (this.#isKnown(segment)) this.#remove(segment);
+    this.#forgetOpen(segment.path);
+    return true;
+  }
+
   /** Drops every local copy of an object. */
   async dropObject(uuid: ObjectUuid): Promise<void> {
+    await this.replicas.discard(uuid);
     for (const segment of this.segmentsOf(uuid)) await this.drop(segment);
   }
 
@@ -650,6 +742,7 @@ export class SegmentFiles {
     const target = this.#settings.cacheBytesMax * 0.9;
     for (const segment of cached) {
       if (this.#cacheBytes <= target && !this.#isShort) return;
+      if (segment.place !== 'cache') continue;
       const wasShort = this.#isShort;
       await this.drop(segment);
       if (wasShort) this.#freeBytes += segment.bytes;

@@ -33,7 +33,7 @@ import type { DecodedRecord, SegmentHeader } from './segment-codec.ts';
 import type { LocalSegment, SegmentFiles } from './segment-files.ts';
 
 /** Largest segment file that is read as a whole. */
-const SCAN_BYTES_MAX = 160 * 1024 * 1024;
+export const SCAN_BYTES_MAX = 160 * 1024 * 1024;
 
 export interface SegmentScan {
   /** Null: the file never became a segment (or its header is damaged); it has no records then. */
@@ -61,7 +61,8 @@ export interface SegmentIdentity {
   readonly term: Term;
 }
 
-function isOf(header: SegmentHeader, identity: SegmentIdentity): boolean {
+/** Whether a header is that of this segment. */
+export function isOf(header: SegmentHeader, identity: SegmentIdentity): boolean {
   return (
     header.objectUuid === identity.uuid &&
     header.number === identity.number &&

@@ -166,6 +166,11 @@ export class BlockObject {
     return this.#locks.exclusive || this.#untruncated !== null;
   }
 
+  /** Nothing is appended for a while: who waits for room to write is told so by the log now, not when there is room. */
+  held(): void {
+    this.#admission.excuse(this);
+  }
+
   /** ctime and such that the registry made for this object: times never run back. */
   observeTime(time: Timestamp): void {
     this.#lastTime = laterThan(this.#lastTime, time);

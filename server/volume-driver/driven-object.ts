@@ -1,15 +1,18 @@
-import type { Disk } from '../core/disk.ts';
 /** An open object: block device, log and keeper together, as the object-router sees them. */
-import type { FileId, ObjectUuid } from '../core/ids.ts';
+import type { Disk } from '../core/disk.ts';
+import { ApplianceError } from '../core/errors.ts';
+import { failPoint } from '../core/fail-points.ts';
+import type { FileId, ObjectUuid, Term } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
-import type { Random, Timestamp } from '../core/time.ts';
+import type { Clock, Random, Timestamp } from '../core/time.ts';
 import type { LogRecord } from '../object-log/log-record.ts';
 import type { ObjectLog } from '../object-log/object-log.ts';
 import type { LocalSegment, SegmentFiles } from '../object-log/segment-files.ts';
 import { scanLocalSegment, sealByCopy } from '../object-log/segment-scan.ts';
-import type { DrivenObject, ObjectChange, OwnedSnapshot } from '../object-router/driver-port.ts';
+import type { DrivenObject, MoveSource, ObjectChange, OwnedSnapshot } from '../object-router/driver-port.ts';
 import type { BlockObject } from './block-object.ts';
+import { ObjectMoveSource } from './move-source.ts';
 import type { ObjectKeeper } from './object-keeper.ts';
 import type { ObjectRecords } from './object-records.ts';
 
@@ -19,21 +22,55 @@ export interface UnsealedSegment {
   readonly lastSequence: number;
 }
 
+/** A whole segment that another router sent, in the directory of what arrives. */
+export interface ArrivedSegment {
+  readonly segment: LocalSegment;
+  readonly totalBytes: number;
+  readonly lastSequence: number;
+  /** The root covers it. */
+  readonly uploaded: boolean;
+}
+
+interface OpenObjectComponents {
+  readonly disk: Disk;
+  readonly files: SegmentFiles;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly vpoolUuid: string;
+  readonly logger: Logger;
+  readonly records: ObjectRecords;
+}
+
+/** How long a checkpoint that is under way may keep an object from being given away. */
+const CHECKPOINT_PATIENCE_MS = 2000;
+
 export class OpenObject implements DrivenObject {
   readonly fileid: FileId;
   readonly uuid: ObjectUuid;
   readonly object: BlockObject;
   readonly log: ObjectLog;
   readonly keeper: ObjectKeeper;
-  readonly #components: { disk: Disk; files: SegmentFiles; random: Random; vpoolUuid: string; logger: Logger; records: ObjectRecords };
+  readonly #components: OpenObjectComponents;
   #verifier: Uint8Array;
   #unsealed: UnsealedSegment[];
+  #arrived: ArrivedSegment[];
+  /** The attempt to give it away. */
+  #source: ObjectMoveSource | null = null;
+  #ceded = false;
   #repairing: Promise<void> | null = null;
   #repairProblem: Error | null = null;
 
   constructor(
-    components: { disk: Disk; files: SegmentFiles; random: Random; vpoolUuid: string; logger: Logger; records: ObjectRecords },
-    parts: { fileid: FileId; object: BlockObject; log: ObjectLog; keeper: ObjectKeeper; verifier: Uint8Array; unsealed: readonly UnsealedSegment[] },
+    components: OpenObjectComponents,
+    parts: {
+      fileid: FileId;
+      object: BlockObject;
+      log: ObjectLog;
+      keeper: ObjectKeeper;
+      verifier: Uint8Array;
+      unsealed: readonly UnsealedSegment[];
+      arrived: readonly ArrivedSegment[];
+    },
   ) {
     this.#components = components;
     this.fileid = parts.fileid;
@@ -43,7 +80,12 @@ export class OpenObject implements DrivenObject {
     this.keeper = parts.keeper;
     this.#verifier = parts.verifier;
     this.#unsealed = [...parts.unsealed];
+    this.#arrived = [...parts.arrived];
     this.#repair();
+  }
+
+  get term(): Term {
+    return this.object.term;
   }
 
   get verifier(): Uint8Array {
@@ -64,6 +106,9 @@ export class OpenObject implements DrivenObject {
   }
 
   commit(now: Timestamp): MaybePromise<null | { readonly kind: 'refused'; readonly error: Error }> {
+    // Whether anything is un-synced its owner says.
+    if (this.#ceded)
+      return { kind: 'refused', error: new ApplianceError('object-held', `object ${this.fileid} has another owner`, { retryable: true }) };
     return this.object.commit(now);
   }
 
@@ -81,12 +126,41 @@ export class OpenObject implements DrivenObject {
   }
 
   tick(): void {
-    if (this.#unsealed.length > 0) this.#repair();
+    if (this.#unsealed.length + this.#arrived.length > 0) this.#repair();
     this.keeper.tick();
   }
 
   get isClean(): boolean {
-    return this.keeper.isClean && this.log.idle && this.log.openSegmentBytes === 0 && this.#unsealed.length === 0;
+    if (this.#ceded) return true;
+    const settled = this.#unsealed.length + this.#arrived.length === 0 && this.#source === null;
+    return settled && this.keeper.isClean && this.log.idle && this.log.openSegmentBytes === 0;
+  }
+
+  async giveAway(): Promise<MoveSource> {
+    const refuse = (why: string): ApplianceError =>
+      new ApplianceError('object-busy', `object ${this.fileid} cannot move now: ${why}`, { retryable: true });
+    if (this.#source !== null || this.#ceded) throw refuse('it is on its way already');
+    if (this.log.problem !== null || this.log.moving) throw refuse('its log had a fault');
+    if (this.#unsealed.length + this.#arrived.length > 0) throw refuse('segments of its log are being repaired');
+    const { files, clock, logger } = this.#components;
+    const source = new ObjectMoveSource({ files, clock, logger, object: this.object, log: this.log, keeper: this.keeper }, () => this.#verifier, {
+      thawed: () => {
+        this.#source = null;
+      },
+      ceded: () => {
+        this.#ceded = true;
+      },
+    });
+    this.#source = source;
+    try {
+      if (!(await this.keeper.pin(CHECKPOINT_PATIENCE_MS))) throw refuse('a checkpoint is being made');
+      source.begin();
+      failPoint('move.source-offered');
+    } catch (error) {
+      source.thaw();
+      throw error;
+    }
+    return source;
   }
 
   get garbageDueMs(): number | null {
@@ -104,8 +178,9 @@ export class OpenObject implements DrivenObject {
 
   async close(): Promise<void> {
     await this.log.drained();
-    await this.keeper.stop();
+    if (!this.#ceded) await this.keeper.stop();
     await this.#repairing;
+    await this.#source?.ended();
     try {
       await this.log.close();
     } finally {
@@ -133,20 +208,34 @@ export class OpenObject implements DrivenObject {
 
   /** Seals what has no seal, in the background; a failure is a problem until it works. */
   #repair(): void {
-    if (this.#repairing !== null || this.#unsealed.length === 0 || this.log.moving) return;
-    this.#repairing = this.#sealUnsealed()
+    if (this.#repairing !== null || this.#unsealed.length + this.#arrived.length === 0 || this.log.moving) return;
+    this.#repairing = this.#settleArrived()
+      .then(() => this.#sealUnsealed())
       .then(
         () => {
           this.#repairProblem = null;
         },
         (error: unknown) => {
           this.#repairProblem = error as Error;
-          this.#components.logger.warn({ err: error, object: this.uuid }, 'a segment without seal could not be sealed; it is tried again');
+          this.#components.logger.warn({ err: error, object: this.uuid }, 'segments could not be sealed, or put in their place; it is tried again');
         },
       )
       .finally(() => {
         this.#repairing = null;
       });
+  }
+
+  /** Puts what arrived among the other segments; from then on it is uploaded and released as they are. */
+  async #settleArrived(): Promise<void> {
+    if (this.#arrived.length === 0) return;
+    const { files } = this.#components;
+    failPoint('move.replica-before-rename');
+    for (const { segment, uploaded } of this.#arrived) if (uploaded) await files.release(segment);
+    await files.settle(this.uuid);
+    failPoint('move.replica-renamed');
+    const arrived = this.#arrived;
+    this.#arrived = [];
+    for (const { segment, totalBytes, lastSequence, uploaded } of arrived) if (!uploaded) this.keeper.sealed(segment, totalBytes, lastSequence);
   }
 
   async #sealUnsealed(): Promise<void> {

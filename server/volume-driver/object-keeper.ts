@@ -6,11 +6,11 @@
  * is named by the root only when every segment it refers to is below the uploaded high-water. Nothing is deleted before a root that does not refer to
  * it was durable and the grace time passed.
  */
-import { StoreError } from '../../backends/object-store.ts';
 import type { ObjectStore } from '../../backends/object-store.ts';
 import type { ClosedEpoch, OwnerRecord, Root } from '../../registry/ports.ts';
 import { ApplianceError, errorCode } from '../core/errors.ts';
 import { failPoint } from '../core/fail-points.ts';
+import { sameTerm } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import type { Clock } from '../core/time.ts';
@@ -18,7 +18,6 @@ import type { ObjectLog } from '../object-log/object-log.ts';
 import type { LocalSegment, SegmentFiles } from '../object-log/segment-files.ts';
 import type { BlockObject } from './block-object.ts';
 import type { GarbageEntry } from './checkpoint-codec.ts';
-import { sameTerm } from './object-loader.ts';
 import { formatObjectName } from './object-names.ts';
 import type { ObjectRecords } from './object-records.ts';
 import { encodeObjectState } from './object-state.ts';
@@ -26,6 +25,7 @@ import { SegmentUploads } from './segment-uploads.ts';
 import type { SealedSegment, StoredSegment } from './segment-uploads.ts';
 import type { StorageNames } from './storage-names.ts';
 import type { StoredWriter } from './stored-writer.ts';
+import { putTermClaim } from './term-claim.ts';
 import type { WriteBack } from './write-back.ts';
 
 /** Pages of the extent map that differ from the last checkpoint, at which one is due: each has to be held in RAM or spilled until then. */
@@ -38,6 +38,7 @@ const UPLOADS_MAX = 4;
 const NONE_DEAD: ReadonlySet<number> = new Set();
 const RETRY_MS_MAX = 15_000;
 const ATTRIBUTES_EVERY_MS = 3_000;
+const PIN_LOOK_MS = 5;
 
 export interface KeeperSettings {
   readonly vpoolUuid: string;
@@ -53,6 +54,8 @@ export interface KeeperStart {
   /** Row of the root's checkpoint in the table; 0 = none. */
   readonly checkpointRow: number;
   readonly garbage: readonly GarbageEntry[];
+  /** The term's claim is on the backend already. */
+  readonly claimed: boolean;
 }
 
 export class ObjectKeeper {
@@ -94,6 +97,9 @@ export class ObjectKeeper {
   #attributesSequence = -1;
   #attributesAtMs = 0;
   #stopped = false;
+  /** The object is being given away: what the receiver builds on stays as it is. */
+  #pinned = false;
+  #checkpointing = false;
 
   constructor(
     components: {
@@ -133,6 +139,36 @@ export class ObjectKeeper {
     this.#checkpointRow = start.checkpointRow;
     this.#garbage = [...start.garbage];
     this.#garbagePersisted = this.#garbage.length;
+    if (start.claimed) this.#claiming = Promise.resolve();
+  }
+
+  /** The newest that the registry confirmed. */
+  get root(): Root {
+    return this.#root;
+  }
+
+  /**
+   * From here to `unpin` no checkpoint is made, nothing is released and no garbage deleted; segments go on to the backend, and the root with them.
+   * False, and nothing changed: a checkpoint is under way, and did not end within `patienceMs`.
+   */
+  async pin(patienceMs: number): Promise<boolean> {
+    this.#pinned = true;
+    const deadlineMs = this.#clock.monotonicMs() + patienceMs;
+    while (this.#checkpointing && this.#clock.monotonicMs() < deadlineMs) await this.#clock.sleep(PIN_LOOK_MS);
+    if (!this.#checkpointing) return true;
+    this.unpin();
+    return false;
+  }
+
+  unpin(): void {
+    this.#pinned = false;
+    this.kick();
+  }
+
+  /** Another router owns the object: nothing begins any more, and what is under way is told to nobody. */
+  cede(): void {
+    this.#stopped = true;
+    this.#problem = null;
   }
 
   /** Why the backend does not have everything, when it is not just a matter of time; null else. */
@@ -257,7 +293,7 @@ export class ObjectKeeper {
   }
 
   #mayCheckpoint(): boolean {
-    if (this.#object.busy || this.#log.problem !== null || this.#log.moving) return false;
+    if (this.#pinned || this.#object.busy || this.#log.problem !== null || this.#log.moving) return false;
     const behind = this.#object.appliedSequence > this.#checkpointSequence;
     if (!behind) return false;
     // A segment whose seal is still being repaired holds up everything behind it.
@@ -309,27 +345,13 @@ export class ObjectKeeper {
   }
 
   #claim(): Promise<void> {
-    this.#claiming ??= this.#putClaim().catch((error: unknown) => {
-      this.#claiming = null;
-      throw error;
-    });
+    this.#claiming ??= putTermClaim({ store: this.#store, names: this.#names }, this.#settings.vpoolUuid, this.#object.uuid, this.#object.term).catch(
+      (error: unknown) => {
+        this.#claiming = null;
+        throw error;
+      },
+    );
     return this.#claiming;
-  }
-
-  /** Before anything else of a term: proof on the backend that the term was won (design section 5). */
-  async #putClaim(): Promise<void> {
-    const term = this.#object.term;
-    await this.#store.createBucket(this.#bucket());
-    const name = `claim-${term.generation}-${term.counter}`;
-    const body = Buffer.from(`${JSON.stringify({ object: this.#object.uuid, vpool: this.#settings.vpoolUuid, ...term })}\n`);
-    const outcome = await this.#store.put(this.#bucket(), this.#objectName(name), { kind: 'bytes', chunks: [body] });
-    if (outcome === 'exists') {
-      const there = await this.#store.get(this.#bucket(), this.#objectName(name));
-      if (there.kind === 'absent') throw new StoreError('retry', `claim ${name} of ${this.#object.uuid} exists but cannot be read yet`);
-      if (!there.bytes.equals(body)) {
-        throw new ApplianceError('fenced', `epoch ${term.generation}.${term.counter} of object ${this.#object.uuid} was claimed by another router`);
-      }
-    }
   }
 
   /** One registry step: high-water, and the checkpoint when there is a new one. Then local copies below it are released. */
@@ -354,7 +376,7 @@ export class ObjectKeeper {
 
   /** Local copies below the root become cache. What cannot be moved now is tried again: until then it counts as dirty. */
   async #release(): Promise<void> {
-    for (let sealed = this.#unreleased[0]; sealed !== undefined; sealed = this.#unreleased[0]) {
+    for (let sealed = this.#unreleased[0]; sealed !== undefined && !this.#pinned && !this.#stopped; sealed = this.#unreleased[0]) {
       try {
         await (sealed.dead ? this.#files.drop(sealed.segment) : this.#files.release(sealed.segment));
       } catch (error) {
@@ -367,6 +389,15 @@ export class ObjectKeeper {
   }
 
   async #checkpoint(): Promise<void> {
+    this.#checkpointing = true;
+    try {
+      await this.#makeCheckpoint();
+    } finally {
+      this.#checkpointing = false;
+    }
+  }
+
+  async #makeCheckpoint(): Promise<void> {
     const { map, table } = this.#object;
     if (this.#writeBack !== null) {
       await this.#claim();
@@ -474,7 +505,7 @@ export class ObjectKeeper {
 
   async #deleteGarbage(): Promise<void> {
     const now = this.#clock.wallMs();
-    while (this.#garbagePersisted > 0) {
+    while (this.#garbagePersisted > 0 && !this.#pinned && !this.#stopped) {
       const entry = this.#garbage[0] as GarbageEntry;
       if (now - entry.sinceMs < this.#settings.graceTimeMs) return;
       failPoint('reclaim.before-delete');
@@ -514,7 +545,7 @@ export class ObjectKeeper {
   async flush(deadlineMs: number): Promise<void> {
     await this.#log.seal();
     for (;;) {
-      if (this.#protection === 'clean' || this.#clock.monotonicMs() > deadlineMs) return;
+      if (this.#protection === 'clean' || this.#stopped || this.#clock.monotonicMs() > deadlineMs) return;
       this.#retryAtMs = 0;
       this.kick();
       await this.#running;

@@ -8,6 +8,7 @@ import type { Inode } from '../../registry/inode.ts';
 import type { OwnerRecord, Root } from '../../registry/ports.ts';
 import type { Disk } from '../core/disk.ts';
 import { ApplianceError, errorCode } from '../core/errors.ts';
+import { sameTerm } from '../core/ids.ts';
 import type { ObjectUuid, Term } from '../core/ids.ts';
 import { silentLogger } from '../core/logger.ts';
 import type { Clock } from '../core/time.ts';
@@ -41,6 +42,7 @@ const EMPTY_ROOT: Root = { checkpoint: null, uploadedSegment: 0, uploadedSequenc
 
 /** What the root's checkpoint says, before the records behind it are applied. The map is the caller's to close. */
 export interface Loaded {
+  readonly uuid: ObjectUuid;
   readonly map: ExtentMap;
   readonly table: SegmentTable;
   readonly state: RecoveredState;
@@ -77,8 +79,8 @@ export class ObjectLoader {
     return name === null ? Promise.resolve(this.#emptyMap(inode, uuid, names)) : this.#load(uuid, names, name);
   }
 
-  /** The end of the log behind it. */
-  findEnd(uuid: ObjectUuid, names: StorageNames, owner: OwnerRecord | null, loaded: Loaded): Promise<LogEnd> {
+  /** The end of the log behind it; of its first segments if `upTo` says that others are to come from elsewhere. */
+  findEnd(uuid: ObjectUuid, names: StorageNames, owner: OwnerRecord | null, loaded: Loaded, upTo = Infinity): Promise<LogEnd> {
     return findLogEnd(
       {
         disk: this.#components.disk,
@@ -87,6 +89,7 @@ export class ObjectLoader {
       },
       { uuid, ownerTerm: owner?.term ?? { generation: 0, counter: 0, nonce: '0000000000000000' }, root: owner?.root ?? EMPTY_ROOT },
       { segment: loaded.nextSegment, sequence: loaded.sequence, unstableOpen: loaded.state.unstableOpen },
+      upTo,
     );
   }
 
@@ -103,7 +106,8 @@ export class ObjectLoader {
       if (number >= loaded.nextSegment && table.live(row) === 0 && (term === undefined || !sameTerm(term, table.term(row)))) table.free(row);
       else rows.set(number, row);
     }
-    const state = await applyRecovered(loaded.map, table, rows, end.segments, loaded.state, this.#components.clock);
+    const segments = end.segments.map((segment) => ({ ...segment, sizeBytes: segment.local === null ? segment.scan.endOffset : 0 }));
+    const state = await applyRecovered(loaded.map, table, rows, segments, loaded.state, this.#components.clock);
     return { state, rows };
   }
 
@@ -111,7 +115,7 @@ export class ObjectLoader {
     const table = new SegmentTable(this.#components.rowIds);
     const map = new ExtentMap({ pool: this.#components.pool, table, source: this.#pageSource(uuid, names, table) });
     const state = { sizeBytes: inode.sizeBytes, atime: inode.atime, mtime: inode.mtime, ctime: inode.ctime, unstableOpen: false };
-    return { map, table, state, sequence: 0, nextSegment: 1, checkpointNumber: 0, checkpointRow: 0, garbage: [] };
+    return { uuid, map, table, state, sequence: 0, nextSegment: 1, checkpointNumber: 0, checkpointRow: 0, garbage: [] };
   }
 
   async #load(uuid: ObjectUuid, names: StorageNames, name: string): Promise<Loaded> {
@@ -123,6 +127,7 @@ export class ObjectLoader {
     );
     const { header } = opened;
     return {
+      uuid,
       map: opened.map,
       table: opened.table,
       state: { ...decodeObjectState(header.attributes), sizeBytes: header.objectSizeBytes },
@@ -223,9 +228,4 @@ export class ObjectLoader {
       }
     });
   }
-}
-
-/** Same epoch and same nonce. */
-export function sameTerm(a: Term, b: Term): boolean {
-  return a.generation === b.generation && a.counter === b.counter && a.nonce === b.nonce;
 }

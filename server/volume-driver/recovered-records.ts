@@ -1,6 +1,6 @@
-/** Applies the records that a recovery found behind a checkpoint to the extent map. */
+import type { Term } from '../core/ids.ts';
+/** Applies the records that a recovery found behind a checkpoint, or that come from another router, to the extent map. */
 import type { Clock, Timestamp } from '../core/time.ts';
-import type { FoundSegment } from '../object-log/recovery.ts';
 import { RecordKind } from '../object-log/segment-codec.ts';
 import type { DecodedRecord } from '../object-log/segment-codec.ts';
 import type { BlockObjectState } from './block-object.ts';
@@ -9,6 +9,15 @@ import type { ExtentMap } from './extent-map.ts';
 import type { SegmentTable } from './segment-table.ts';
 
 export type RecoveredState = BlockObjectState;
+
+/** Records of one segment, in order. */
+export interface SegmentRecords {
+  readonly number: number;
+  readonly term: Term;
+  /** Size of the segment on the backend; 0 while it need not be there. */
+  readonly sizeBytes: number;
+  readonly records: readonly DecodedRecord[];
+}
 
 /** Blocks unmapped at a time: a range of zeros may be larger than the page pool. */
 const UNMAP_BLOCKS = 4096;
@@ -22,7 +31,7 @@ export async function applyRecovered(
   map: ExtentMap,
   table: SegmentTable,
   rows: Map<number, number>,
-  segments: readonly FoundSegment[],
+  segments: readonly SegmentRecords[],
   from: RecoveredState,
   clock: Clock,
 ): Promise<RecoveredState> {
@@ -37,7 +46,7 @@ export async function applyRecovered(
         objectUuid: '',
         term: segment.term,
         number: segment.number,
-        sizeBytes: segment.local === null ? segment.scan.endOffset : 0,
+        sizeBytes: segment.sizeBytes,
       });
       rows.set(segment.number, row);
     }

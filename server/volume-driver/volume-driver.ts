@@ -11,31 +11,32 @@ import type { Disk } from '../core/disk.ts';
 import { ApplianceError } from '../core/errors.ts';
 import { failPoint } from '../core/fail-points.ts';
 import type { Histogram } from '../core/histogram.ts';
+import { sameTerm } from '../core/ids.ts';
 import type { Incarnation, ObjectUuid, RouterId } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Clock, Random } from '../core/time.ts';
 import { timestampOf } from '../core/time.ts';
-import { ObjectLog } from '../object-log/object-log.ts';
+import { settleForeign } from '../object-log/foreign-segments.ts';
 import type { FoundSegment, LogEnd } from '../object-log/recovery.ts';
 import type { SegmentFiles } from '../object-log/segment-files.ts';
 import { scanEveryRecord, scanLocalSegment, sealByCopy } from '../object-log/segment-scan.ts';
-import type { DrivenObject, ObjectDriver } from '../object-router/driver-port.ts';
+import type { DrivenObject, ObjectDriver, Replica } from '../object-router/driver-port.ts';
+import type { MoveOffer } from '../object-router/peer-port.ts';
 import { BackendReads } from './backend-reads.ts';
-import { BlockObject } from './block-object.ts';
-import { BlockReader } from './block-reader.ts';
-import { OpenObject } from './driven-object.ts';
-import type { UnsealedSegment } from './driven-object.ts';
-import { ObjectKeeper } from './object-keeper.ts';
-import { ObjectLoader, sameTerm } from './object-loader.ts';
+import type { OpenObject, UnsealedSegment } from './driven-object.ts';
+import { ObjectAssembly } from './object-assembly.ts';
+import { ObjectLoader } from './object-loader.ts';
 import type { Loaded } from './object-loader.ts';
-import { ObjectRecords } from './object-records.ts';
+import { ObjectReplica } from './object-replica.ts';
 import type { PagePool } from './page-pool.ts';
 import { ReadAheadBudget } from './read-ahead-budget.ts';
-import { ReadAhead, ReadAheadStatistics } from './read-ahead.ts';
+import { ReadAheadStatistics } from './read-ahead.ts';
 import { SegmentRecall } from './segment-recall.ts';
 import type { RowIds } from './segment-table.ts';
+import type { SealedSegment } from './segment-uploads.ts';
 import type { StorageNames } from './storage-names.ts';
 import type { StoredWriter } from './stored-writer.ts';
+import { putTermClaim } from './term-claim.ts';
 import type { WriteAdmission } from './write-admission.ts';
 import type { MakeWriteBack, WriteBack } from './write-back.ts';
 
@@ -82,8 +83,10 @@ export class VolumeDriver implements ObjectDriver {
   readonly readAheadStatistics = new ReadAheadStatistics();
   readonly #components: VolumeDriverComponents;
   readonly #loader: ObjectLoader;
-  readonly #settings: VolumeDriverSettings;
+  readonly #assembly: ObjectAssembly;
   readonly #self: { router: RouterId; incarnation: Incarnation };
+  /** Taken over from other routers; the claim of the term is not on the backend yet. */
+  readonly #unclaimed = new Set<ObjectUuid>();
 
   constructor(components: VolumeDriverComponents, settings: VolumeDriverSettings, self: { router: RouterId; incarnation: Incarnation }) {
     this.#components = components;
@@ -94,31 +97,94 @@ export class VolumeDriver implements ObjectDriver {
       bytesMax: settings.readAheadBytesMax ?? READ_AHEAD_BYTES_MAX,
       requestsMax: READ_AHEAD_REQUESTS_MAX,
     });
-    this.#settings = settings;
+    this.#assembly = new ObjectAssembly(
+      {
+        ...components,
+        reads: this.reads,
+        recall: this.recall,
+        readAheadBudget: this.readAheadBudget,
+        readAheadStatistics: this.readAheadStatistics,
+      },
+      settings,
+      self.incarnation,
+    );
     this.#self = self;
   }
 
-  async open(inode: Inode): Promise<DrivenObject> {
-    const { registry } = this.#components;
-    const uuid = inode.uuid;
-    assert(uuid !== null && (inode.class === 'file' || inode.class === 'volume'), `inode ${inode.fileid} is not an object`);
-    const names = this.#components.names[inode.class];
+  async open(inode: Inode, counterMin = 0): Promise<DrivenObject> {
+    const { registry, files } = this.#components;
+    const uuid = uuidOf(inode);
+    const names = this.#names(inode);
     const owner = await registry.ownership.owner(inode.fileid);
+    if (owner !== null && owner.router === this.#self.router) await this.#enterReplicas(owner);
     const loaded = await this.#loader.load(inode, uuid, names, owner);
     try {
       const end = await this.#loader.findEnd(uuid, names, owner, loaded);
       if (end.kind === 'damaged') {
-        if (owner !== null) {
+        // Of what another router owns nobody else says how it is.
+        if (owner !== null && owner.router === this.#self.router) {
           await registry.ownership.update(this.#mutation(), inode.fileid, owner.term, { state: { kind: 'recovering', reason: end.reason } });
         }
         throw new ApplianceError('object-damaged', `object ${inode.fileid} (${uuid}) cannot be served: ${end.reason}`);
       }
-      const durable = await this.#makeDurable(end, owner?.root.uploadedSegment ?? 0);
-      return await this.#start(inode, uuid, names, owner, loaded, durable);
+      const uploadedSegment = owner?.root.uploadedSegment ?? 0;
+      // A copy of what another router had may be the only one now.
+      for (const { local, number } of end.segments) if (local !== null && number > uploadedSegment) await files.keep(local);
+      const durable = await this.#makeDurable(end, uploadedSegment);
+      return await this.#start(inode, names, owner, loaded, durable, counterMin);
     } catch (error) {
       loaded.map.close();
       throw error;
     }
+  }
+
+  /** What this router received in the term that it owns the object in now is part of the object's log: it died before it could say so. */
+  async #enterReplicas(owner: OwnerRecord): Promise<void> {
+    const { files, disk } = this.#components;
+    for (const replica of files.replicas.of(owner.uuid)) {
+      if (sameTerm(replica.attempt, owner.term)) files.enter(replica, await disk.size(replica.path));
+    }
+    await files.settle(owner.uuid);
+    // Of attempts that came to nothing.
+    await files.replicas.discard(owner.uuid);
+  }
+
+  async receive(inode: Inode, offer: MoveOffer): Promise<Replica> {
+    const { registry, files, store, logger } = this.#components;
+    const { owner, from } = offer;
+    const uuid = uuidOf(inode);
+    const names = this.#names(inode);
+    const attempt = owner.moving?.attempt;
+    if (owner.uuid !== uuid || attempt === undefined || owner.moving?.to !== this.#self.router)
+      throw new ApplianceError('replica-damaged', `the offer of object ${inode.fileid} is not one to this router`);
+    failPoint('move.replica-before-claim');
+    await clearTheWay(files, offer);
+    await putTermClaim({ store, names }, registry.vpool.uuid, uuid, attempt);
+    failPoint('move.replica-after-claim');
+    const loaded = await this.#loader.load(inode, uuid, names, owner);
+    try {
+      const end = await this.#loader.findEnd(uuid, names, owner, loaded, from.segment - 1);
+      if (end.kind === 'damaged')
+        throw new ApplianceError('replica-damaged', `object ${inode.fileid} (${uuid}) cannot be received: ${end.reason}`, { retryable: true });
+      for (const leftover of end.leftovers) await files.drop(leftover);
+      const basis = this.#assembly.basis(inode, names, attempt, loaded);
+      touchAll(basis.writeBack, end);
+      const { state, rows } = await this.#loader.apply(loaded, end);
+      failPoint('move.replica-loaded');
+      return new ObjectReplica({ ...this.#components, assembly: this.#assembly, logger }, basis, offer, {
+        lastSegment: from.segment - 1,
+        lastSequence: end.lastSequence,
+        state: { ...state, unstableOpen: end.unstableOpen },
+        rows,
+      });
+    } catch (error) {
+      loaded.map.close();
+      throw error;
+    }
+  }
+
+  #names(inode: Inode): StorageNames {
+    return this.#components.names[inode.class === 'volume' ? 'volume' : 'file'];
   }
 
   /**
@@ -145,116 +211,34 @@ export class VolumeDriver implements ObjectDriver {
 
   async #start(
     inode: Inode,
-    uuid: ObjectUuid,
     names: StorageNames,
     owner: OwnerRecord | null,
     loaded: Loaded,
     end: LogEnd & { kind: 'found' },
+    counterMin: number,
   ): Promise<OpenObject> {
-    const { files, clock, random, logger, registry } = this.#components;
-    const claimed = await this.#claim(inode, owner, end);
+    const { files, random, logger, registry, store } = this.#components;
+    const { uuid } = loaded;
+    const claimed = await this.#claim(inode, owner, end, counterMin);
     failPoint('recovery.after-close');
+    const { term } = claimed;
+    // Nothing may be acknowledged in a term that somebody else could have won (decision 0003).
+    const fromOther = this.#unclaimed.has(uuid);
+    if (fromOther) {
+      await putTermClaim({ store, names }, registry.vpool.uuid, uuid, term);
+      this.#unclaimed.delete(uuid);
+    }
     for (const leftover of end.leftovers) await files.drop(leftover);
     const { state, rows } = await this.#loader.apply(loaded, end);
 
-    const term = claimed.term;
-    const records = new ObjectRecords({ namespace: registry.namespace, ownership: registry.ownership, clock }, this.#self.incarnation, inode, term);
+    const records = this.#assembly.records(inode, term);
     const verifier = end.unstableOpen ? random.bytes(8) : claimed.verifier;
     if (end.unstableOpen) await records.update({ verifier });
     if (owner?.state.kind === 'recovering') await records.update({ state: { kind: 'running' } });
 
-    let opened: OpenObject | null = null;
-    let keeper: ObjectKeeper | null = null;
-    let writeBack: WriteBack | null = null;
-    const reader = new BlockReader({
-      files,
-      store: this.#components.store,
-      reads: this.reads,
-      recall: this.recall,
-      cache: this.#components.cache,
-      names,
-      logger,
-    });
-    const object = new BlockObject(
-      {
-        map: loaded.map,
-        table: loaded.table,
-        reader,
-        readAhead: new ReadAhead(
-          { ...this.#components, uuid, map: loaded.map, table: loaded.table, names, budget: this.readAheadBudget, recall: this.recall },
-          this.readAheadStatistics,
-        ),
-        cache: this.#components.cache,
-        admission: this.#components.admission,
-        hooks: {
-          confirmUnprotected: () => keeper?.confirmUnprotected(),
-          touched: (startBlock, blockCount) => writeBack?.touched(startBlock, blockCount),
-        },
-      },
-      { uuid, term },
-      { ...state, unstableOpen: end.unstableOpen },
-      end.lastSequence,
-      { patienceMs: this.#settings.patienceMs },
-    );
-    for (const [number, row] of rows) object.adoptSegment(number, row);
-    const log = new ObjectLog(
-      {
-        files,
-        clock,
-        random,
-        logger,
-        syncLatency: this.#components.syncLatency,
-        events: {
-          apply: (record) => object.apply(record),
-          opened: (segment) => object.segmentOpened(segment),
-          sealed: (segment, totalBytes, lastSequence) => keeper?.sealed(segment, totalBytes, lastSequence),
-          fault: (damaged, durableSequence, kept) => opened?.fault(damaged, durableSequence, kept),
-          renewVerifier: async () => opened?.renewVerifier(),
-          relocate: (records) => object.relocate(records),
-          relocated: () => opened?.relocated(),
-        },
-      },
-      { vpoolUuid: registry.vpool.uuid, objectUuid: uuid, term, cut: claimed.root.closedEpochs.at(-1) ?? null },
-      { segmentBytes: this.#settings.segmentBytes, preallocate: inode.class === 'volume', patienceMs: this.#settings.patienceMs },
-      { nextSegment: Math.max(end.lastSegment, claimed.root.uploadedSegment) + 1, nextSequence: end.lastSequence + 1 },
-    );
-    object.attachLog(log);
-    const make = this.#components.writeBack[inode.class === 'volume' ? 'volume' : 'file'];
-    if (make !== null) {
-      const store = (name: string, chunks: readonly Uint8Array[]): Promise<void> =>
-        this.#components.writer.put(names.bucket(uuid, ''), names.object(uuid, '', name), { kind: 'bytes', chunks });
-      writeBack = make({ uuid, term, map: loaded.map, table: loaded.table, reader, store });
-      for (const segment of end.segments)
-        for (const record of segment.records) if (record.blockCount > 0) writeBack.touched(record.startBlock, record.blockCount);
-    }
-    keeper = new ObjectKeeper(
-      {
-        store: this.#components.store,
-        writer: this.#components.writer,
-        files,
-        names,
-        records,
-        clock,
-        logger,
-        object,
-        log,
-        writeBack,
-        pagesPressed: () => this.#components.pool.isPressed,
-      },
-      {
-        vpoolUuid: registry.vpool.uuid,
-        sealAfterMs: this.#settings.sealAfterMs,
-        checkpointAfterBytes: this.#settings.checkpointAfterBytes,
-        graceTimeMs: this.#settings.graceTimeMs,
-      },
-      {
-        owner: claimed,
-        checkpointNumber: loaded.checkpointNumber,
-        checkpointSequence: loaded.sequence,
-        checkpointRow: loaded.checkpointRow,
-        garbage: loaded.garbage,
-      },
-    );
+    const basis = this.#assembly.basis(inode, names, term, loaded);
+    touchAll(basis.writeBack, end);
+    const sealed: SealedSegment[] = [];
     const unsealed: UnsealedSegment[] = [];
     for (const segment of end.segments) {
       const { local } = segment;
@@ -262,16 +246,25 @@ export class VolumeDriver implements ObjectDriver {
       if (segment.number <= claimed.root.uploadedSegment) await files.release(local);
       else if (segment.scan.sealed && (segment.scan.records.at(-1)?.sequence ?? 0) <= segment.lastSequence) {
         files.grow(local, segment.scan.endOffset);
-        keeper.sealed(local, segment.scan.endOffset, segment.lastSequence);
+        sealed.push({ segment: local, totalBytes: segment.scan.endOffset, lastSequence: segment.lastSequence });
       } else unsealed.push({ segment: local, lastSequence: segment.lastSequence });
     }
     // Below the checkpoint nothing local is needed for recovery any more: what is there serves reads.
     for (const local of files.segmentsOf(uuid))
       if (local.number < loaded.nextSegment && local.number <= claimed.root.uploadedSegment) await files.release(local);
-    opened = new OpenObject(
-      { disk: this.#components.disk, files, random, vpoolUuid: registry.vpool.uuid, logger, records },
-      { fileid: inode.fileid, object, log, keeper, verifier, unsealed },
-    );
+    const opened = this.#assembly.open(basis, {
+      owner: claimed,
+      records,
+      verifier,
+      state: { ...state, unstableOpen: end.unstableOpen },
+      lastSegment: end.lastSegment,
+      lastSequence: end.lastSequence,
+      rows,
+      claimed: fromOther,
+      unsealed,
+      arrived: [],
+    });
+    for (const { segment, totalBytes, lastSequence } of sealed) opened.keeper.sealed(segment, totalBytes, lastSequence);
     failPoint('recovery.before-open');
     try {
       await this.#firstRecords(inode, opened, end);
@@ -303,7 +296,8 @@ export class VolumeDriver implements ObjectDriver {
     }
   }
 
-  async #claim(inode: Inode, owner: OwnerRecord | null, end: LogEnd & { kind: 'found' }): Promise<OwnerRecord> {
+  async #claim(inode: Inode, owner: OwnerRecord | null, end: LogEnd & { kind: 'found' }, counterMin: number): Promise<OwnerRecord> {
+    if (owner !== null && owner.router !== this.#self.router) this.#unclaimed.add(owner.uuid);
     const wroteSomething = owner !== null && end.segments.some((segment) => sameTerm(segment.term, owner.term));
     const closing: ClosedEpoch | null = wroteSomething ? { term: owner.term, lastSegment: end.lastSegment, lastSequence: end.lastSequence } : null;
     const nonce = this.#components.random.bytes(8).toString('hex');
@@ -315,14 +309,36 @@ export class VolumeDriver implements ObjectDriver {
       owner?.term ?? null,
       closing,
       nonce,
+      counterMin,
     );
     failPoint('object.after-claim');
     if (outcome.kind === 'done') return outcome.owner;
     if (outcome.kind === 'gone') throw new ApplianceError('object-gone', `object ${inode.fileid} was removed`);
+    if (outcome.kind === 'owner-alive')
+      throw new ApplianceError('not-owner', `object ${inode.fileid} is owned by router ${outcome.owner.router}, which is alive`, { retryable: true });
     throw new ApplianceError('fenced', `object ${inode.fileid} was claimed by router ${outcome.owner.router} meanwhile`, { retryable: true });
   }
 
   #mutation(): Mutation {
     return { operationId: null, incarnation: this.#self.incarnation, now: timestampOf(this.#components.clock.wallMs()), notAfterMs: Infinity };
   }
+}
+
+function uuidOf(inode: Inode): ObjectUuid {
+  assert(inode.uuid !== null && (inode.class === 'file' || inode.class === 'volume'), `inode ${inode.fileid} is not an object`);
+  return inode.uuid;
+}
+
+/** Blocks in the log are to be written back, whoever wrote them. */
+function touchAll(writeBack: WriteBack | null, end: LogEnd & { kind: 'found' }): void {
+  if (writeBack === null) return;
+  for (const segment of end.segments)
+    for (const record of segment.records) if (record.blockCount > 0) writeBack.touched(record.startBlock, record.blockCount);
+}
+
+/** Local files that the copies to come would meet. What is below them and right stays: it serves reads. */
+async function clearTheWay(files: SegmentFiles, { owner, from }: MoveOffer): Promise<void> {
+  await files.replicas.discard(owner.uuid);
+  await settleForeign(files, owner);
+  for (const local of files.segmentsOf(owner.uuid)) if (local.number >= from.segment) await files.drop(local);
 }

@@ -147,6 +147,11 @@ export class WriteAdmission {
     });
   }
 
+  /** Lets all waiting writes of a volume pass: they will not be made here. */
+  excuse(volume: object): void {
+    for (let queue = this.#queues.get(volume); queue !== undefined; queue = this.#queues.get(volume)) this.#leave(volume, queue, true);
+  }
+
   #enqueue(volume: object, write: WaitingWrite): void {
     this.#waiting += 1;
     this.#waitingBytes += write.bytes;

@@ -1,0 +1,150 @@
+/** The receiver's side of a move: the log of another router's object, copied and applied while it is written there (design section 10). */
+import type { OwnerRecord } from '../../registry/ports.ts';
+import { ApplianceError } from '../core/errors.ts';
+import { failPoint } from '../core/fail-points.ts';
+import { sameTerm } from '../core/ids.ts';
+import type { Logger } from '../core/logger.ts';
+import type { Clock } from '../core/time.ts';
+import { termOfSegment } from '../object-log/recovery.ts';
+import { ReplicaLog } from '../object-log/replica-log.ts';
+import { RecordFlag, RecordKind } from '../object-log/segment-codec.ts';
+import type { DecodedRecord } from '../object-log/segment-codec.ts';
+import type { SegmentFiles } from '../object-log/segment-files.ts';
+import type { DrivenObject, Replica } from '../object-router/driver-port.ts';
+import type { LogPiece, LogPosition, MoveOffer } from '../object-router/peer-port.ts';
+import type { ArrivedSegment } from './driven-object.ts';
+import type { ObjectAssembly, ObjectBasis } from './object-assembly.ts';
+import { applyRecovered } from './recovered-records.ts';
+import type { RecoveredState } from './recovered-records.ts';
+
+/** What is on the backend: checkpoint and the segments behind it that the root covers. */
+export interface ReplicaStart {
+  readonly lastSegment: number;
+  readonly lastSequence: number;
+  readonly state: RecoveredState;
+  /** Segment number -> row of the table. */
+  readonly rows: Map<number, number>;
+}
+
+export class ObjectReplica implements Replica {
+  readonly #components: { files: SegmentFiles; clock: Clock; logger: Logger; assembly: ObjectAssembly };
+  readonly #basis: ObjectBasis;
+  readonly #offer: MoveOffer;
+  readonly #log: ReplicaLog;
+  readonly #rows: Map<number, number>;
+  #state: RecoveredState;
+  #over = false;
+
+  constructor(
+    components: { files: SegmentFiles; clock: Clock; logger: Logger; assembly: ObjectAssembly; registry: { vpool: { uuid: string } } },
+    basis: ObjectBasis,
+    offer: MoveOffer,
+    start: ReplicaStart,
+  ) {
+    this.#components = components;
+    this.#basis = basis;
+    this.#offer = offer;
+    this.#rows = start.rows;
+    this.#state = start.state;
+    this.#log = new ReplicaLog(
+      components.files,
+      {
+        vpoolUuid: components.registry.vpool.uuid,
+        uuid: basis.loaded.uuid,
+        attempt: basis.term,
+        termOf: (number) => termOfSegment(offer.owner.root, offer.owner.term, number),
+      },
+      { segment: start.lastSegment + 1, lastSequence: start.lastSequence },
+    );
+  }
+
+  get position(): LogPosition {
+    return this.#log.position;
+  }
+
+  async append(pieces: readonly LogPiece[]): Promise<void> {
+    this.#checkUse();
+    for (const piece of pieces) {
+      const records = await this.#log.append(piece);
+      if (records.length > 0) await this.#apply(piece, records);
+      failPoint('move.replica-appended');
+    }
+  }
+
+  async #apply(piece: LogPiece, records: readonly DecodedRecord[]): Promise<void> {
+    const { map, table } = this.#basis.loaded;
+    const { unstableOpen } = this.#state;
+    const segment = { number: piece.segment, term: piece.term, sizeBytes: 0, records };
+    const state = await applyRecovered(map, table, this.#rows, [segment], this.#state, this.#components.clock);
+    let open = unstableOpen;
+    for (const record of records) {
+      if ((record.flags & RecordFlag.UNSTABLE) !== 0) open = true;
+      else if (record.kind === RecordKind.COMMIT_MARK) open = false;
+      if (record.blockCount > 0) this.#basis.writeBack?.touched(record.startBlock, record.blockCount);
+    }
+    this.#state = { ...state, unstableOpen: open };
+  }
+
+  async sync(): Promise<number> {
+    this.#checkUse();
+    failPoint('move.replica-before-sync');
+    await this.#log.sync();
+    failPoint('move.replica-synced');
+    return this.#log.lastSequence;
+  }
+
+  async activate(owner: OwnerRecord): Promise<DrivenObject> {
+    this.#checkUse();
+    failPoint('move.replica-before-activate');
+    const { root } = owner;
+    const { lastSequence, position } = this.#log;
+    if (!sameTerm(owner.term, this.#basis.term) || root.checkpoint !== this.#offer.owner.root.checkpoint || position.offsetBytes !== 0)
+      throw this.#unfit('it is not what the owner record speaks of');
+    const closed = root.closedEpochs.at(-1);
+    if (root.uploadedSegment >= position.segment || (closed !== undefined && closed.lastSequence !== lastSequence))
+      throw this.#unfit(`it ends with record ${lastSequence}`);
+    // From here on it is an open object; what goes wrong is for a recovery, which finds the files by the owner's term.
+    this.#over = true;
+    await this.#log.close();
+    const { files, assembly, logger } = this.#components;
+    const { loaded, inode } = this.#basis;
+    const { table, uuid } = loaded;
+    const arrived = this.#log.received.map(({ replica, totalBytes, lastSequence: last }): ArrivedSegment => {
+      const uploaded = replica.number <= root.uploadedSegment;
+      const row = this.#rows.get(replica.number);
+      if (uploaded && row !== undefined) table.setSizeBytes(row, totalBytes);
+      return { segment: files.enter(replica, totalBytes), totalBytes, lastSequence: last, uploaded };
+    });
+    const opened = assembly.open(this.#basis, {
+      owner,
+      records: assembly.records(inode, owner.term),
+      verifier: owner.verifier,
+      state: this.#state,
+      lastSegment: position.segment - 1,
+      lastSequence,
+      rows: this.#rows,
+      claimed: true,
+      unsealed: [],
+      arrived,
+    });
+    failPoint('move.replica-activated');
+    logger.info({ fileid: inode.fileid, object: uuid, segments: arrived.length, lastSequence }, 'an object arrived from another router');
+    return opened;
+  }
+
+  async discard(): Promise<void> {
+    if (this.#over) return;
+    this.#over = true;
+    await this.#log.close();
+    this.#basis.loaded.map.close();
+    await this.#components.files.replicas.discard(this.#basis.loaded.uuid, this.#basis.term);
+  }
+
+  #checkUse(): void {
+    if (this.#over) throw this.#unfit('it is used up');
+  }
+
+  #unfit(why: string): ApplianceError {
+    return new ApplianceError('replica-damaged', `the copy of object ${this.#basis.loaded.uuid} cannot be used: ${why}`, { retryable: true });
+  }
+}
