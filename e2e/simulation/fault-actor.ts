@@ -1,0 +1,199 @@
+/** What goes wrong in a simulated cluster, one thing after another or at once, all of it drawn from the seed. */
+import type { Random } from '../../server/core/time.ts';
+import type { SimulatedPeers } from './peer-network.ts';
+import type { RegistryConnection } from './registry/registry-connection.ts';
+import type { RegistryServer } from './registry/registry-server.ts';
+import type { Schedule } from './schedule.ts';
+import { LEASE_MS, type Machine } from './simulated-router.ts';
+
+export interface FaultWorld {
+  readonly schedule: Schedule;
+  readonly random: Random;
+  readonly server: RegistryServer;
+  readonly peers: SimulatedPeers;
+  readonly machines: readonly Machine[];
+  connections(): Iterable<RegistryConnection>;
+  trace(message: string): void;
+}
+
+type Fault = readonly [name: string, weight: number, happen: () => Promise<void>];
+
+export class FaultActor {
+  readonly counts: Record<string, number> = {};
+  readonly #world: FaultWorld;
+  readonly #running = new Set<Promise<void>>();
+
+  constructor(world: FaultWorld) {
+    this.#world = world;
+  }
+
+  /** Lets faults happen as long as `goOn`. */
+  async run(goOn: () => boolean): Promise<void> {
+    const { schedule } = this.#world;
+    const faults = this.#faults();
+    const total = faults.reduce((sum, [, weight]) => sum + weight, 0);
+    while (goOn()) {
+      await schedule.sleep(this.#chance(0.3) ? this.#random() * 300 : this.#random() * 6000);
+      if (!goOn()) break;
+      let at = this.#random() * total;
+      const fault = faults.find(([, weight]) => (at -= weight) < 0) as Fault;
+      this.counts[fault[0]] = (this.counts[fault[0]] ?? 0) + 1;
+      this.#world.trace(`fault: ${fault[0]}`);
+      const happening = fault[2]();
+      this.#running.add(happening);
+      void happening.finally(() => this.#running.delete(happening));
+    }
+    await Promise.all(this.#running);
+  }
+
+  /** Everything is well again from now on. */
+  heal(): void {
+    const { machines, peers } = this.#world;
+    for (const machine of machines) {
+      for (const way of [machine.toRegistry, machine.toClients]) Object.assign(way, { cut: false, loss: 0 });
+      for (const other of machines) if (other !== machine) Object.assign(peers.way(machine.id, other.id), { cut: false, loss: 0 });
+      machine.backendCut = false;
+      machine.setStoreFaults({});
+      machine.continue();
+      machine.start();
+    }
+  }
+
+  #random(): number {
+    return this.#world.random.fraction();
+  }
+
+  #chance(probability: number): boolean {
+    return this.#random() < probability;
+  }
+
+  #machine(): Machine {
+    const { machines } = this.#world;
+    return machines[Math.floor(this.#random() * machines.length)] as Machine;
+  }
+
+  /** How long things last: mostly less than a lease, sometimes more. */
+  #duration(): number {
+    return this.#chance(0.6) ? this.#random() * 3000 : this.#random() * 2.5 * LEASE_MS;
+  }
+
+  #faults(): readonly Fault[] {
+    const { schedule, peers, machines } = this.#world;
+    const cut = async (way: { cut: boolean }): Promise<void> => {
+      way.cut = true;
+      await schedule.sleep(this.#duration());
+      way.cut = false;
+    };
+    return [
+      [
+        'kill',
+        3,
+        async () => {
+          const machine = this.#machine();
+          machine.kill(this.#chance(0.4));
+          await schedule.sleep(this.#chance(0.5) ? this.#random() * 1500 : this.#duration());
+          machine.start();
+        },
+      ],
+      [
+        'kill all',
+        0.3,
+        async () => {
+          for (const machine of machines) machine.kill(this.#chance(0.4));
+          await schedule.sleep(this.#random() * 3000);
+          for (const machine of machines) machine.start();
+        },
+      ],
+      [
+        'stop',
+        3,
+        async () => {
+          const machine = this.#machine();
+          machine.stop();
+          await schedule.sleep(this.#duration());
+          machine.continue();
+        },
+      ],
+      ['cut from the registry', 2, () => cut(this.#machine().toRegistry)],
+      [
+        'registry away',
+        1,
+        async () => {
+          await Promise.all(machines.map((machine) => cut(machine.toRegistry)));
+        },
+      ],
+      [
+        'cut between routers',
+        2,
+        () => {
+          const one = this.#machine();
+          const other = machines[(machines.indexOf(one) + 1) % machines.length] as Machine;
+          return cut(peers.way(one.id, other.id));
+        },
+      ],
+      ['cut from clients', 1, () => cut(this.#machine().toClients)],
+      [
+        'losses',
+        2,
+        async () => {
+          const ways = [this.#machine().toRegistry, this.#machine().toClients];
+          const one = this.#machine();
+          for (const other of machines) if (other !== one) ways.push(peers.way(one.id, other.id));
+          for (const way of ways) way.loss = this.#random() * 0.3;
+          await schedule.sleep(this.#duration());
+          for (const way of ways) way.loss = 0;
+        },
+      ],
+      [
+        'cut from the backend',
+        1,
+        async () => {
+          const machine = this.#machine();
+          machine.backendCut = true;
+          await schedule.sleep(this.#duration());
+          machine.backendCut = false;
+        },
+      ],
+      [
+        'bad backend',
+        2,
+        async () => {
+          const machine = this.#machine();
+          machine.setStoreFaults({ delay: 0.5, delayMsMax: 2000, failBefore: 0.2, loseAnswer: 0.2, applyLate: 0.1, applyLateMsMax: 3000 });
+          await schedule.sleep(this.#duration());
+          machine.setStoreFaults({});
+        },
+      ],
+      ['forgetful registry', 1, () => this.#failOver()],
+    ];
+  }
+
+  /** A failover that loses the last seconds, and the recovery round after it. */
+  async #failOver(): Promise<void> {
+    const { schedule, server, machines } = this.#world;
+    // What is on no living router's disk is lost for good, which the rules do not promise otherwise: only while all can take part.
+    const wait = (): boolean =>
+      machines.some((machine) => machine.station === null || machine.isStopped || machine.toRegistry.cut) || server.inRound;
+    for (let tries = 0; wait(); tries += 1) {
+      if (tries > 50) return;
+      await schedule.sleep(100);
+    }
+    server.failOver(schedule.nowMs - this.#random() * (this.#chance(0.5) ? 300 : 3000));
+    this.#world.trace(`the registry forgot down to sequence ${server.position().sequence}`);
+    const endsMs = schedule.nowMs + LEASE_MS + 1000;
+    for (;;) {
+      let missing = false;
+      for (const connection of this.#world.connections()) {
+        if (!connection.takesPart || server.hasContributed(connection.router)) continue;
+        missing = true;
+        connection.contribute();
+      }
+      // What a router has on its disk counts also when it died since: it is back before the round ends, or its time is over.
+      if (machines.some((machine) => machine.connection === null)) missing = true;
+      if (!missing || schedule.nowMs > endsMs) break;
+      await schedule.sleep(50);
+    }
+    server.endRound(LEASE_MS);
+    this.#world.trace(`the registry works again in generation ${server.generation}, ${server.lostEntries} changes are lost for good`);
+  }
+}

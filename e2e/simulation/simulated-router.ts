@@ -1,0 +1,484 @@
+/**
+ * A machine with a router on it: the real object-router, drivers and log over a simulated disk, store, registry and network. A life of the process ends by a
+ * kill, or when its lease lapsed; then it starts anew with another incarnation, as the real process does (server/router.ts is its model).
+ */
+import { createHmac } from 'node:crypto';
+
+import { FaultyStore, type StoreFaults } from '../../backends/faulty-store.ts';
+import type { ObjectBody, ObjectStore } from '../../backends/object-store.ts';
+import { StoreError } from '../../backends/object-store.ts';
+import { RetryingStore } from '../../backends/retrying-store.ts';
+import { BlockCache } from '../../cache/block-cache.ts';
+import { seededRandom } from '../../backends/virtual-clock.ts';
+import type { OwnerRecord } from '../../registry/ports.ts';
+import { Histogram } from '../../server/core/histogram.ts';
+import type { Incarnation, RouterId } from '../../server/core/ids.ts';
+import type { Logger } from '../../server/core/logger.ts';
+import type { Random } from '../../server/core/time.ts';
+import { timestampOf } from '../../server/core/time.ts';
+import { PieceWriteBack } from '../../server/file-driver/piece-write-back.ts';
+import type { FileSystem } from '../../server/nfsd/file-system.ts';
+import { SegmentFiles } from '../../server/object-log/segment-files.ts';
+import { FaultyDisk } from '../../server/object-log/testing/faulty-disk.ts';
+import { GarbageSchedule } from '../../server/object-router/garbage-schedule.ts';
+import { Handles } from '../../server/object-router/handles.ts';
+import { MemberWatch } from '../../server/object-router/member-watch.ts';
+import { ObjectPlaces } from '../../server/object-router/object-places.ts';
+import { ObjectRouter } from '../../server/object-router/object-router.ts';
+import { ObjectService } from '../../server/object-router/object-service.ts';
+import { OpenObjects } from '../../server/object-router/open-objects.ts';
+import { OwnerCache } from '../../server/object-router/owner-cache.ts';
+import type { PeerService } from '../../server/object-router/peer-port.ts';
+import { Reclaimer } from '../../server/object-router/reclaimer.ts';
+import { Repetitions } from '../../server/object-router/repetitions.ts';
+import { RouterCore } from '../../server/object-router/router-core.ts';
+import { recoverObjects } from '../../server/object-router/startup-recovery.ts';
+import { BLOCK_BYTES, BLOCKS_MAX } from '../../server/volume-driver/extent-map.ts';
+import { PagePool } from '../../server/volume-driver/page-pool.ts';
+import { countingRowIds } from '../../server/volume-driver/segment-table.ts';
+import { fileNames, filesBucket, volumeNames } from '../../server/volume-driver/storage-names.ts';
+import { StoredWriter } from '../../server/volume-driver/stored-writer.ts';
+import { VolumeDriver } from '../../server/volume-driver/volume-driver.ts';
+import { WriteAdmission } from '../../server/volume-driver/write-admission.ts';
+import type { OwnershipObserver } from './observer.ts';
+import type { SimulatedPeers } from './peer-network.ts';
+import { RedoLog, RegistryConnection } from './registry/registry-connection.ts';
+import type { RegistryServer } from './registry/registry-server.ts';
+import { type MachineClocks, ProcessTime, type Schedule } from './schedule.ts';
+import { newWay, type Way } from './ways.ts';
+
+const DIRECTORY = '/vpool';
+export const LEASE_MS = 7000;
+const STANDSTILL_MS = 5000;
+const RESTART_MS = 1000;
+/** A turn of an event loop, for the simulated disk. */
+const TURN_MS = 0.05;
+
+export interface RouterSettings {
+  readonly segmentBytes: number;
+  readonly checkpointAfterBytes: number;
+  readonly dirtyBytesMax: number;
+  readonly cacheBytes: number;
+  readonly graceTimeMs: number;
+  readonly recycle: boolean;
+  /** Forwarded operations after which an object moves; 0: never. */
+  readonly moveThreshold: number;
+}
+
+/** What all machines share. */
+export interface World {
+  readonly schedule: Schedule;
+  readonly random: Random;
+  readonly server: RegistryServer;
+  readonly peers: SimulatedPeers;
+  readonly store: ObjectStore;
+  readonly observer: OwnershipObserver;
+  readonly logger: (router: string) => Logger;
+  readonly settings: RouterSettings;
+  trace(message: string): void;
+  problem(message: string): void;
+}
+
+/** What clients reach of a router. */
+export interface Station {
+  readonly time: ProcessTime;
+  readonly fileSystem: FileSystem;
+  readonly incarnation: Incarnation;
+}
+
+interface Life {
+  readonly time: ProcessTime;
+  readonly incarnation: Incarnation;
+  readonly connection: RegistryConnection;
+  readonly station: Station;
+  readonly objects: OpenObjects;
+  readonly files: SegmentFiles;
+  /** Orderly end, within no time: as the real process does when its lease lapsed. */
+  close(): Promise<void>;
+}
+
+export class Machine {
+  readonly name: string;
+  readonly id: RouterId;
+  readonly disk: FaultyDisk;
+  readonly clocks: MachineClocks;
+  readonly toRegistry: Way = newWay(0.1, 0.6);
+  readonly toClients: Way = newWay(0.05, 0.3);
+  readonly store: FaultyStore;
+  /** The backend cannot be reached from here. */
+  backendCut = false;
+  /** Null: nobody listens. */
+  station: Station | null = null;
+  readonly #world: World;
+  readonly #redo = new RedoLog();
+  readonly #random: Random;
+  #hints: string | null = null;
+  #time: ProcessTime | null = null;
+  #diskProcess: { die(): void } | null = null;
+  #life: Life | null = null;
+  #connection: RegistryConnection | null = null;
+  #starting = false;
+  lives = 0;
+
+  constructor(world: World, name: string, seed: number) {
+    this.#world = world;
+    this.name = name;
+    this.#random = seededRandom(seed);
+    this.id = this.#random.bytes(16).toString('hex') as RouterId;
+    this.disk = new FaultyDisk(this.#random);
+    this.clocks = {
+      monotonicOffsetMs: Math.floor(this.#random.fraction() * 1e7),
+      rate: 1 + (this.#random.fraction() - 0.5) * 2e-3,
+      wallOffsetMs: (this.#random.fraction() - 0.5) * 4000,
+    };
+    this.store = new FaultyStore({ inner: world.store, clock: new ProcessTime(world.schedule, this.clocks), random: this.#random });
+  }
+
+  get isUp(): boolean {
+    return this.#time?.alive === true;
+  }
+
+  get isStopped(): boolean {
+    return this.#time?.stopped === true;
+  }
+
+  get life(): Life | null {
+    return this.#life;
+  }
+
+  get connection(): RegistryConnection | null {
+    return this.#connection;
+  }
+
+  setStoreFaults(faults: Partial<StoreFaults>): void {
+    this.store.setFaults(faults);
+  }
+
+  /** Starts the process. */
+  start(): void {
+    if (this.isUp) return;
+    this.#world.trace(`${this.name} starts`);
+    this.#time = new ProcessTime(this.#world.schedule, this.clocks);
+    const time = this.#time;
+    time.onContinued = (stoodMs) => {
+      this.#world.trace(`${this.name} goes on after ${Math.round(stoodMs)} ms`);
+      if (stoodMs > STANDSTILL_MS) this.#closeSockets();
+    };
+    this.#begin(time);
+  }
+
+  /** kill -9; `powerCut`: of the machine. */
+  kill(powerCut: boolean): void {
+    if (!this.isUp) return;
+    this.#world.trace(`${this.name} is killed${powerCut ? ', its power cut' : ''}`);
+    this.#closeSockets();
+    this.#time?.kill();
+    this.#diskProcess?.die();
+    this.#life = null;
+    this.#connection?.close();
+    this.#connection = null;
+    this.#starting = false;
+    if (powerCut) this.disk.powerCut();
+  }
+
+  stop(): void {
+    if (!this.isUp || this.isStopped) return;
+    this.#world.trace(`${this.name} is stopped`);
+    this.#time?.stop();
+  }
+
+  continue(): void {
+    this.#time?.continue();
+  }
+
+  #closeSockets(): void {
+    this.station = null;
+    this.#world.peers.detach(this.id);
+  }
+
+  /** A new life in the process, again and again until it comes up. */
+  #begin(time: ProcessTime): void {
+    if (this.#starting || !time.alive) return;
+    this.#starting = true;
+    this.lives += 1;
+    this.#open(time).then(
+      (life) => {
+        this.#starting = false;
+        if (!time.alive) return;
+        this.#life = life;
+        if (!life.connection.registry.lease.valid) {
+          this.#lapsed(time);
+          return;
+        }
+        this.station = life.station;
+        this.#world.trace(`${this.name} serves as ${life.incarnation.slice(0, 4)}`);
+      },
+      (error: unknown) => {
+        this.#starting = false;
+        if (!time.alive) return;
+        this.#world.trace(`${this.name} does not start: ${String(error)}`);
+        if (!isExpected(error)) this.#world.problem(`${this.name} does not start: ${error instanceof Error ? error.stack : String(error)}`);
+        time.after(RESTART_MS, () => this.#begin(time));
+      },
+    );
+  }
+
+  #lapsed(time: ProcessTime): void {
+    this.#closeSockets();
+    const life = this.#life;
+    if (life === null || this.#starting) return;
+    this.#world.trace(`${this.name} lost its lease`);
+    this.#life = null;
+    this.#starting = true;
+    void life
+      .close()
+      .catch((error: unknown) => this.#world.problem(`${this.name} does not close: ${error instanceof Error ? error.stack : String(error)}`))
+      .finally(() => {
+        this.#starting = false;
+        time.after(0, () => this.#begin(time));
+      });
+  }
+
+  async #open(time: ProcessTime): Promise<Life> {
+    const world = this.#world;
+    const { server, settings } = world;
+    const random = this.#random;
+    const clock = time;
+    const logger = world.logger(this.name);
+    const incarnation = random.bytes(16).toString('hex') as Incarnation;
+    this.#diskProcess?.die();
+    const disk = this.disk.process((callback) => void time.after(TURN_MS, callback));
+    this.#diskProcess = disk;
+    for (const name of ['', '/tmp']) await disk.makeDirectory(`${DIRECTORY}${name}`);
+    for (const name of await disk.list(`${DIRECTORY}/tmp`)) await disk.unlink(`${DIRECTORY}/tmp/${name}`);
+
+    let owned = (): OwnerRecord[] => [];
+    const connection = new RegistryConnection({
+      server,
+      schedule: world.schedule,
+      time,
+      random,
+      way: this.toRegistry,
+      router: this.id,
+      incarnation,
+      redo: this.#redo,
+      leaseMs: LEASE_MS,
+      owned: () => owned(),
+      lapsed: () => this.#lapsed(time),
+    });
+    this.#connection?.close();
+    this.#connection = connection;
+    const { registry } = connection;
+    await registry.membership.join(this.id, incarnation, [`peer://${this.name}`], 'simulated');
+
+    const store = new RetryingStore({ inner: this.#storeOf(time), clock, random });
+    const files = await SegmentFiles.open(
+      { disk, clock, logger },
+      {
+        directory: DIRECTORY,
+        segmentFileBytes: Math.ceil(settings.segmentBytes * 1.1),
+        poolFilesMax: 2,
+        cacheBytesMax: settings.cacheBytes,
+        reserveBytes: 4096,
+        recycle: settings.recycle,
+      },
+    );
+    const pool = await PagePool.open(
+      { disk, spillPath: `${DIRECTORY}/spill.tmp`, yieldToLoop: () => new Promise((resolve) => clock.soon(resolve)) },
+      { bytesMax: 16 * 12_288, spillBytesMax: 2 ** 24 },
+    );
+    const names = { volume: volumeNames(server.vpool.name), file: fileNames(filesBucket(server.vpool.name, server.vpool.uuid)) };
+    const admission = new WriteAdmission(
+      { clock, dirtyBytes: () => files.dirtyBytes, drainedBytes: () => files.drainedBytes },
+      settings.dirtyBytesMax,
+    );
+    const engine = new VolumeDriver(
+      {
+        disk,
+        files,
+        store,
+        writer: new SimulatedWriter({ store, clock, random, disk }, `${DIRECTORY}/tmp`, this.disk),
+        cache: new BlockCache({ limitBytes: 64 * 4096, slabBytes: 4096 * 16 }),
+        pool,
+        rowIds: countingRowIds(),
+        registry,
+        clock,
+        random,
+        logger,
+        admission,
+        syncLatency: new Histogram(),
+        writeBack: { volume: null, file: (object) => new PieceWriteBack(object) },
+        names,
+      },
+      {
+        segmentBytes: settings.segmentBytes,
+        sealAfterMs: 500,
+        checkpointAfterBytes: settings.checkpointAfterBytes,
+        graceTimeMs: settings.graceTimeMs,
+        patienceMs: 15_000,
+        readAheadBytesMax: 1024 * 1024,
+      },
+      { router: this.id, incarnation },
+    );
+    const driver = world.observer.driver(engine);
+    const derived = (purpose: string): Buffer => createHmac('sha256', Buffer.from(server.vpool.uuid, 'hex')).update(purpose).digest();
+    const handles = new Handles(derived('vpool').subarray(0, 4), derived('file handles'));
+    const fsid = derived('fsid').readBigUInt64BE(0);
+    const garbage = await GarbageSchedule.open(
+      {
+        read: () => Promise.resolve(this.#hints),
+        write: (text) => {
+          this.#hints = text;
+          return Promise.resolve();
+        },
+      },
+      logger,
+    );
+    const objects = new OpenObjects(
+      { driver, namespace: registry.namespace, garbage, clock, logger },
+      { fsid, handleOf: (inode) => handles.encode(inode.fileid, inode.inodeGeneration) },
+    );
+    const members = new MemberWatch({ membership: registry.membership, lease: registry.lease, clock, logger }, this.id, { leaseMs: LEASE_MS });
+    await members.start();
+    const network = world.peers.network(this.id, time);
+    const owners = new OwnerCache();
+    const repetitions = new Repetitions(clock, 2 ** 12);
+    const places = new ObjectPlaces({
+      registry,
+      objects,
+      clock,
+      lease: registry.lease,
+      cluster: { members, network, owners, repetitions, forwarded: () => undefined },
+    });
+    const core = new RouterCore({ registry, objects, handles, places, clock, logger }, { fsid, incarnation });
+    const reclaimer = new Reclaimer(
+      {
+        namespace: registry.namespace,
+        store,
+        names: {
+          locate: (inode, uuid) =>
+            inode.class === 'volume'
+              ? { bucket: names.volume.bucket(uuid, ''), prefix: '', ownBucket: true }
+              : { bucket: names.file.bucket(uuid, ''), prefix: `${uuid}.`, ownBucket: false },
+        },
+        dropLocal: (uuid) => files.dropObject(uuid),
+        unlink: (fileid) => objects.unlink(fileid),
+        mayDelete: () => true,
+        ended: (fileid) => objects.ended(fileid),
+        mutation: () => ({ operationId: null, incarnation, now: timestampOf(clock.wallMs()), notAfterMs: Infinity }),
+        clock,
+        logger,
+      },
+      { graceTimeMs: settings.graceTimeMs, settleMs: 0 },
+    );
+    const fileSystem = new ObjectRouter(
+      {
+        core,
+        capacity: () => ({ totalBytes: 2 ** 40, freeBytes: 2 ** 39 }),
+        unlinked: (inode) => reclaimer.unlinked(inode),
+      },
+      { volumePatterns: ['*-flat.vmdk'], allWritesStable: false, fileSizeMaxBytes: BLOCKS_MAX * BLOCK_BYTES },
+    );
+    const service = new ObjectService(
+      { core, data: fileSystem.data, attributes: fileSystem.attributes },
+      { router: this.id, incarnation },
+    ) as unknown as PeerService;
+    owned = () => [];
+    world.peers.attach(this.id, time, this.#watchedService(service, incarnation));
+    void recoverObjects({ registry, objects, files, router: this.id, logger }).then(
+      () => {
+        core.settled = true;
+      },
+      (error: unknown) => {
+        if (!isExpected(error)) throw error;
+        world.trace(`${this.name} cannot look at the objects of its last run: ${String(error)}`);
+      },
+    );
+    reclaimer.start();
+    return {
+      time,
+      incarnation,
+      connection,
+      objects,
+      files,
+      station: { time, fileSystem: this.#watchedFileSystem(fileSystem, incarnation), incarnation },
+      close: async () => {
+        connection.close();
+        await reclaimer.stop();
+        await members.stop();
+        await objects.close(clock.monotonicMs());
+        await engine.recall.close();
+        await pool.close();
+        await files.close();
+        disk.die();
+      },
+    };
+  }
+
+  /** The store as a process sees it: dead, its calls have no effect and no answer; and its answers come as events of the process. */
+  #storeOf(time: ProcessTime): ObjectStore {
+    const { schedule } = this.#world;
+    return new Proxy<ObjectStore>(this.store, {
+      get: (target, property) => {
+        const value: unknown = Reflect.get(target, property, target);
+        if (typeof value !== 'function') return value;
+        return (...args: unknown[]): Promise<unknown> =>
+          new Promise((resolve, reject) => {
+            const delayMs = 0.5 + this.#random.fraction() * 4;
+            schedule.after(delayMs, () => {
+              if (!time.alive) return;
+              if (this.backendCut) {
+                time.after(2000, () => reject(new StoreError('retry', 'no way to the backend')));
+                return;
+              }
+              (value.apply(target, args) as Promise<unknown>).then(
+                (result) => void schedule.after(delayMs, () => time.enter(() => resolve(result))),
+                (error: unknown) => void schedule.after(delayMs, () => time.enter(() => reject(error as Error))),
+              );
+            });
+          });
+      },
+    });
+  }
+
+  #watchedService(service: PeerService, incarnation: Incarnation): PeerService {
+    return this.#watched(service, incarnation, (result) => (result as { kind?: string } | null)?.kind === 'done');
+  }
+
+  #watchedFileSystem(fileSystem: FileSystem, incarnation: Incarnation): FileSystem {
+    return this.#watched(fileSystem, incarnation, (result) => (result as { status: number }).status === 0);
+  }
+
+  #watched<T extends object>(target: T, incarnation: Incarnation, isAnswer: (result: unknown) => boolean): T {
+    const { observer } = this.#world;
+    return new Proxy(target, {
+      get: (object, property) => {
+        const value: unknown = Reflect.get(object, property, object);
+        if (typeof value !== 'function') return value;
+        return (...args: unknown[]): Promise<unknown> => observer.watch(this.id, incarnation, isAnswer, () => value.apply(object, args) as unknown);
+      },
+    });
+  }
+}
+
+/** Writes bodies from the simulated disk: reading them back must not look for them on the real one. */
+class SimulatedWriter extends StoredWriter {
+  readonly #disk: FaultyDisk;
+
+  constructor(components: ConstructorParameters<typeof StoredWriter>[0], directory: string, disk: FaultyDisk) {
+    super(components, directory);
+    this.#disk = disk;
+  }
+
+  override async put(bucket: string, name: string, body: ObjectBody): Promise<void> {
+    const bytes =
+      body.kind === 'bytes' ? body : { kind: 'bytes' as const, chunks: [this.#disk.readNow(body.path, body.offsetBytes, body.lengthBytes)] };
+    return super.put(bucket, name, bytes);
+  }
+}
+
+/** What the environment does; everything else is a bug. */
+export function isExpected(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  return error.name === 'ApplianceError' || error.name === 'StoreError' || 'syscall' in error;
+}

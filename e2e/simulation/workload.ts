@@ -1,0 +1,320 @@
+/** What the clients of a simulated cluster do all day, each kind with the history that judges it. */
+import type { Random } from '../../server/core/time.ts';
+import type { Attributes, Handle } from '../../server/nfsd/file-system.ts';
+import { Stability, Status } from '../../server/nfsd/file-system.ts';
+import { BlockHistory, SECTOR_BYTES } from './block-history.ts';
+import type { Client } from './client.ts';
+import { NameHistory } from './name-history.ts';
+import { RegisterHistory } from './register-history.ts';
+import type { Schedule } from './schedule.ts';
+
+export interface WorkWorld {
+  readonly schedule: Schedule;
+  readonly random: Random;
+  /** Disks fail: errors that say so are no bugs. */
+  readonly disksFail: () => boolean;
+  problem(message: string): void;
+}
+
+const NOTHING = { mode: null, uid: null, gid: null, sizeBytes: null, atime: null, mtime: null };
+
+function int(random: Random, below: number): number {
+  return Math.floor(random.fraction() * below);
+}
+
+/** What must be the same from every router, for ever. */
+class Identity {
+  readonly #world: WorkWorld;
+  readonly #what: string;
+  #fileid = 0;
+  #fsid = 0n;
+  #ctime = 0;
+
+  constructor(world: WorkWorld, what: string) {
+    this.#world = world;
+    this.#what = what;
+  }
+
+  /** Before a call: the latest ctime that somebody was told. */
+  get ctime(): number {
+    return this.#ctime;
+  }
+
+  check(attributes: Attributes | null, ctimeBefore: number): void {
+    if (attributes === null) return;
+    if (this.#fileid === 0) {
+      this.#fileid = attributes.fileid;
+      this.#fsid = attributes.fsid;
+    }
+    if (attributes.fileid !== this.#fileid || attributes.fsid !== this.#fsid) {
+      this.#world.problem(`${this.#what} is now fileid ${attributes.fileid} of ${attributes.fsid}, it was ${this.#fileid} of ${this.#fsid}`);
+    }
+    const ctime = attributes.ctime.seconds + attributes.ctime.nanoseconds / 1e9;
+    if (ctime < ctimeBefore - 1e-6) this.#world.problem(`${this.#what}: ctime ran back from ${ctimeBefore} to ${ctime}`);
+    this.#ctime = Math.max(this.#ctime, ctime);
+  }
+}
+
+/** A VM disk: reads, writes of both kinds, commits. */
+export class Disk {
+  readonly history: BlockHistory;
+  readonly handle: Handle;
+  readonly #world: WorkWorld;
+  readonly #identity: Identity;
+  readonly #name: string;
+  refused = 0;
+
+  constructor(world: WorkWorld, name: string, handle: Handle, object: number, sectors: number) {
+    this.#world = world;
+    this.#name = name;
+    this.handle = handle;
+    this.history = new BlockHistory(object, sectors);
+    this.#identity = new Identity(world, name);
+  }
+
+  async step(client: Client): Promise<void> {
+    const { random } = this.#world;
+    const kind = random.fraction();
+    if (kind < 0.5) await this.#write(client, random.fraction() < 0.75);
+    else if (kind < 0.85) await this.read(client, ...this.#range());
+    else if (kind < 0.95) await this.#commit(client);
+    else await this.#getattr(client);
+  }
+
+  #range(): [number, number] {
+    const { random } = this.#world;
+    // Most of it goes to a few places: histories of one sector are what says something.
+    const few = random.fraction() < 0.7;
+    const first = int(random, few ? 16 : this.history.sectors);
+    const most = Math.min(this.history.sectors - first, random.fraction() < 0.1 ? 64 : 12);
+    return [first, 1 + int(random, most)];
+  }
+
+  async #write(client: Client, stable: boolean): Promise<void> {
+    const { schedule } = this.#world;
+    const [first, count] = this.#range();
+    const write = this.history.begin(schedule.nowMs, first, count, stable);
+    const payload = this.history.payload(write, first, count);
+    const ctime = this.#identity.ctime;
+    const { result, endedMs } = await client.call(`write ${write} of ${this.#name}`, (fs, caller) =>
+      fs.write(
+        caller,
+        this.handle,
+        first * SECTOR_BYTES,
+        payload.length,
+        [Buffer.from(payload)],
+        stable ? Stability.FILE_SYNC : Stability.UNSTABLE,
+      ),
+    );
+    if (result.status !== Status.OK) return this.#failed(`write ${write}`, result.status);
+    if (result.countBytes !== payload.length) this.#world.problem(`${this.#name}: a write of ${payload.length} bytes wrote ${result.countBytes}`);
+    if (result.committed === Stability.UNSTABLE) {
+      if (stable) this.#world.problem(`${this.#name}: a stable write was answered as unstable`);
+      this.history.answeredUnstable(endedMs, write, first, count, hex(result.verifier));
+    } else this.history.answeredStable(endedMs, write, first, count);
+    if (stable) this.#identity.check(result.wcc.after, ctime);
+  }
+
+  /** Reads sectors and judges them. */
+  async read(client: Client, first: number, count: number): Promise<void> {
+    const { schedule } = this.#world;
+    const { result, beganMs } = await client.call(`read of ${this.#name}`, async (fs, caller) => {
+      const target = Buffer.alloc(count * SECTOR_BYTES, 0xee);
+      const answer = await fs.read(caller, this.handle, first * SECTOR_BYTES, target);
+      return { ...answer, target };
+    });
+    if (result.status !== Status.OK) return this.#failed('read', result.status);
+    if (result.bytesRead !== count * SECTOR_BYTES) {
+      this.#world.problem(`${this.#name}: a read of ${count * SECTOR_BYTES} bytes gave ${result.bytesRead}`);
+      return;
+    }
+    const problem = this.history.check(beganMs, schedule.nowMs, first, result.target);
+    if (problem !== null) this.#world.problem(`${this.#name}: ${problem}`);
+  }
+
+  async #commit(client: Client): Promise<void> {
+    const { result, beganMs, endedMs } = await client.call(`commit of ${this.#name}`, (fs, caller) => fs.commit(caller, this.handle, 0, 0));
+    if (result.status !== Status.OK) return this.#failed('commit', result.status);
+    this.history.committed(beganMs, endedMs, hex(result.verifier));
+  }
+
+  async #getattr(client: Client): Promise<void> {
+    const ctime = 0;
+    const { result } = await client.call(`getattr of ${this.#name}`, (fs, caller) => fs.getattr(caller, this.handle));
+    if (result.status !== Status.OK) return this.#failed('getattr', result.status);
+    this.#identity.check(result.attributes, ctime);
+    if (result.attributes.sizeBytes !== this.history.sectors * SECTOR_BYTES) {
+      this.#world.problem(`${this.#name} has ${result.attributes.sizeBytes} bytes, it should have ${this.history.sectors * SECTOR_BYTES}`);
+    }
+  }
+
+  #failed(what: string, status: Status): void {
+    this.refused += 1;
+    if (!this.#world.disksFail()) this.#world.problem(`${this.#name}: ${what} failed with status ${status}`);
+  }
+}
+
+/** A file whose size is set by one and read by another. */
+export class SizedFile {
+  readonly #history = new RegisterHistory();
+  readonly #handle: Handle;
+  readonly #world: WorkWorld;
+  readonly #name: string;
+  readonly #identity: Identity;
+  #writes = 0;
+
+  constructor(world: WorkWorld, name: string, handle: Handle) {
+    this.#world = world;
+    this.#name = name;
+    this.#handle = handle;
+    this.#identity = new Identity(world, name);
+  }
+
+  async step(client: Client): Promise<void> {
+    if (this.#world.random.fraction() < 0.5) await this.#resize(client);
+    else await this.look(client);
+  }
+
+  async #resize(client: Client): Promise<void> {
+    const { schedule } = this.#world;
+    this.#writes += 1;
+    const write = this.#writes;
+    this.#history.begin(schedule.nowMs, write);
+    const sizeBytes = 8192 + write * 512;
+    const { result, endedMs } = await client.call(`resize ${write} of ${this.#name}`, (fs, caller) =>
+      fs.setattr(caller, this.#handle, { ...NOTHING, sizeBytes }, null),
+    );
+    if (result.status === Status.OK) this.#history.durable(endedMs, write);
+    else if (!this.#world.disksFail()) this.#world.problem(`${this.#name}: a resize failed with status ${result.status}`);
+  }
+
+  async look(client: Client): Promise<void> {
+    const { schedule } = this.#world;
+    const ctime = this.#identity.ctime;
+    const { result, beganMs } = await client.call(`size of ${this.#name}`, (fs, caller) => fs.getattr(caller, this.#handle));
+    if (result.status !== Status.OK) {
+      if (!this.#world.disksFail()) this.#world.problem(`${this.#name}: getattr failed with status ${result.status}`);
+      return;
+    }
+    this.#identity.check(result.attributes, ctime);
+    const problem = this.#history.seen(beganMs, schedule.nowMs, (result.attributes.sizeBytes - 8192) / 512, true);
+    if (problem !== null) this.#world.problem(`size of ${this.#name}: ${problem}`);
+  }
+}
+
+/** A few names that everybody fights for, and inline contents behind them. */
+export class LockDirectory {
+  readonly history = new NameHistory();
+  readonly #world: WorkWorld;
+  readonly #directory: Handle;
+  readonly #names: readonly string[];
+  /** Contents by fileid. */
+  readonly #contents = new Map<number, { history: BlockHistory; handle: Handle }>();
+
+  constructor(world: WorkWorld, directory: Handle, names: readonly string[]) {
+    this.#world = world;
+    this.#directory = directory;
+    this.#names = names;
+  }
+
+  async step(client: Client): Promise<void> {
+    const { random } = this.#world;
+    const name = this.#names[int(random, this.#names.length)] as string;
+    const kind = random.fraction();
+    if (kind < 0.25) await this.#create(client, name);
+    else if (kind < 0.4) await this.#remove(client, name);
+    else if (kind < 0.5) await this.#rename(client, name, this.#names[int(random, this.#names.length)] as string);
+    else if (kind < 0.7) await this.lookup(client, name);
+    else await this.#content(client);
+  }
+
+  async #create(client: Client, name: string): Promise<void> {
+    const { schedule } = this.#world;
+    const end = this.history.begin(schedule.nowMs, { kind: 'create', name });
+    const { result, endedMs } = await client.call(
+      `create ${name}`,
+      (fs, caller) => fs.create(caller, this.#directory, Buffer.from(name), { mode: 'guarded', attributes: NOTHING }),
+      (sentMs) => this.history.begin(sentMs, { kind: 'create', name }),
+    );
+    if (result.status === Status.OK) {
+      const { fileid } = result.attributes;
+      this.#contents.set(fileid, { history: new BlockHistory(fileid & 0xff, 1), handle: result.handle });
+      end(endedMs, { kind: 'done', fileid });
+    } else if (result.status === Status.EXIST) end(endedMs, { kind: 'refused' });
+    else this.#failed(`create ${name}`, result.status);
+  }
+
+  async #remove(client: Client, name: string): Promise<void> {
+    const { schedule } = this.#world;
+    const end = this.history.begin(schedule.nowMs, { kind: 'remove', name });
+    const { result, endedMs } = await client.call(
+      `remove ${name}`,
+      (fs, caller) => fs.remove(caller, this.#directory, Buffer.from(name)),
+      (sentMs) => this.history.begin(sentMs, { kind: 'remove', name }),
+    );
+    if (result.status === Status.OK) end(endedMs, { kind: 'done', fileid: 0 });
+    else if (result.status === Status.NOENT) end(endedMs, { kind: 'refused' });
+    else this.#failed(`remove ${name}`, result.status);
+  }
+
+  async #rename(client: Client, name: string, to: string): Promise<void> {
+    const { schedule } = this.#world;
+    const end = this.history.begin(schedule.nowMs, { kind: 'rename', name, to });
+    const { result, endedMs } = await client.call(
+      `rename ${name}`,
+      (fs, caller) => fs.rename(caller, this.#directory, Buffer.from(name), this.#directory, Buffer.from(to)),
+      (sentMs) => this.history.begin(sentMs, { kind: 'rename', name, to }),
+    );
+    if (result.status === Status.OK) end(endedMs, { kind: 'done', fileid: 0 });
+    else if (result.status === Status.NOENT) end(endedMs, { kind: 'refused' });
+    else this.#failed(`rename ${name}`, result.status);
+  }
+
+  async lookup(client: Client, name: string): Promise<void> {
+    const end = this.history.begin(this.#world.schedule.nowMs, { kind: 'lookup', name });
+    const { result, endedMs } = await client.call(`lookup ${name}`, (fs, caller) => fs.lookup(caller, this.#directory, Buffer.from(name)));
+    if (result.status === Status.OK) end(endedMs, { kind: 'done', fileid: result.attributes?.fileid ?? 0 });
+    else if (result.status === Status.NOENT) end(endedMs, { kind: 'done', fileid: 0 });
+    else this.#failed(`lookup ${name}`, result.status);
+  }
+
+  async #content(client: Client): Promise<void> {
+    const { random, schedule } = this.#world;
+    const all = [...this.#contents.values()];
+    const file = all[int(random, all.length)];
+    if (file === undefined) return;
+    const { history, handle } = file;
+    if (random.fraction() < 0.5) {
+      const write = history.begin(schedule.nowMs, 0, 1, true);
+      const payload = history.payload(write, 0, 1);
+      const { result, endedMs } = await client.call('write of a lock', (fs, caller) =>
+        fs.write(caller, handle, 0, payload.length, [Buffer.from(payload)], Stability.FILE_SYNC),
+      );
+      if (result.status === Status.OK) history.answeredStable(endedMs, write, 0, 1);
+      else if (result.status !== Status.STALE) this.#failed('write of a lock', result.status);
+      return;
+    }
+    const { result, beganMs } = await client.call('read of a lock', async (fs, caller) => {
+      const target = Buffer.alloc(SECTOR_BYTES);
+      return { ...(await fs.read(caller, handle, 0, target)), target };
+    });
+    if (result.status !== Status.OK) {
+      if (result.status !== Status.STALE) this.#failed('read of a lock', result.status);
+      return;
+    }
+    const problem = history.check(beganMs, schedule.nowMs, 0, result.target);
+    if (problem !== null) this.#world.problem(`contents of a lock: ${problem}`);
+  }
+
+  async lookAtAll(client: Client): Promise<void> {
+    for (const name of this.#names) await this.lookup(client, name);
+  }
+
+  #failed(what: string, status: Status): void {
+    if (!this.#world.disksFail()) this.#world.problem(`${what} failed with status ${status}`);
+  }
+}
+
+function hex(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('hex');
+}
