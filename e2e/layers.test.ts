@@ -50,6 +50,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'registry/ports.ts',
     'backends/object-store.ts',
   ],
+  'server/peer': ['server/object-router/peer-port.ts', 'server/nfsd/file-system.ts', 'registry/ports.ts'],
   'server/settings': [],
   'server/metrics': ['server/cluster-port.ts', 'backends/store-observer.ts', 'server/nfsd/observer.ts', 'server/nfsd/file-system.ts'],
   'server/admin': ['server/router-port.ts', 'server/cluster-port.ts'],
@@ -89,7 +90,10 @@ const ADAPTERS: readonly { readonly modules: RegExp; readonly files: readonly Re
       /^backends\/(directory\/|upload-thread\/|swift\/ca-file\.ts$|probe\/server-time\.ts$|object-body\.ts$|file-part\.ts$)/,
     ],
   },
-  { modules: /^node:(net|dgram|dns(\/promises)?)$/, files: [/^server\/oncrpc\//, /^server\/admin\//, /^backends\/tcp-reachable\.ts$/] },
+  {
+    modules: /^node:(net|dgram|dns(\/promises)?)$/,
+    files: [/^server\/oncrpc\//, /^server\/peer\//, /^server\/admin\//, /^backends\/tcp-reachable\.ts$/],
+  },
   {
     modules: /^node:(http|https|http2|tls)$/,
     files: [

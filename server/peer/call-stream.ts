@@ -1,0 +1,233 @@
+/** The calling end of one stream: sends calls as far as the credit goes, hands answers to those who wait for them. */
+import type { ClientHttp2Stream } from 'node:http2';
+
+import { ApplianceError } from '../core/errors.ts';
+import type { Clock } from '../core/time.ts';
+import { decodeAnswer, decodeAnswerPayload } from './answer-codec.ts';
+import type { DecodedAnswer } from './answer-codec.ts';
+import { FrameError } from './frame-error.ts';
+import { FrameReader } from './frame-reader.ts';
+import { FrameSender } from './frame-sender.ts';
+import { FrameKind } from './frame.ts';
+import type { FrameHead } from './frame.ts';
+import { getHelloAnswer, putHello } from './hello.ts';
+import type { Hello, HelloAnswer } from './hello.ts';
+import type { PeerCall } from './peer-call.ts';
+import type { PeerSettings } from './peer-settings.ts';
+import { encodeRequest } from './request-codec.ts';
+import { WireReader } from './wire-reader.ts';
+
+/** What a stream tells the link that it belongs to. */
+export interface CallStreamHost {
+  readonly clock: Clock;
+  readonly settings: PeerSettings;
+  /** Something came on this stream. */
+  heard(): void;
+  /** The answer to the hello. */
+  greeted(answer: HelloAnswer): void;
+  ponged(roundTripMs: number): void;
+  /** The stream is of no use any more. */
+  lost(reason: string): void;
+}
+
+export class CallStream {
+  readonly #host: CallStreamHost;
+  readonly #stream: ClientHttp2Stream;
+  readonly #sender: FrameSender;
+  readonly #reader: FrameReader;
+  readonly #args = new WireReader(Buffer.alloc(0));
+  readonly #calls = new Map<number, PeerCall>();
+  #waiting: PeerCall[] = [];
+  #waitingFrom = 0;
+  #nextId = 1;
+  #creditBytes = 0;
+  #outstandingBytes = 0;
+  #pingSentMs = -1;
+  #isClosed = false;
+
+  /** The frame being received. */
+  #call: PeerCall | null = null;
+  #decoded: DecodedAnswer | null = null;
+  #payload: Buffer | null = null;
+  #hello: HelloAnswer | null = null;
+  #pongMs = -1;
+
+  constructor(host: CallStreamHost, stream: ClientHttp2Stream, hello: Hello) {
+    this.#host = host;
+    this.#stream = stream;
+    this.#sender = new FrameSender(stream, host.clock);
+    this.#reader = new FrameReader(this);
+    stream.on('data', (chunk: Buffer) => this.#receive(chunk));
+    stream.on('response', (headers) => {
+      if (headers[':status'] !== 200) host.lost(`it answered with status ${headers[':status']}`);
+    });
+    stream.on('error', (error) => host.lost(error.message));
+    stream.on('end', () => host.lost(this.#reader.isBetweenFrames ? 'it ended the stream' : 'it ended the stream within a frame'));
+    stream.on('close', () => host.lost('it closed the stream'));
+    putHello(this.#sender.open(), hello);
+    this.#sender.send(FrameKind.HELLO, false, 0, 0, host.clock.monotonicMs(), []);
+    this.#sender.flush();
+  }
+
+  /** Bytes of calls that wait for credit. */
+  get waitingBytes(): number {
+    let bytes = 0;
+    for (let i = this.#waitingFrom; i < this.#waiting.length; i++) bytes += this.#waiting[i]!.chargeBytes;
+    return bytes;
+  }
+
+  /** Sends a call, now or when there is credit. */
+  call(call: PeerCall): void {
+    if (this.#isClosed) {
+      call.fail(lostError('the connection is closed'));
+      return;
+    }
+    if (this.#waiting.length > 0 || !this.#mayBeSent(call)) this.#waiting.push(call);
+    else this.#send(call);
+  }
+
+  ping(): void {
+    if (this.#isClosed || this.#pingSentMs >= 0) return;
+    this.#pingSentMs = this.#host.clock.monotonicMs();
+    this.#sender.open();
+    this.#sender.send(FrameKind.PING, false, 0, 0, this.#pingSentMs, []);
+  }
+
+  /** Ends the stream: all calls that were not answered fail. */
+  close(reason: string): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#reader.stop();
+    this.#sender.close();
+    this.#stream.destroy();
+    const error = lostError(reason);
+    const calls = [...this.#calls.values(), ...this.#waiting.slice(this.#waitingFrom)];
+    // Half of its answer came.
+    if (this.#call !== null) calls.push(this.#call);
+    this.#calls.clear();
+    this.#waiting = [];
+    this.#waitingFrom = 0;
+    for (const call of calls) call.fail(error);
+  }
+
+  /** Fails calls that waited for credit or for an answer for too long. The latter keep their credit until the answer comes. */
+  expire(nowMs: number): void {
+    const { callTimeoutMs, callAgeMsMax } = this.#host.settings;
+    for (const call of this.#calls.values()) if (nowMs - call.madeMs > callTimeoutMs) call.fail(lostError(`no answer within ${callTimeoutMs} ms`));
+    for (let i = this.#waitingFrom; i < this.#waiting.length; i++) {
+      const call = this.#waiting[i]!;
+      if (nowMs - call.madeMs <= callAgeMsMax) break;
+      call.fail(lostError(`the call waited for more than ${callAgeMsMax} ms before it could be sent`));
+    }
+  }
+
+  #mayBeSent(call: PeerCall): boolean {
+    return this.#outstandingBytes === 0 || this.#outstandingBytes + call.chargeBytes <= this.#creditBytes;
+  }
+
+  #send(call: PeerCall): void {
+    if (call.isSettled) return;
+    const nowMs = this.#host.clock.monotonicMs();
+    const ageMs = nowMs - call.madeMs;
+    if (ageMs > this.#host.settings.callAgeMsMax) {
+      call.fail(lostError(`the call waited for ${Math.round(ageMs)} ms before it could be sent`));
+      return;
+    }
+    let id = this.#nextId;
+    while (this.#calls.has(id)) id = id >= 0xffff_ffff ? 1 : id + 1;
+    this.#nextId = id >= 0xffff_ffff ? 1 : id + 1;
+    this.#outstandingBytes += call.chargeBytes;
+    this.#calls.set(id, call);
+    const payload = encodeRequest(call.request, this.#sender.open());
+    this.#sender.send(call.request.kind, false, id, Math.ceil(ageMs), nowMs, payload);
+  }
+
+  #receive(chunk: Buffer): void {
+    if (this.#isClosed) return;
+    this.#host.heard();
+    try {
+      this.#reader.push(chunk);
+    } catch (error) {
+      if (!(error instanceof FrameError)) throw error;
+      this.#host.lost(`it sent ${error.message}`);
+    }
+  }
+
+  begin(head: FrameHead, bytes: Buffer, start: number, end: number): Buffer | null {
+    const args = this.#args;
+    args.load(bytes, start, end);
+    if (!head.isAnswer) throw new FrameError('a call to a caller');
+    if (head.kind === FrameKind.HELLO || head.kind === FrameKind.PING) {
+      if (head.payloadBytes > 0) throw new FrameError('a payload where none belongs');
+      if (head.kind === FrameKind.HELLO) {
+        if (this.#creditBytes > 0) throw new FrameError('a second hello');
+        this.#hello = getHelloAnswer(args);
+        args.assertEnd();
+      } else {
+        args.assertEnd();
+        if (this.#pingSentMs < 0) throw new FrameError('an answer to no ping');
+        this.#pongMs = this.#host.clock.monotonicMs() - this.#pingSentMs;
+        this.#pingSentMs = -1;
+      }
+      return null;
+    }
+    const call = this.#calls.get(head.requestId);
+    if (call === undefined || call.request.kind !== head.kind) throw new FrameError(`an answer to no call (${head.requestId})`);
+    this.#decoded = decodeAnswer(head.kind, args, head.payloadBytes, call.into?.length ?? 0);
+    this.#calls.delete(head.requestId);
+    this.#call = call;
+    if (head.payloadBytes === 0) return null;
+    // A call that timed out has given its buffer back: what comes for it goes nowhere.
+    this.#payload = call.into !== null && !call.isSettled ? call.into : Buffer.allocUnsafe(head.payloadBytes);
+    return this.#payload;
+  }
+
+  end(head: FrameHead): void {
+    if (this.#hello !== null) {
+      const answer = this.#hello;
+      this.#hello = null;
+      if (answer.kind === 'welcome') this.#creditBytes = answer.creditBytes;
+      this.#host.greeted(answer);
+      return;
+    }
+    if (this.#pongMs >= 0) {
+      const roundTripMs = this.#pongMs;
+      this.#pongMs = -1;
+      this.#host.ponged(roundTripMs);
+      return;
+    }
+    const call = this.#call!;
+    const decoded = this.#decoded!;
+    if (decoded.kind === 'failed') call.fail(decoded.error);
+    else if (decoded.kind === 'answer') call.succeed(decoded.answer);
+    else {
+      // May throw: then the call still is the one being received, and fails with the stream.
+      const payload = (this.#payload ?? Buffer.alloc(0)).subarray(0, head.payloadBytes);
+      call.succeed(decodeAnswerPayload(call.request.kind, payload, call.targetsCount));
+    }
+    this.#call = null;
+    this.#decoded = null;
+    this.#payload = null;
+    this.#outstandingBytes -= call.chargeBytes;
+    this.#sendWaiting();
+  }
+
+  #sendWaiting(): void {
+    while (this.#waitingFrom < this.#waiting.length && this.#mayBeSent(this.#waiting[this.#waitingFrom]!)) {
+      this.#send(this.#waiting[this.#waitingFrom]!);
+      this.#waitingFrom += 1;
+    }
+    if (this.#waitingFrom === 0) return;
+    if (this.#waitingFrom === this.#waiting.length) {
+      this.#waiting = [];
+      this.#waitingFrom = 0;
+    } else if (this.#waitingFrom > 1024) {
+      this.#waiting = this.#waiting.slice(this.#waitingFrom);
+      this.#waitingFrom = 0;
+    }
+  }
+}
+
+function lostError(reason: string): ApplianceError {
+  return new ApplianceError('peer-unavailable', `the peer cannot be reached: ${reason}`, { retryable: true });
+}

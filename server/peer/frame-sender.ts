@@ -1,0 +1,190 @@
+/**
+ * Sends frames on a stream. Frames of one turn of the event loop leave in one write; while a write is under way, what comes gathers for the next one. Heads,
+ * arguments and small payloads are put together in slabs, larger payloads are handed over by reference.
+ */
+import type { Writable } from 'node:stream';
+
+import { assert } from '../core/assert.ts';
+import type { Clock } from '../core/time.ts';
+import { FrameKind, HEAD_BYTES, payloadCrc, putHead } from './frame.ts';
+import type { FrameHead } from './frame.ts';
+import { WireWriter } from './wire-writer.ts';
+
+const SLAB_BYTES = 256 * 1024;
+/** Arguments, with what the writer wants to have ready for the longest text. */
+const ARGS_ROOM_BYTES = 16 * 1024;
+/** Payloads up to this size are copied behind their arguments: one more buffer in a write costs more. */
+const COPY_BYTES_MAX = 8 * 1024;
+const FREE_SLABS_MAX = 8;
+/** Frames are handed to the stream at the end of the turn, or when this much has come together. */
+const EARLY_FLUSH_BYTES = 256 * 1024;
+
+interface Slab {
+  readonly bytes: Buffer;
+  /** Parts of it that are not sent yet. */
+  pins: number;
+}
+
+interface Part {
+  readonly bytes: Uint8Array;
+  readonly slab: Slab | null;
+}
+
+export class FrameSender {
+  readonly #stream: Writable;
+  readonly #clock: Clock;
+  readonly #head: FrameHead = {
+    kind: FrameKind.PING,
+    isAnswer: false,
+    requestId: 0,
+    payloadBytes: 0,
+    argsBytes: 0,
+    ageMs: 0,
+    sentMs: 0,
+    payloadCrc: 0,
+  };
+  readonly #free: Slab[] = [];
+  #slab: Slab = { bytes: Buffer.allocUnsafeSlow(SLAB_BYTES), pins: 0 };
+  readonly #writer: WireWriter;
+  /** Where the part begins that is being filled, and the frame that is open. */
+  #partStart = 0;
+  #frameStart = -1;
+  #parts: Part[] = [];
+  #partsBytes = 0;
+  #batch: Part[] = [];
+  #batchBytes = 0;
+  #isFlushDue = false;
+  #isClosed = false;
+  readonly #flushLater = (): void => {
+    this.#isFlushDue = false;
+    this.flush();
+  };
+  readonly #onSent = (error?: Error | null): void => this.#sent(error);
+
+  constructor(stream: Writable, clock: Clock) {
+    this.#stream = stream;
+    this.#clock = clock;
+    this.#writer = new WireWriter(this.#slab.bytes);
+  }
+
+  /** Bytes of frames that the stream has not taken yet. */
+  get unsentBytes(): number {
+    return this.#partsBytes + this.#batchBytes;
+  }
+
+  /** Opens a frame: its arguments are written to what this returns, until `send`. One at a time. */
+  open(): WireWriter {
+    assert(this.#frameStart < 0, 'a frame is open already');
+    const writer = this.#writer;
+    if (this.#slab.bytes.length - writer.at < HEAD_BYTES + ARGS_ROOM_BYTES + COPY_BYTES_MAX) this.#changeSlab();
+    this.#frameStart = writer.at;
+    writer.at += HEAD_BYTES;
+    return writer;
+  }
+
+  /** Sends the open frame with this payload, whose chunks must not change until they are sent. `nowMs` is the monotonic clock. */
+  send(kind: FrameKind, isAnswer: boolean, requestId: number, ageMs: number, nowMs: number, payload: readonly Uint8Array[]): void {
+    const writer = this.#writer;
+    const start = this.#frameStart;
+    this.#frameStart = -1;
+    assert(start >= 0 && writer.bytes === this.#slab.bytes, 'arguments of a frame that are too long');
+    let payloadBytes = 0;
+    for (let i = 0; i < payload.length; i++) payloadBytes += payload[i]!.length;
+    const head = this.#head;
+    head.kind = kind;
+    head.isAnswer = isAnswer;
+    head.requestId = requestId;
+    head.payloadBytes = payloadBytes;
+    head.argsBytes = writer.at - start - HEAD_BYTES;
+    head.ageMs = ageMs;
+    head.sentMs = nowMs;
+    head.payloadCrc = payloadCrc(payload);
+    putHead(writer.bytes, start, head);
+    this.#partsBytes += writer.at - start + payloadBytes;
+    if (payloadBytes <= COPY_BYTES_MAX) {
+      for (let i = 0; i < payload.length; i++) {
+        writer.bytes.set(payload[i]!, writer.at);
+        writer.at += payload[i]!.length;
+      }
+    } else {
+      this.#cutPart();
+      for (let i = 0; i < payload.length; i++) this.#parts.push({ bytes: payload[i]!, slab: null });
+    }
+    if (this.#partsBytes >= EARLY_FLUSH_BYTES) this.flush();
+    else if (!this.#isFlushDue) {
+      this.#isFlushDue = true;
+      this.#clock.soon(this.#flushLater);
+    }
+  }
+
+  /** Hands what has come together to the stream now, unless a write is under way. */
+  flush(): void {
+    if (this.#batchBytes > 0 || this.#partsBytes === 0 || this.#isClosed) return;
+    this.#cutPart();
+    const batch = this.#parts;
+    this.#parts = this.#batch;
+    this.#batch = batch;
+    this.#batchBytes = this.#partsBytes;
+    this.#partsBytes = 0;
+    const stream = this.#stream;
+    if (batch.length === 1) {
+      stream.write(batch[0]!.bytes, this.#onSent);
+      return;
+    }
+    stream.cork();
+    for (let i = 0; i < batch.length; i++) {
+      if (i === batch.length - 1) stream.write(batch[i]!.bytes, this.#onSent);
+      else stream.write(batch[i]!.bytes);
+    }
+    stream.uncork();
+  }
+
+  /** The stream is gone: nothing more is sent. */
+  close(): void {
+    this.#isClosed = true;
+    this.#parts = [];
+    this.#partsBytes = 0;
+  }
+
+  #sent(error: Error | null | undefined): void {
+    if (this.#isClosed || (error !== null && error !== undefined)) return;
+    const batch = this.#batch;
+    for (let i = 0; i < batch.length; i++) {
+      const slab = batch[i]!.slab;
+      if (slab !== null) this.#unpin(slab);
+    }
+    batch.length = 0;
+    this.#batchBytes = 0;
+    if (this.#partsBytes >= EARLY_FLUSH_BYTES || !this.#isFlushDue) this.flush();
+  }
+
+  #unpin(slab: Slab): void {
+    slab.pins -= 1;
+    if (slab.pins > 0) return;
+    if (slab !== this.#slab) {
+      if (this.#free.length < FREE_SLABS_MAX) this.#free.push(slab);
+    } else if (this.#frameStart < 0 && this.#partStart === this.#writer.at) {
+      this.#writer.at = 0;
+      this.#partStart = 0;
+    }
+  }
+
+  /** Ends the part of the slab that is being filled. */
+  #cutPart(): void {
+    const end = this.#writer.at;
+    if (end === this.#partStart) return;
+    this.#slab.pins += 1;
+    this.#parts.push({ bytes: this.#slab.bytes.subarray(this.#partStart, end), slab: this.#slab });
+    this.#partStart = end;
+  }
+
+  #changeSlab(): void {
+    this.#cutPart();
+    const old = this.#slab;
+    this.#slab = this.#free.pop() ?? { bytes: Buffer.allocUnsafeSlow(SLAB_BYTES), pins: 0 };
+    if (old.pins === 0 && this.#free.length < FREE_SLABS_MAX) this.#free.push(old);
+    this.#writer.bytes = this.#slab.bytes;
+    this.#writer.at = 0;
+    this.#partStart = 0;
+  }
+}

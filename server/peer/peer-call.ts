@@ -1,0 +1,46 @@
+/** One call to a peer: what is asked, since when, and who waits for the answer. */
+import type { ApplianceError } from '../core/errors.ts';
+import { FrameKind } from './frame.ts';
+import { chargeOf } from './request-codec.ts';
+import type { PeerRequest } from './request-codec.ts';
+
+export class PeerCall {
+  readonly request: PeerRequest;
+  /** Where READ's bytes go; null for all others. */
+  readonly into: Buffer | null;
+  /** Monotonic clock when the call was made. */
+  readonly madeMs: number;
+  readonly chargeBytes: number;
+  readonly #resolve: (answer: unknown) => void;
+  readonly #reject: (error: Error) => void;
+  #isSettled = false;
+
+  constructor(request: PeerRequest, into: Buffer | null, madeMs: number, resolve: (answer: unknown) => void, reject: (error: Error) => void) {
+    this.request = request;
+    this.into = into;
+    this.madeMs = madeMs;
+    this.chargeBytes = chargeOf(request);
+    this.#resolve = resolve;
+    this.#reject = reject;
+  }
+
+  get isSettled(): boolean {
+    return this.#isSettled;
+  }
+
+  get targetsCount(): number {
+    return this.request.kind === FrameKind.ATTRIBUTES_OF ? this.request.targetsCount : 0;
+  }
+
+  succeed(answer: unknown): void {
+    if (this.#isSettled) return;
+    this.#isSettled = true;
+    this.#resolve(answer);
+  }
+
+  fail(error: ApplianceError): void {
+    if (this.#isSettled) return;
+    this.#isSettled = true;
+    this.#reject(error);
+  }
+}
