@@ -97,6 +97,7 @@ const ADAPTERS: readonly { readonly modules: RegExp; readonly files: readonly Re
   {
     modules: /^node:(http|https|http2|tls)$/,
     files: [
+      /^server\/peer\//,
       /^server\/cli\/admin-client\.ts$/,
       /^server\/cluster-ca\/join-(server|client)\.ts$/,
       /^backends\/(swift\/swift-http|s3\/s3-client|probe\/server-time)\.ts$/,

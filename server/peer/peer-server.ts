@@ -177,9 +177,8 @@ export class PeerServer {
   }
 
   #greet(session: ServerHttp2Session): void {
-    const wrapped = session.socket as unknown as Socket;
     // The session hands out a proxy that refuses to destroy; the raw socket is what was accepted.
-    const { remoteAddress, remotePort } = wrapped;
+    const { remoteAddress, remotePort } = session.socket;
     let socket: Socket | null = null;
     for (const candidate of this.#sockets) if (candidate.remoteAddress === remoteAddress && candidate.remotePort === remotePort) socket = candidate;
     if (socket === null) {
