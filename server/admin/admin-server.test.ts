@@ -96,7 +96,7 @@ test('a router that starts or stops is not ready, but alive', async () => {
 test('/status has readiness and the router', async () => {
   const { server, url } = await start({ phase: 'running', readiness: { ready: true, problems: [] } });
   await using _ = server;
-  assert.deepEqual(await (await fetch(`${url}/status`)).json(), { phase: 'running', ready: true, problems: [], router: STATUS });
+  assert.deepEqual(await (await fetch(`${url}/status`)).json(), { phase: 'running', ready: true, problems: [], router: STATUS, cluster: null });
 });
 
 test('/metrics is the exposition with its content type', async () => {

@@ -1,6 +1,7 @@
 /**
  * HTTP on the admin port: `/healthz` (the process lives), `/readyz` (clients are served), `/status` (for people and `vferry status`),
- * `/backend/usage` (what the backend is asked for and costs, by volume), `/metrics` (Prometheus). Read-only and without authentication, so it listens on loopback unless the settings say otherwise.
+ * `/backend/usage` (what the backend is asked for and costs, by volume), `/cluster/...` (routers, volumes, moves: `cluster-routes.ts`), `/metrics` (Prometheus). Without authentication, so it listens on
+ * loopback unless the settings say otherwise, and takes changes from this machine only.
  *
  * It answers from the first moment of a start until the last of a stop, so that a long recovery can be watched.
  */
@@ -8,9 +9,11 @@ import type { AddressInfo } from 'node:net';
 
 import fastify, { type FastifyInstance } from 'fastify';
 
+import type { ClusterStatus } from '../cluster-port.ts';
 import { ApplianceError, errorCode } from '../core/errors.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Problem, Router, RouterStatus } from '../router-port.ts';
+import { addClusterRoutes } from './cluster-routes.ts';
 
 export type ProcessPhase = 'starting' | 'running' | 'stopping';
 
@@ -31,10 +34,11 @@ export interface ReadinessReport {
   readonly problems: readonly Problem[];
 }
 
-/** The JSON of `/status`. `router` is null while it starts. */
+/** The JSON of `/status`. `router` is null while it starts; `cluster` is null then and for a router on its own. */
 export interface StatusReport extends ReadinessReport {
   readonly phase: ProcessPhase;
   readonly router: RouterStatus | null;
+  readonly cluster: ClusterStatus | null;
 }
 
 export interface AdminServer extends AsyncDisposable {
@@ -92,7 +96,13 @@ function buildApp(components: { readonly subject: AdminSubject; readonly metrics
     return reply.code(report.ready ? 200 : 503).send(report);
   });
   app.get('/status', (_request, reply) => {
-    const report: StatusReport = { phase: subject.phase(), ...readiness(subject), router: subject.router()?.status() ?? null };
+    const router = subject.router();
+    const report: StatusReport = {
+      phase: subject.phase(),
+      ...readiness(subject),
+      router: router?.status() ?? null,
+      cluster: router?.cluster?.status() ?? null,
+    };
     return reply.send(report);
   });
   app.get('/backend/usage', async (request, reply) => {
@@ -105,10 +115,11 @@ function buildApp(components: { readonly subject: AdminSubject; readonly metrics
     }
     return await reply.send(await router.backendUsage(bucketsMax));
   });
+  addClusterRoutes(app, subject);
   app.get('/metrics', async (_request, reply) => reply.type(metrics.contentType).send(await metrics.text()));
 
   app.setNotFoundHandler((_request, reply) =>
-    reply.code(404).send({ code: 'not-found', message: 'There are GET /healthz, /readyz, /status, /backend/usage and /metrics.' }),
+    reply.code(404).send({ code: 'not-found', message: 'There are GET /healthz, /readyz, /status, /backend/usage, /cluster and /metrics.' }),
   );
   app.setErrorHandler((error, request, reply) => {
     const status = (error as { statusCode?: number }).statusCode ?? 500;
