@@ -1,7 +1,7 @@
+/** One object and everything under it, on a simulated disk, store, registry and clock: what the crash simulation kills and starts again. */
 import { EncodedStore } from '../../../backends/encoding/encoded-store.ts';
 import type { EncodingConfig } from '../../../backends/encoding/encoding-config.ts';
 import { FaultyStore } from '../../../backends/faulty-store.ts';
-/** One object and everything under it, on a simulated disk, store, registry and clock: what the crash simulation kills and starts again. */
 import { MemoryStore } from '../../../backends/memory/memory-store.ts';
 import type { ObjectBody, ObjectStore } from '../../../backends/object-store.ts';
 import { RetryingStore } from '../../../backends/retrying-store.ts';
@@ -10,6 +10,7 @@ import type { Inode } from '../../../registry/inode.ts';
 import type { OwnerRecord, Registry } from '../../../registry/ports.ts';
 import { ApplianceError } from '../../core/errors.ts';
 import { Histogram } from '../../core/histogram.ts';
+import { sameTerm } from '../../core/ids.ts';
 import type { FileId, Incarnation, ObjectUuid, RouterId } from '../../core/ids.ts';
 import type { Logger } from '../../core/logger.ts';
 import type { Clock, Random } from '../../core/time.ts';
@@ -93,28 +94,33 @@ export class SimulatedClock implements Clock {
   }
 }
 
-/** What survives the router: disk, backend, registry. */
-export class SimulatedWorld {
-  readonly disk: FaultyDisk;
+/** What all routers have in common: backend, registry, and time if there are several. */
+export class SimulatedCommons {
   readonly random: Random;
-  readonly objectClass: 'volume' | 'file';
   readonly store: MemoryStore;
   /** The store as routers see it. What it hides, and what it has yet to do, outlives them. */
   readonly faultyStore: FaultyStore;
-  /** That of the router that lives, or lived last. */
+  /** That of the router that lives, or lived last; of all of them when `shared`. */
   clock: Clock = new SimulatedClock(() => false);
+  /** One clock for several routers, null when each life has its own. */
+  readonly shared: SimulatedClock | null;
   owner: OwnerRecord | null = null;
+  counterMax = 0;
   inode: Inode;
-  /** Probability that a registry call fails, before or after its effect. */
-  registryFaults = 0;
+  /** Incarnations that live. */
+  readonly living = new Map<RouterId, Incarnation>();
+  /** Calls to the store that are on their way. */
+  storeCalls = 0;
 
-  constructor(disk: FaultyDisk, random: Random, objectClass: 'volume' | 'file') {
-    this.disk = disk;
+  /** `disks`: of all routers that share the clock; null when each life has a clock of its own. */
+  constructor(random: Random, objectClass: 'volume' | 'file', disks: readonly FaultyDisk[] | null = null) {
     this.random = random;
-    this.objectClass = objectClass;
-    this.store = new MemoryStore((body: ObjectBody) =>
-      Promise.resolve(body.kind === 'bytes' ? Buffer.concat(body.chunks) : disk.readNow(body.path, body.offsetBytes, body.lengthBytes)),
-    );
+    this.shared = disks === null ? null : new SimulatedClock(() => this.storeCalls > 0 || disks.some((disk) => disk.pending > 0));
+    if (this.shared !== null) this.clock = this.shared;
+    this.store = new MemoryStore((body: ObjectBody) => {
+      if (body.kind !== 'bytes') throw new Error('the writer reads files itself');
+      return Promise.resolve(Buffer.concat(body.chunks));
+    });
     const clock: Clock = {
       wallMs: () => this.clock.wallMs(),
       monotonicMs: () => this.clock.monotonicMs(),
@@ -146,6 +152,53 @@ export class SimulatedWorld {
       uuid: UUID,
     };
   }
+}
+
+/** What survives the router: disk, backend, registry. */
+export class SimulatedWorld {
+  readonly disk: FaultyDisk;
+  readonly random: Random;
+  readonly objectClass: 'volume' | 'file';
+  readonly commons: SimulatedCommons;
+  readonly router: RouterId;
+  /** Probability that a registry call fails, before or after its effect. */
+  registryFaults = 0;
+
+  constructor(
+    disk: FaultyDisk,
+    random: Random,
+    objectClass: 'volume' | 'file',
+    commons: SimulatedCommons = new SimulatedCommons(random, objectClass),
+    router: RouterId = ROUTER,
+  ) {
+    this.disk = disk;
+    this.random = random;
+    this.objectClass = objectClass;
+    this.commons = commons;
+    this.router = router;
+  }
+
+  get store(): MemoryStore {
+    return this.commons.store;
+  }
+  get faultyStore(): FaultyStore {
+    return this.commons.faultyStore;
+  }
+  get clock(): Clock {
+    return this.commons.clock;
+  }
+  get owner(): OwnerRecord | null {
+    return this.commons.owner;
+  }
+  set owner(owner: OwnerRecord | null) {
+    this.commons.owner = owner;
+  }
+  get inode(): Inode {
+    return this.commons.inode;
+  }
+  set inode(inode: Inode) {
+    this.commons.inode = inode;
+  }
 
   registry(isAlive: () => boolean): Registry {
     const never = new Promise<never>(() => undefined);
@@ -159,26 +212,29 @@ export class SimulatedWorld {
       if (lost) throw new ApplianceError('registry-unavailable', 'no answer', { retryable: true });
       return result;
     };
-    const same = (owner: OwnerRecord, term: OwnerRecord['term']): boolean =>
-      owner.term.generation === term.generation && owner.term.counter === term.counter && owner.term.nonce === term.nonce;
+    const { commons } = this;
+    const same = (owner: OwnerRecord, term: OwnerRecord['term']): boolean => sameTerm(owner.term, term);
     const registry: Pick<Registry, 'vpool'> & {
-      ownership: Pick<Registry['ownership'], 'owner' | 'claim' | 'update'>;
+      ownership: Pick<Registry['ownership'], 'owner' | 'claim' | 'update' | 'beginMove' | 'transfer'>;
       namespace: Pick<Registry['namespace'], 'putOwnedAttributes' | 'dropInlineBase'>;
     } = {
       vpool: { name: 'vpool1', uuid: VPOOL },
       ownership: {
         owner: () => this.owner,
-        claim: (mutation, fileid, router, expected, closing, nonce) =>
+        claim: (mutation, fileid, router, expected, closing, nonce, counterMin = 0) =>
           verb(() => {
             const old = this.owner;
             if (old !== null && (expected === null || !same(old, expected))) return { kind: 'conflict', owner: old } as const;
+            if (old !== null && old.router !== router && commons.living.get(old.router) === old.incarnation)
+              return { kind: 'owner-alive', owner: old } as const;
+            commons.counterMax = Math.max(commons.counterMax, counterMin) + 1;
             const root = old?.root ?? { checkpoint: null, uploadedSegment: 0, uploadedSequence: 0, closedEpochs: [] };
             this.owner = {
               fileid,
               uuid: UUID,
               router,
               incarnation: mutation.incarnation,
-              term: { generation: 0, counter: (old?.term.counter ?? 0) + 1, nonce },
+              term: { generation: 0, counter: commons.counterMax, nonce },
               state: { kind: 'running' },
               moving: null,
               root: closing === null ? root : { ...root, closedEpochs: [...root.closedEpochs, closing] },
@@ -196,12 +252,41 @@ export class SimulatedWorld {
             this.owner = { ...owner, ...fields };
             return { kind: 'done', owner: this.owner } as const;
           }),
+        beginMove: (_mutation, _fileid, term, to, nonce) =>
+          verb(() => {
+            const { owner } = this;
+            if (owner === null) return { kind: 'gone' } as const;
+            if (!same(owner, term)) return { kind: 'conflict', owner } as const;
+            commons.counterMax += 1;
+            const moving = { from: owner.router, to, attempt: { generation: 0, counter: commons.counterMax, nonce } };
+            this.owner = { ...owner, moving };
+            return { kind: 'done', owner: this.owner } as const;
+          }),
+        transfer: (_mutation, _fileid, term, attempt, closing, protection) =>
+          verb(() => {
+            const { owner } = this;
+            if (owner === null) return { kind: 'gone' } as const;
+            const { moving, root } = owner;
+            const incarnation = moving === null ? undefined : commons.living.get(moving.to);
+            if (!same(owner, term) || moving === null || !sameTerm(moving.attempt, attempt) || incarnation === undefined)
+              return { kind: 'conflict', owner } as const;
+            this.owner = {
+              ...owner,
+              router: moving.to,
+              incarnation,
+              term: attempt,
+              moving: null,
+              root: closing === null ? root : { ...root, closedEpochs: [...root.closedEpochs, closing] },
+              protection,
+            };
+            return { kind: 'done', owner: this.owner } as const;
+          }),
       },
       namespace: {
         putOwnedAttributes: (_mutation, batch) =>
           verb(() => {
-            for (const { sizeBytes, usedBytes, atime, mtime, ctime } of batch)
-              this.inode = { ...this.inode, sizeBytes, usedBytes, atime, mtime, ctime };
+            for (const { term, sizeBytes, usedBytes, atime, mtime, ctime } of batch)
+              if (this.owner !== null && same(this.owner, term)) this.inode = { ...this.inode, sizeBytes, usedBytes, atime, mtime, ctime };
           }),
         dropInlineBase: () =>
           verb(() => {
@@ -243,9 +328,24 @@ export interface SimulationSettings {
   readonly encoding?: EncodingConfig | null;
 }
 
+function whileAlive(clock: Clock, isAlive: () => boolean): Clock {
+  const guarded = (callback: () => void) => () => {
+    if (isAlive()) callback();
+  };
+  return {
+    wallMs: () => clock.wallMs(),
+    monotonicMs: () => clock.monotonicMs(),
+    after: (delayMs, callback) => clock.after(delayMs, guarded(callback)),
+    sleep: (delayMs) => new Promise((resolve) => clock.after(delayMs, guarded(resolve))),
+    soon: (callback) => clock.soon(guarded(callback)),
+  };
+}
+
 /** One life of the router process. */
 export class SimulatedRouter {
   readonly clock: SimulatedClock;
+  readonly registry: Registry;
+  readonly incarnation: Incarnation;
   readonly driver: VolumeDriver;
   readonly files: SegmentFiles;
   readonly pool: PagePool;
@@ -255,6 +355,8 @@ export class SimulatedRouter {
 
   private constructor(parts: {
     clock: SimulatedClock;
+    registry: Registry;
+    incarnation: Incarnation;
     driver: VolumeDriver;
     files: SegmentFiles;
     pool: PagePool;
@@ -263,6 +365,8 @@ export class SimulatedRouter {
     die: () => void;
   }) {
     this.clock = parts.clock;
+    this.registry = parts.registry;
+    this.incarnation = parts.incarnation;
     this.driver = parts.driver;
     this.files = parts.files;
     this.pool = parts.pool;
@@ -273,10 +377,15 @@ export class SimulatedRouter {
 
   static async start(world: SimulatedWorld, settings: SimulationSettings, logger: Logger): Promise<SimulatedRouter> {
     let alive = true;
-    let storeCalls = 0;
+    const { commons } = world;
     const disk = world.disk.process();
-    const clock = new SimulatedClock(() => world.disk.pending > 0 || storeCalls > 0, world.clock.monotonicMs());
-    world.clock = clock;
+    const turns = commons.shared ?? new SimulatedClock(() => world.disk.pending > 0 || commons.storeCalls > 0, world.clock.monotonicMs());
+    // The timers of a dead process do not fire, whoever else uses the clock.
+    const clock = commons.shared === null ? turns : whileAlive(turns, () => alive);
+    commons.clock = turns;
+    const incarnation = world.random.bytes(16).toString('hex') as Incarnation;
+    commons.living.set(world.router, incarnation);
+    const registry = world.registry(() => alive);
     const { random, faultyStore: faulty } = world;
     const never = new Promise<never>(() => undefined);
     // A dead process's calls have no effect and no answer.
@@ -287,9 +396,9 @@ export class SimulatedRouter {
         return async (...args: unknown[]): Promise<unknown> => {
           if (!alive) return never;
           // Time goes on while a call waits for its own delay: only the way there counts as being under way.
-          storeCalls += 1;
+          commons.storeCalls += 1;
           await new Promise((resolve) => setImmediate(resolve));
-          storeCalls -= 1;
+          commons.storeCalls -= 1;
           if (!alive) return never;
           return value.apply(target, args) as Promise<unknown>;
         };
@@ -329,7 +438,7 @@ export class SimulatedRouter {
           cache: new BlockCache({ limitBytes: 16 * 4096, slabBytes: 4096 * 16 }),
           pool,
           rowIds: countingRowIds(),
-          registry: world.registry(() => alive),
+          registry,
           clock,
           random,
           logger,
@@ -345,10 +454,12 @@ export class SimulatedRouter {
           graceTimeMs: settings.graceTimeMs,
           patienceMs: 15_000,
         },
-        { router: ROUTER, incarnation: random.bytes(16).toString('hex') as Incarnation },
+        { router: world.router, incarnation },
       );
       return new SimulatedRouter({
-        clock,
+        clock: turns,
+        registry,
+        incarnation,
         driver,
         files,
         pool,
@@ -357,10 +468,11 @@ export class SimulatedRouter {
         die: () => {
           alive = false;
           disk.die();
+          if (commons.living.get(world.router) === incarnation) commons.living.delete(world.router);
         },
       });
     })();
-    return clock.run(opening);
+    return turns.run(opening);
   }
 
   /** kill -9: nothing of it happens any more. */
