@@ -154,13 +154,16 @@ export function lockDirectory(path: string): DatabaseSync {
   }
 }
 
+/** In the directory of a vPool: there once the vPool was completely made. */
+export const VPOOL_FILE = 'vpool.json';
+
 /** What is remembered of a vPool; null when it was never completely made. */
 export function readVpoolFile(directory: string): VpoolFile | null {
-  return readJson(join(directory, 'vpool.json'), vpoolSchema);
+  return readJson(join(directory, VPOOL_FILE), vpoolSchema);
 }
 
 export function writeVpoolFile(directory: string, vpool: VpoolFile): void {
-  writeDurably(join(directory, 'vpool.json'), vpool);
+  writeDurably(join(directory, VPOOL_FILE), vpool);
 }
 
 /** A small file that is replaced as a whole and whose loss is harmless: it is not synced. */

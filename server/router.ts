@@ -5,7 +5,6 @@ import { createHmac } from 'node:crypto';
 import { join } from 'node:path';
 
 import { BlockCache } from '../cache/block-cache.ts';
-import { openSqliteRegistry, SQLITE_REGISTRY_DEFAULTS } from '../registry/sqlite/sqlite-registry.ts';
 import { BackendStack } from './backend-stack.ts';
 import { backendUsage, trafficOf } from './backend-usage.ts';
 import { VERSION } from './cli/version.ts';
@@ -32,10 +31,11 @@ import { ObjectRouter } from './object-router/object-router.ts';
 import { OpenObjects } from './object-router/open-objects.ts';
 import { Reclaimer } from './object-router/reclaimer.ts';
 import { RouterCore } from './object-router/router-core.ts';
-import { recoverObjects } from './object-router/startup-recovery.ts';
+import { recoverObjects, surveyObjects } from './object-router/startup-recovery.ts';
 import { RpcServer } from './oncrpc/rpc-server.ts';
 import type { BackendHealth, Problem, Router, RouterDependencies } from './router-port.ts';
 import { listen } from './router-ports.ts';
+import { joinCluster, openEmbedded } from './router-registry.ts';
 import type { Settings } from './settings/settings.ts';
 import { stuckThreads } from './stuck-threads.ts';
 import { BLOCK_BYTES, BLOCKS_MAX } from './volume-driver/extent-map.ts';
@@ -77,18 +77,12 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
   for (const name of ['', 'tmp']) await disk.makeDirectory(join(directory, name));
   for (const name of await disk.list(join(directory, 'tmp'))) await disk.unlink(join(directory, 'tmp', name));
 
-  const registry = stack.use(
-    await openSqliteRegistry({
-      path: join(directory, 'registry.db'),
-      vpoolName: settings.vpool.name,
-      clock,
-      random,
-      logger: logger.child({ part: 'registry' }),
-      settings: { ...SQLITE_REGISTRY_DEFAULTS, inlineBytesMax: settings.vpool.inlineBytesMax },
-    }),
-  );
   const incarnation = random.bytes(16).toString('hex') as Incarnation;
-  await registry.membership.join(data.routerId, incarnation, [settings.nfs.listen], VERSION);
+  const self = { router: data.routerId, incarnation };
+  const opening = { settings, directory, self, clock, random, logger, disk, dependencies };
+  const clustered = settings.registry.kind === 'redis' ? stack.use(await joinCluster(opening)) : null;
+  const registry = clustered?.registry ?? stack.use(await openEmbedded(opening));
+  const cluster = clustered?.cluster ?? null;
 
   const opened = await openBackend(
     settings,
@@ -165,7 +159,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       patienceMs: WRITE_PATIENCE_MS,
       readAheadBytesMax: Math.min(128 * MIB, settings.cache.ramBytes / 4),
     },
-    { router: data.routerId, incarnation },
+    self,
   );
   stack.defer(() => driver.recall.close());
   // Nobody outside the vPool's routers and its backend knows the uuid: a key made of it keeps clients from making handles up.
@@ -174,11 +168,18 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
   const fsid = derived('fsid').readBigUInt64BE(0);
   const garbage = await GarbageSchedule.open(hintFile(join(directory, 'garbage.json')), logger);
   const objects = new OpenObjects(
-    { driver, namespace: registry.namespace, garbage, clock, logger: logger.child({ part: 'objects' }) },
+    {
+      driver,
+      namespace: registry.namespace,
+      garbage,
+      clock,
+      logger: logger.child({ part: 'objects' }),
+      cededCounter: (fileid) => cluster?.journal.cededCounter(fileid) ?? 0,
+    },
     { fsid, handleOf: (inode) => handles.encode(inode.fileid, inode.inodeGeneration) },
   );
   stack.defer(() => objects.close(clock.monotonicMs()));
-  const places = new ObjectPlaces({ registry, objects, clock, lease: ENDLESS_LEASE, cluster: null });
+  const places = new ObjectPlaces({ registry, objects, clock, lease: clustered?.registry.lease ?? ENDLESS_LEASE, cluster: cluster?.parts ?? null });
   const core = new RouterCore({ registry, objects, handles, places, clock, logger: logger.child({ part: 'router' }) }, { fsid, incarnation });
   const reclaimer = new Reclaimer(
     {
@@ -191,6 +192,8 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
             : { bucket: names.file.bucket(uuid, ''), prefix: `${uuid}.`, ownBucket: false },
       },
       dropLocal: (uuid) => files.dropObject(uuid),
+      unlink: (fileid) => objects.unlink(fileid),
+      mayDelete: () => cluster === null || cluster.isFirst,
       ended: (fileid) => objects.ended(fileid),
       mutation: () => ({ operationId: null, incarnation, now: timestampOf(clock.wallMs()), notAfterMs: Infinity }),
       clock,
@@ -221,6 +224,11 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       fileSizeMaxBytes: BLOCKS_MAX * BLOCK_BYTES,
     },
   );
+  const waiting = surveyObjects({ registry, files, router: data.routerId, logger });
+  // Nothing is received before what earlier attempts left was looked at. A single router begins to listen meanwhile.
+  if (cluster !== null) await waiting;
+  const moves = cluster?.serve({ core, objects, router: fileSystem, driver, records: clustered!.records }) ?? null;
+  stack.defer(() => cluster?.quiet());
   const access = new ExportRules([
     {
       name: settings.vpool.name,
@@ -261,12 +269,14 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
   );
   stack.defer(() => ports.close());
 
-  const recovery = recoverObjects({ registry, objects, files, router: data.routerId, logger }).then(
-    () => {
-      core.settled = true;
-    },
-    (error: unknown) => logger.error({ err: error }, 'the objects of the last run could not all be looked at; each is recovered when it is used'),
-  );
+  const recovery = waiting
+    .then((found) => recoverObjects(objects, found, logger))
+    .then(
+      () => {
+        core.settled = true;
+      },
+      (error: unknown) => logger.error({ err: error }, 'the objects of the last run could not all be looked at; each is recovered when it is used'),
+    );
   reclaimer.start();
   archive.start();
   announce();
@@ -363,7 +373,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
 
   return {
     addresses: ports.addresses,
-    cluster: null,
+    cluster: moves?.control ?? null,
     status() {
       const { blocking, other } = problems();
       usage = capacity.usage;
@@ -427,6 +437,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
         await ports.close();
         // Calls first: what is acknowledged from here on would not be flushed.
         await closeServer(Math.min(500, deadlineMs / 4));
+        await Promise.race([cluster?.quiet(), clock.sleep(Math.min(1000, deadlineMs / 4))]);
         await Promise.race([recovery, clock.sleep(100)]);
         await objects.close(deadline - Math.min(1500, deadlineMs / 3));
         const incarnationGone = registry.membership.leave(data.routerId, incarnation);

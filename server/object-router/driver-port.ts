@@ -91,7 +91,7 @@ export interface Replica {
 
 export interface ObjectDriver {
   /** Opens an object of class file or volume: claims it, recovers its log. @throws ApplianceError `object-damaged` when acknowledged data is missing. */
-  open(inode: Inode): Promise<DrivenObject>;
+  open(inode: Inode, counterMin?: number): Promise<DrivenObject>;
   /** Begins to receive an object: puts the claim of the attempt on the backend, loads the checkpoint and what the root says is behind it there. */
   receive(inode: Inode, offer: MoveOffer): Promise<Replica>;
 }

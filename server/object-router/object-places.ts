@@ -107,7 +107,7 @@ export class ObjectPlaces {
         continue;
       }
       const clean = owner === null || owner.protection.kind === 'clean';
-      if (whose === 'dead' && !clean) throw this.#wait(owner as OwnerRecord);
+      if (whose === 'dead' && !clean) throw this.#wait(owner);
       this.recovering.delete(fileid);
       if (!open && clean && !this.#objects.hasFailed(fileid)) return { kind: 'record', inode };
       try {

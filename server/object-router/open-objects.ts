@@ -71,6 +71,7 @@ export class OpenObjects {
   readonly #garbage: GarbageSchedule;
   readonly #clock: Clock;
   readonly #logger: Logger;
+  readonly #cededCounter: (fileid: FileId) => number;
   readonly #handleOf: (inode: Inode) => Buffer;
   readonly #fsid: bigint;
   readonly #served = new Map<number, ServedObject>();
@@ -89,7 +90,15 @@ export class OpenObjects {
   #closed = false;
 
   constructor(
-    components: { driver: ObjectDriver; namespace: Namespace; garbage: GarbageSchedule; clock: Clock; logger: Logger },
+    components: {
+      driver: ObjectDriver;
+      namespace: Namespace;
+      garbage: GarbageSchedule;
+      clock: Clock;
+      logger: Logger;
+      /** Terms up to this counter were given away by this router and are never served again, whatever the registry says; 0: none. */
+      cededCounter?: (fileid: FileId) => number;
+    },
     identity: { fsid: bigint; handleOf: (inode: Inode) => Buffer },
   ) {
     this.#driver = components.driver;
@@ -97,6 +106,7 @@ export class OpenObjects {
     this.#garbage = components.garbage;
     this.#clock = components.clock;
     this.#logger = components.logger;
+    this.#cededCounter = components.cededCounter ?? (() => 0);
     this.#handleOf = identity.handleOf;
     this.#fsid = identity.fsid;
     this.#scheduleTick();
@@ -185,7 +195,7 @@ export class OpenObjects {
     await this.#closing.get(fileid);
     const inode = await this.#namespace.inode(fileid, null);
     if (inode === null) return null;
-    const driven = await this.#driver.open(inode);
+    const driven = await this.#driver.open(inode, this.#cededCounter(fileid));
     // Names and modes may have changed while the log was recovered.
     const current = await this.#namespace.inode(fileid, null);
     if (current === null || this.#gone.delete(fileid)) {

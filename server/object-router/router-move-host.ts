@@ -7,6 +7,7 @@ import type { Clock } from '../core/time.ts';
 import type { DrivenObject } from './driver-port.ts';
 import type { MovableObject, MoveHost, ObjectHold } from './moves/move-host.ts';
 import type { OpenObjects } from './open-objects.ts';
+import type { OwnedRecords } from './owned-records.ts';
 import type { OwnerCache } from './owner-cache.ts';
 import type { Repetitions } from './repetitions.ts';
 
@@ -16,13 +17,22 @@ export class RouterMoveHost implements MoveHost {
   readonly #objects: OpenObjects;
   readonly #owners: OwnerCache;
   readonly #repetitions: Repetitions;
+  readonly #records: OwnedRecords;
   readonly #clock: Clock;
   readonly #logger: Logger;
 
-  constructor(components: { objects: OpenObjects; owners: OwnerCache; repetitions: Repetitions; clock: Clock; logger: Logger }) {
+  constructor(components: {
+    objects: OpenObjects;
+    owners: OwnerCache;
+    repetitions: Repetitions;
+    records: OwnedRecords;
+    clock: Clock;
+    logger: Logger;
+  }) {
     this.#objects = components.objects;
     this.#owners = components.owners;
     this.#repetitions = components.repetitions;
+    this.#records = components.records;
     this.#clock = components.clock;
     this.#logger = components.logger;
   }
@@ -66,6 +76,7 @@ export class RouterMoveHost implements MoveHost {
       this.#logger.error({ fileid: inode.fileid, bytes: repetitions.length }, 'the memory of completed calls that came with an object is none');
     }
     this.#owners.learn(inode.fileid, owner);
+    this.#records.received(owner);
     this.#objects.adopt(driven, inode);
   }
 

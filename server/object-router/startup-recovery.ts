@@ -14,26 +14,28 @@ export interface LocalObjects {
   dirtyObjects(): Iterable<ObjectUuid>;
   /** Moves unreleased segments out of the way, without deleting them, and returns how many; drops released ones. */
   setAside(uuid: ObjectUuid): Promise<number>;
+  /** Copies of objects that were on their way here. */
+  readonly replicas: { objects(): Iterable<ObjectUuid>; discard(uuid: ObjectUuid): Promise<void> };
+}
+
+export interface SurveyComponents {
+  readonly registry: Registry;
+  readonly files: LocalObjects;
+  readonly router: RouterId;
+  readonly logger: Logger;
 }
 
 /**
- * Opens every object of this router that is not clean. An object that cannot be opened is reported by OpenObjects and tried again; it does not
- * keep the others from it. Local segments of objects that the registry does not know as this router's are set aside: their tombstones are gone, or the
- * registry or the router's identity is not the one that wrote them.
+ * Finds the objects of this router that are to be opened. Local segments of objects that the registry does not know as this router's are set aside: their
+ * tombstones are gone, another router took them over, or the registry or the router's identity is not the one that wrote them. Copies of objects that
+ * were on their way here and did not come are deleted: to be called before anything can be received.
  */
-export async function recoverObjects(components: {
-  registry: Registry;
-  objects: OpenObjects;
-  files: LocalObjects;
-  router: RouterId;
-  logger: Logger;
-}): Promise<void> {
-  const { registry, objects, files, logger } = components;
+export async function surveyObjects({ registry, files, router, logger }: SurveyComponents): Promise<readonly FileId[]> {
   const known = new Map<string, FileId>();
   const unclean = new Set<FileId>();
   let after = 0 as FileId;
   for (;;) {
-    const page: OwnerRecord[] = await registry.ownership.ownedBy(components.router, after, PAGE);
+    const page: OwnerRecord[] = await registry.ownership.ownedBy(router, after, PAGE);
     for (const owner of page) {
       known.set(owner.uuid, owner.fileid);
       if (owner.protection.kind !== 'clean') unclean.add(owner.fileid);
@@ -47,16 +49,21 @@ export async function recoverObjects(components: {
     if (moved > 0) {
       logger.warn(
         { object: uuid, files: moved },
-        'unreleased segments of an object that is not known here were moved to orphans/; delete them if the object was removed',
+        'unreleased segments of an object that is not known here were moved to orphans/; delete them if the object was removed or moved away',
       );
     }
   }
+  for (const uuid of files.replicas.objects()) if (!known.has(uuid)) await files.replicas.discard(uuid);
   // Also what is clean but left files in the log: a segment that was made ready and never begun.
   for (const uuid of files.dirtyObjects()) {
     const fileid = known.get(uuid);
     if (fileid !== undefined) unclean.add(fileid);
   }
-  const waiting = [...unclean];
+  return [...unclean];
+}
+
+/** Opens them. One that cannot be opened is reported by OpenObjects and tried again; it does not keep the others from it. */
+export async function recoverObjects(objects: OpenObjects, waiting: readonly FileId[], logger: Logger): Promise<void> {
   let next = 0;
   const worker = async (): Promise<void> => {
     for (;;) {

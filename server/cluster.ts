@@ -1,0 +1,202 @@
+/**
+ * What a router of a cluster has besides what every router has, put together: peers, who is a member, moves. Part of the composition root
+ * (`router.ts`), in the order in which it starts and stops.
+ */
+import type { ClusterRegistry } from '../registry/ports.ts';
+import { CertificateFiles } from './cluster-ca/certificate-files.ts';
+import { checkCertificates } from './cluster-ca/router-certificate.ts';
+import type { ForwardObserver } from './core/cluster-observer.ts';
+import type { Disk } from './core/disk.ts';
+import type { Incarnation, RouterId } from './core/ids.ts';
+import type { Logger } from './core/logger.ts';
+import type { Clock, Random } from './core/time.ts';
+import type { ObjectDriver } from './object-router/driver-port.ts';
+import { MemberWatch } from './object-router/member-watch.ts';
+import { MeteredPeer } from './object-router/metered-peer.ts';
+import { CededJournal } from './object-router/moves/ceded-journal.ts';
+import { Moves } from './object-router/moves/moves.ts';
+import { Pins } from './object-router/moves/pins.ts';
+import type { ClusterParts } from './object-router/object-places.ts';
+import type { ObjectRouter } from './object-router/object-router.ts';
+import { ObjectService } from './object-router/object-service.ts';
+import type { OpenObjects } from './object-router/open-objects.ts';
+import type { OwnedRecords } from './object-router/owned-records.ts';
+import { OwnerCache } from './object-router/owner-cache.ts';
+import { PeerDesk } from './object-router/peer-desk.ts';
+import type { PeerNetwork, PeerService } from './object-router/peer-port.ts';
+import { Repetitions } from './object-router/repetitions.ts';
+import type { RouterCore } from './object-router/router-core.ts';
+import { RouterMoveHost } from './object-router/router-move-host.ts';
+import { Http2PeerNetwork } from './peer/http2-peer-network.ts';
+import type { PeerTls } from './peer/peer-identity.ts';
+import { PeerServer } from './peer/peer-server.ts';
+import type { Settings } from './settings/settings.ts';
+
+export interface ClusterComponents {
+  readonly registry: ClusterRegistry;
+  readonly disk: Disk;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly self: { readonly router: RouterId; readonly incarnation: Incarnation };
+  readonly settings: Settings;
+  /** Local state of the vPool. */
+  readonly directory: string;
+  readonly observer: ForwardObserver;
+}
+
+/** `host:port` as it is written in a URL. */
+export function hostPort(host: string, port: number): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+export class Cluster implements AsyncDisposable {
+  readonly members: MemberWatch;
+  readonly network: Http2PeerNetwork;
+  readonly owners = new OwnerCache();
+  readonly repetitions: Repetitions;
+  /** `host:port` that the others are told. */
+  readonly peerAddress: string;
+  readonly encrypted: boolean;
+  readonly journal: CededJournal;
+  readonly #components: ClusterComponents;
+  readonly #server: PeerServer;
+  readonly #pins: Pins;
+  readonly #desk: PeerDesk;
+  readonly #metered: PeerNetwork;
+  #moves: Moves | null = null;
+
+  private constructor(
+    components: ClusterComponents,
+    parts: {
+      members: MemberWatch;
+      network: Http2PeerNetwork;
+      server: PeerServer;
+      journal: CededJournal;
+      pins: Pins;
+      desk: PeerDesk;
+      peerAddress: string;
+      encrypted: boolean;
+    },
+  ) {
+    this.#components = components;
+    this.members = parts.members;
+    this.network = parts.network;
+    this.#server = parts.server;
+    this.journal = parts.journal;
+    this.#pins = parts.pins;
+    this.peerAddress = parts.peerAddress;
+    this.encrypted = parts.encrypted;
+    this.#desk = parts.desk;
+    this.repetitions = new Repetitions(components.clock);
+    const sent = new Map<RouterId, PeerService>();
+    this.#metered = {
+      peer: (router) => {
+        let peer = sent.get(router);
+        if (peer === undefined) {
+          peer = new MeteredPeer(parts.network.peer(router), components.observer, components.clock, 'sent');
+          sent.set(router, peer);
+        }
+        return peer;
+      },
+      state: (router) => parts.network.state(router),
+    };
+  }
+
+  /** Listens for peers, joins, learns who else is there. Peers get an answer once `serve` was called. */
+  static async join(components: ClusterComponents, addresses: readonly string[], version: string): Promise<Cluster> {
+    const { registry, clock, random, logger, self, settings, disk, directory, observer } = components;
+    await using stack = new AsyncDisposableStack();
+    const { certificates, listen, port, advertise, leaseMs } = settings.cluster;
+    const tls = certificates === 'none' ? null : certificatesOf(certificates, self.router, clock.wallMs());
+    const identity = { ...self, vpoolUuid: registry.vpool.uuid };
+    const desk = new PeerDesk();
+    const received = new MeteredPeer(desk, observer, clock, 'received');
+    const server = new PeerServer({
+      service: () => received,
+      clock,
+      logger: logger.child({ part: 'peers' }),
+      tls,
+      self: identity,
+    });
+    stack.defer(() => server.close());
+    const listening = await server.listen(listen, port);
+    const peerAddress = advertise ?? hostPort(listening.host, listening.port);
+    await registry.membership.join(self.router, self.incarnation, [...addresses, `peer://${peerAddress}`], version);
+    const members = new MemberWatch(
+      { membership: registry.membership, lease: registry.lease, clock, logger: logger.child({ part: 'members' }) },
+      self.router,
+      { leaseMs },
+    );
+    stack.defer(() => members.stop());
+    await members.start();
+    const network = new Http2PeerNetwork({ members, clock, random, logger: logger.child({ part: 'peers' }), tls, self: identity });
+    stack.defer(() => network.close());
+    const journal = await CededJournal.open(disk, directory, logger.child({ part: 'moves' }));
+    stack.defer(() => journal.close());
+    const pins = await Pins.open(disk, directory);
+    const cluster = new Cluster(components, { members, network, server, journal, pins, desk, peerAddress, encrypted: tls !== null });
+    stack.move();
+    return cluster;
+  }
+
+  /** For ObjectPlaces. */
+  get parts(): ClusterParts {
+    return {
+      members: this.members,
+      network: this.#metered,
+      owners: this.owners,
+      repetitions: this.repetitions,
+      forwarded: (object, kind, hint) => this.#moves?.forwarded(object, kind, hint),
+    };
+  }
+
+  /** Of those that live, the one with the lowest id: does what one router is to do for all. */
+  get isFirst(): boolean {
+    const { self } = this.members;
+    return this.members.list().every((member) => member.dead || member.id >= self);
+  }
+
+  /** Peers are served from here on. */
+  serve(components: { core: RouterCore; objects: OpenObjects; router: ObjectRouter; driver: ObjectDriver; records: OwnedRecords }): Moves {
+    const { registry, clock, random, logger, self, settings } = this.#components;
+    const { core, objects, router, driver, records } = components;
+    const host = new RouterMoveHost({
+      objects,
+      owners: this.owners,
+      repetitions: this.repetitions,
+      records,
+      clock,
+      logger: logger.child({ part: 'moves' }),
+    });
+    const moves = new Moves(
+      { host, registry, members: this.members, network: this.network, driver, clock, random, logger: logger.child({ part: 'moves' }), self },
+      { journal: this.journal, pins: this.#pins },
+      settings.cluster,
+    );
+    const service = new ObjectService({ core, data: router.data, attributes: router.attributes }, self);
+    this.#moves = moves;
+    this.#desk.open(service, moves);
+    moves.start();
+    return moves;
+  }
+
+  /** No peer is answered any more, no move runs: before the objects are closed. */
+  async quiet(): Promise<void> {
+    this.#desk.close();
+    await this.#moves?.close();
+    await this.#server.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.quiet();
+    this.network.close();
+    await this.members.stop();
+    await this.journal.close();
+  }
+}
+
+function certificatesOf(directory: string, router: RouterId, nowMs: number): PeerTls {
+  const { authority, certificate, key, revocations } = checkCertificates(new CertificateFiles(directory).read(), directory, router, nowMs);
+  return { ca: authority, cert: certificate, key, crl: revocations };
+}
