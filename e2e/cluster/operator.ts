@@ -31,7 +31,7 @@ export class Operator {
 
   /** The object's report as a running router gives it; null: it has no owner (yet). */
   async volume(path: string, asked = this.#anybody()): Promise<VolumeReport | null> {
-    const answer = await ask(asked, 'GET', `/volumes/${encodeURIComponent(path)}`);
+    const answer = await ask(asked, 'GET', `/cluster/volume?object=${encodeURIComponent(path)}`);
     if (answer.status === 404 || answer.status === 409) return null;
     return answer.json() as VolumeReport;
   }
@@ -41,7 +41,7 @@ export class Operator {
     const all: VolumeReport[] = [];
     let after = '';
     for (;;) {
-      const page = (await ask(asked, 'GET', `/volumes?limit=1000${after}`)).json() as VolumePage;
+      const page = (await ask(asked, 'GET', `/cluster/volumes?limit=1000${after}`)).json() as VolumePage;
       all.push(...page.volumes);
       if (page.next === null) return all;
       after = `&after=${encodeURIComponent(page.next)}`;
@@ -73,8 +73,8 @@ export class Operator {
 
   /** Asks the router that gets it to begin a move. False: not now. */
   async beginMove(path: string, to: ClusterRouter): Promise<boolean> {
-    const body = { path, to: await this.idOf(to) };
-    const answer = await ask(to, 'POST', '/volumes/move', body);
+    const body = { object: path, to: await this.idOf(to) };
+    const answer = await ask(to, 'POST', '/cluster/moves', body);
     return answer.status < 300;
   }
 
@@ -90,7 +90,7 @@ export class Operator {
   }
 
   async moves(router: ClusterRouter): Promise<MovesReport> {
-    return (await ask(router, 'GET', '/moves')).json() as MovesReport;
+    return (await ask(router, 'GET', '/cluster/moves')).json() as MovesReport;
   }
 
   /** Operations that this router has sent to others. */

@@ -31,8 +31,8 @@ export class NetworkPath implements AsyncDisposable {
   }
 
   /** A free port of 127.0.0.1 that leads to `servicePort`. */
-  static async to(servicePort: number): Promise<NetworkPath> {
-    const path = new NetworkPath({ port: servicePort, host: '127.0.0.1' });
+  static async to(servicePort: number, host = '127.0.0.1'): Promise<NetworkPath> {
+    const path = new NetworkPath({ port: servicePort, host });
     await path.#listen({ port: 0, host: '127.0.0.1' });
     path.#port = (path.#server.address() as AddressInfo).port;
     return path;
