@@ -46,8 +46,9 @@ export interface Outcomes {
 }
 export type Verb = keyof Outcomes;
 
-type Field = 'inode' | 'change' | 'inode-or-null' | 'owner' | 'which';
-type Fields = Readonly<Record<string, Field>>;
+/** What a field of an outcome holds. */
+export type OutcomeField = 'inode' | 'change' | 'inode-or-null' | 'owner' | 'which';
+type Fields = Readonly<Record<string, OutcomeField>>;
 
 const REFUSALS = { stale: {}, 'not-directory': { inode: 'inode' } } as const satisfies Record<string, Fields>;
 const CREATE = {
@@ -75,7 +76,7 @@ const CLAIM = { ...OWNER, 'owner-alive': { owner: 'owner' } } as const satisfies
 type Shape = Readonly<Record<string, Fields>>;
 
 /** For verbs that answer with a union: the fields of each kind. */
-const SHAPES: Partial<Record<Verb, Shape>> = {
+export const OUTCOME_SHAPES: Partial<Record<Verb, Shape>> = {
   createFile: CREATE,
   createDirectory: CREATE,
   createSymlink: CREATE,
@@ -140,7 +141,7 @@ export function isVerb(name: string): name is Verb {
 
 /** JSON text of an outcome. */
 export function encodeOutcome<V extends Verb>(verb: V, outcome: Outcomes[V]): string {
-  const shape = SHAPES[verb];
+  const shape = OUTCOME_SHAPES[verb];
   if (shape === undefined) return JSON.stringify(verb === 'join' || verb === 'renew' ? jsonFromRouter(outcome as RouterRecord) : outcome);
   const source = outcome as { readonly kind: string } & Readonly<Record<string, unknown>>;
   const json: Record<string, unknown> = { kind: source.kind };
@@ -149,7 +150,7 @@ export function encodeOutcome<V extends Verb>(verb: V, outcome: Outcomes[V]): st
   return JSON.stringify(json);
 }
 
-function jsonFromField(field: Field, value: unknown): unknown {
+function jsonFromField(field: OutcomeField, value: unknown): unknown {
   switch (field) {
     case 'inode':
       return jsonFromInode(value as Inode);
@@ -171,7 +172,7 @@ export function decodeOutcome<V extends Verb>(verb: V, text: unknown, where: str
 }
 
 function outcomeFromJson(verb: Verb, json: unknown, where: string): unknown {
-  const shape = SHAPES[verb];
+  const shape = OUTCOME_SHAPES[verb];
   if (shape !== undefined) {
     const source = recordOf(json, where, 'outcome');
     const kind = memberOf(source['kind'], Object.keys(shape), where, 'kind');
@@ -191,7 +192,7 @@ function outcomeFromJson(verb: Verb, json: unknown, where: string): unknown {
   }
 }
 
-function fieldFromJson(field: Field, value: unknown, where: string): unknown {
+function fieldFromJson(field: OutcomeField, value: unknown, where: string): unknown {
   switch (field) {
     case 'inode':
       return inodeFromJson(value, where);

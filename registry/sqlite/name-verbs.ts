@@ -5,8 +5,9 @@ import { DIRECTORY_BYTES, inlineUsedBytes, type InodeRecord } from '../inode-rec
 import type { Inode } from '../inode.ts';
 import type { CreateOutcome, LinkOutcome, NewInode, RemoveOutcome } from '../ports.ts';
 import { corrupt } from '../record-check.ts';
+import type { SharedAttributes } from '../verb-arguments.ts';
 import { isRefusal, liveDirectory, type Step, touchDirectory, unlinkOne, withCtime } from './verb-step.ts';
-import type { DrawnInode, SharedAttributes } from './worker-protocol.ts';
+import type { DrawnInode } from './worker-protocol.ts';
 
 /** Names of one file; PATHCONF says so too. */
 export const LINK_MAX = 32_000;

@@ -7,18 +7,19 @@
 import { assert } from '../../server/core/assert.ts';
 import type { FileId, ObjectUuid } from '../../server/core/ids.ts';
 import type { Logger } from '../../server/core/logger.ts';
-import type { Clock, Random, Timestamp } from '../../server/core/time.ts';
-import { EXCLUSIVE_VERIFIER_BYTES, INLINE_BYTES_CEILING, NAME_BYTES_MAX, SYMLINK_BYTES_MAX } from '../inode-record.ts';
+import type { Clock, Random } from '../../server/core/time.ts';
+import { INLINE_BYTES_CEILING, SYMLINK_BYTES_MAX } from '../inode-record.ts';
 import { inlineVerifier } from '../inode.ts';
 import { OBJECT_VERIFIER_BYTES } from '../owner-record.ts';
-import type { Membership, Mutation, Namespace, NewInode, Outbox, OutboxEntry, Ownership, Registry } from '../ports.ts';
+import type { Membership, Namespace, Outbox, OutboxEntry, Ownership, Registry } from '../ports.ts';
 import { HEX_32 } from '../record-check.ts';
+import { checkedAttributes, checkedFile, checkedMutation, checkedName, isCount, ownBytes } from '../verb-arguments.ts';
 import type { OperationSettings } from './operation-memory.ts';
 import { RegistryReader } from './registry-reader.ts';
 import { RegistryWriter } from './registry-writer.ts';
 import { ROOT_FILEID } from './schema.ts';
 import { verifyRegistry } from './verify.ts';
-import type { DrawnInode, SharedAttributes } from './worker-protocol.ts';
+import type { DrawnInode } from './worker-protocol.ts';
 
 export interface SqliteRegistrySettings {
   /** Files up to this size may live in their record; at most 64 KiB. */
@@ -200,51 +201,5 @@ export async function openSqliteRegistry(options: SqliteRegistryOptions): Promis
       reader.close();
       await writer.close();
     },
-  };
-}
-
-/** A copy in a buffer of its own: callers' names and payloads are slices of received chunks. */
-function ownBytes(bytes: Uint8Array): Uint8Array {
-  return new Uint8Array(bytes);
-}
-
-function isCount(value: number): boolean {
-  return Number.isSafeInteger(value) && value >= 0;
-}
-
-function isTimestamp(time: Timestamp): boolean {
-  return isCount(time.seconds) && time.seconds <= 0xffff_ffff && isCount(time.nanoseconds) && time.nanoseconds < 1_000_000_000;
-}
-
-/** Callers' bugs are found on their own thread, before they cost a transaction. */
-function checkedMutation(mutation: Mutation): Mutation {
-  const { operationId, incarnation, now, notAfterMs } = mutation;
-  assert(operationId === null || (operationId.length > 0 && operationId.length <= 1_024), 'an operation id has 1 to 1024 characters');
-  assert(isTimestamp(now), 'a mutation carries a time');
-  assert(!Number.isNaN(notAfterMs), 'a deadline is a number');
-  return { operationId, incarnation, now, notAfterMs };
-}
-
-function checkedName(name: Uint8Array): Uint8Array {
-  assert(name.byteLength > 0 && name.byteLength <= NAME_BYTES_MAX, `a name has 1 to ${NAME_BYTES_MAX} bytes`);
-  for (const byte of name) assert(byte !== 0 && byte !== 0x2f, 'a name has no NUL and no slash');
-  const first = name[0];
-  assert(first !== 0x2e || (name.byteLength !== 1 && (name.byteLength !== 2 || name[1] !== 0x2e)), '"." and ".." are not names');
-  return ownBytes(name);
-}
-
-function checkedAttributes(attributes: SharedAttributes): SharedAttributes {
-  const { mode, uid, gid, atime, mtime } = attributes;
-  return { mode, uid, gid, atime, mtime };
-}
-
-function checkedFile(file: NewInode): NewInode {
-  const { exclusiveVerifier } = file;
-  assert(exclusiveVerifier === null || exclusiveVerifier.byteLength === EXCLUSIVE_VERIFIER_BYTES, 'an EXCLUSIVE verifier has 8 bytes');
-  return {
-    ...checkedAttributes(file),
-    class: file.class,
-    sizeBytes: file.sizeBytes,
-    exclusiveVerifier: exclusiveVerifier === null ? null : ownBytes(exclusiveVerifier),
   };
 }

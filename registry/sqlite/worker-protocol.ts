@@ -4,6 +4,7 @@ import type { Timestamp } from '../../server/core/time.ts';
 import type { InodeChanges, InodeClass } from '../inode.ts';
 import type { Verb } from '../outcome-codec.ts';
 import type { ClosedEpoch, Mutation, Namespace, NewInode, Ownership, Protection } from '../ports.ts';
+import type { SharedAttributes } from '../verb-arguments.ts';
 import type { OperationSettings } from './operation-memory.ts';
 import type { NewRegistry } from './schema.ts';
 
@@ -13,7 +14,6 @@ export interface DrawnInode {
   readonly uuid: ObjectUuid;
 }
 
-export type SharedAttributes = Pick<NewInode, 'mode' | 'uid' | 'gid' | 'atime' | 'mtime'>;
 export type OwnedAttributes = Parameters<Namespace['putOwnedAttributes']>[1][number];
 export type OwnerFields = Parameters<Ownership['update']>[3];
 
