@@ -1,8 +1,10 @@
 /** What a person needs after `npm start`: how to mount the datastore from Linux, QEMU and ESXi, as this router really listens. */
 import { networkInterfaces } from 'node:os';
 
+import type { ClusterStatus } from '../cluster-port.ts';
 import type { RouterAddresses } from '../router-port.ts';
 import { isLoopback } from '../settings/kinds.ts';
+import { shortId } from './cluster-text.ts';
 
 export interface BannerFacts {
   readonly version: string;
@@ -12,6 +14,8 @@ export interface BannerFacts {
   readonly addresses: RouterAddresses;
   /** `http://127.0.0.1:8080` */
   readonly adminUrl: string;
+  /** Null for a router on its own. */
+  readonly cluster: ClusterStatus | null;
 }
 
 /** Several lines, each with a line end. */
@@ -31,10 +35,25 @@ export function banner(facts: BannerFacts): string {
     ],
     ['ESXi', esxi(addresses, host, vpool)],
     ['data', `${facts.data}, backend ${facts.backend}`],
+    ...clusterRows(facts.cluster),
     ['status', `vferry status, ${facts.adminUrl}/status, /readyz, /metrics`],
     ['stop', 'Ctrl-C'],
   ];
-  return `\nvferry ${facts.version}: datastore /${vpool} is ready\n\n${rows.map(([name, text]) => `  ${name.padEnd(8)}${text}\n`).join('')}\n`;
+  return `\nvferry ${facts.version}: datastore /${vpool} is ready\n\n${rows.map(([name, text]) => `  ${name.padEnd(9)}${text}\n`).join('')}\n`;
+}
+
+function clusterRows(cluster: ClusterStatus | null): (readonly [string, string])[] {
+  if (cluster === null) return [];
+  const self = cluster.routers.find((router) => router.self);
+  const others = cluster.routers.filter((router) => !router.self && router.state !== 'dead').length;
+  const security = cluster.encrypted ? '' : ', PLAIN TEXT';
+  return [
+    [
+      'cluster',
+      `router ${shortId(self?.id ?? '?')} at ${cluster.peerAddress}${security}, ${others === 0 ? 'no other router yet' : `${others} other${others === 1 ? '' : 's'}`}`,
+    ],
+    ['registry', cluster.registry],
+  ];
 }
 
 function esxi(addresses: RouterAddresses, host: string, vpool: string): string {

@@ -9,6 +9,7 @@ import { printSettings, printSettingsJson } from '../settings/print.ts';
 import { SettingsError } from '../settings/settings-error.ts';
 import type { CreateVpool, GenerateKey, TestBackend } from '../vpool-port.ts';
 import { printBackendUsage } from './backend-usage.ts';
+import { addClusterCommands } from './cluster-commands.ts';
 import { ExitCode } from './exit-code.ts';
 import { runFsck } from './fsck.ts';
 import { createProcessLogger, drained } from './process-logger.ts';
@@ -107,6 +108,7 @@ export async function runCommand(args: readonly string[], components: CommandCom
   withSettings(backend, 'usage', 'ask a running router for its requests to the backend, by volume, and what they cost')
     .option('--json', 'as JSON')
     .action(run((command) => printBackendUsage(settingsOf(command, process.env).settings.admin, command.getOptionValue('json') === true, print)));
+  addClusterCommands(program, run, print);
   program
     .command('key')
     .description('encryption keys')

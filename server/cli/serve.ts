@@ -118,7 +118,9 @@ class RouterLife {
     }
     if (!this.#logger.isHuman) return;
     const { vpool, backend } = router.status();
-    this.#output.write(banner({ version: VERSION, vpool, data: this.#settings.data, backend, addresses, adminUrl }));
+    this.#output.write(
+      banner({ version: VERSION, vpool, data: this.#settings.data, backend, addresses, adminUrl, cluster: router.cluster?.status() ?? null }),
+    );
   }
 
   async #stop(router: Router): Promise<ExitCode> {

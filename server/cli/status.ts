@@ -4,6 +4,7 @@ import type { BackendHealth, BackendStorage } from '../router-port.ts';
 import type { AdminSettings } from '../settings/settings.ts';
 import { adminUrl, getText } from './admin-client.ts';
 import { costText, roundSize, trafficText } from './amounts.ts';
+import { clusterRows } from './cluster-text.ts';
 import { ExitCode } from './exit-code.ts';
 
 export interface Printer {
@@ -35,7 +36,8 @@ function parseReport(text: string): StatusReport | null {
   try {
     const value = JSON.parse(text) as StatusReport;
     const looksRight = typeof value.ready === 'boolean' && Array.isArray(value.problems) && typeof value.phase === 'string';
-    return looksRight ? value : null;
+    // A router of an earlier version knows no cluster.
+    return looksRight ? { ...value, cluster: value.cluster ?? null } : null;
   } catch {
     return null;
   }
@@ -60,6 +62,7 @@ export function statusText(report: StatusReport): string {
       ['clients', router.clients.length === 0 ? 'none' : router.clients.map((client) => `${client.address} (${client.connections})`).join(', ')],
     );
   }
+  if (report.cluster !== null) rows.push(...clusterRows(report.cluster));
   return rows.map(([name, text]) => `${name.padEnd(12)}${text}\n`).join('') + problemText(report);
 }
 
