@@ -23,3 +23,9 @@ export const systemRandom: Random = {
   bytes: (count) => randomBytes(count),
   fraction: () => randomBytes(4).readUInt32LE(0) / 2 ** 32,
 };
+
+/** Monotonic milliseconds that all threads of this process share; `systemClock.monotonicMs` counts from the start of its own thread. */
+export function processMonotonicMs(): number {
+  const [seconds, nanoseconds] = process.hrtime();
+  return seconds * 1000 + nanoseconds / 1e6;
+}

@@ -1,0 +1,377 @@
+import type { RegistryObserver } from '../../server/core/cluster-observer.ts';
+/**
+ * Decides what the data of a primary are worth, and makes them whole (design section 5 [!], docs/decisions/0021): the data of one generation live on one primary process.
+ * On another one they are a prefix of what was acknowledged; every router that may be alive brings what it acknowledged itself behind that prefix, asserts what it serves, and then a new
+ * generation begins.
+ */
+import { ApplianceError } from '../../server/core/errors.ts';
+import type { Logger } from '../../server/core/logger.ts';
+import type { Clock } from '../../server/core/time.ts';
+import { decodeAfterImage } from '../after-image.ts';
+import { decodeOutcome, isVerb } from '../outcome-codec.ts';
+import type { OutboxEntry, OwnerRecord, RouterRecord } from '../ports.ts';
+import { HEX_32, integerOf, jsonOf, listOf, patternOf, recordOf } from '../record-check.ts';
+import { IN_ROUND, type PrimaryState } from './generation-record.ts';
+import { LEASE_MARGIN_MS } from './lease-protocol.ts';
+import type { VerbScript } from './lua-pieces.ts';
+import { JOIN_SCRIPT, ROUTERS_SCRIPT } from './membership-scripts.ts';
+import type { OutboxLog } from './outbox-log.ts';
+import { packChanges, packOutcome } from './packed-outcome.ts';
+import { packOwner, packRouterDetails, unpackRouter } from './packed-owner.ts';
+import { type RedisCommand, type RedisConnection, unavailable } from './redis-connection.ts';
+import { redisKeys } from './redis-keys.ts';
+import type { Settler } from './redis-link-live.ts';
+import type { ScriptArgument, ScriptReply } from './redis-link.ts';
+import { fieldsOf, isList, textOf } from './redis-primary.ts';
+import { ENTER_ROUND, REPORT_IN_ROUND, roundKeys } from './round-member-scripts.ts';
+import {
+  ASSERT_OWNER_SCRIPT,
+  BEGIN_ROUND_SCRIPT,
+  CREATE_VPOOL_SCRIPT,
+  FINISH_ROUND_SCRIPT,
+  READ_META_SCRIPT,
+  REPLAY_ENTRY_SCRIPT,
+} from './round-scripts.ts';
+
+const POLL_MS = 100;
+const VOID_POLL_MS = 500;
+const ENTRIES_PER_BATCH = 100;
+const MEMBERS_MAX = 10_000;
+
+/** What this router knows by itself. `seen` null: it never was in this registry. */
+export interface LocalKnowledge {
+  readonly seen: { readonly vpoolUuid: string; readonly generation: number } | null;
+  /** Makes a generation durable as the highest seen. */
+  saw(vpoolUuid: string, generation: number): Promise<void>;
+  readonly log: OutboxLog;
+  readonly owned: () => readonly OwnerRecord[];
+  /** This router's record, once it joined and while its lease is valid: asserted in a round. */
+  readonly self: () => RouterRecord | null;
+  /** Routers that this one knows of and that are not dead: a round waits for their reports. */
+  readonly members: () => readonly string[];
+}
+
+export interface RoundSettings {
+  readonly vpoolName: string;
+  readonly router: string;
+  readonly replicasMin: number;
+  readonly commandTimeoutMs: number;
+  readonly leaseMs: number;
+  readonly whenEmpty: 'create' | 'refuse';
+}
+
+interface Meta {
+  readonly generation: number | typeof IN_ROUND;
+  readonly identity: string;
+  readonly vpoolName: string;
+  readonly vpoolUuid: string;
+}
+
+interface Report {
+  readonly seen: number;
+  readonly members: readonly string[];
+  /** Changes that this router acknowledged and no longer has, from the cut up to this sequence; 0: none. */
+  readonly hole: number;
+}
+
+export class RecoveryRounds implements Settler {
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #local: LocalKnowledge;
+  readonly #settings: RoundSettings;
+  readonly #createArguments: (identity: string) => readonly ScriptArgument[];
+  readonly #observer: RegistryObserver | null;
+  readonly #names: ReturnType<typeof redisKeys>;
+  #problem: string | null = null;
+  /** Rounds that this router took part in, and entries that it brought back in them. */
+  readonly counts = { rounds: 0, replayed: 0 };
+
+  /** `createArguments`: of CREATE_VPOOL_SCRIPT from ARGV[2] on, newly drawn. */
+  constructor(
+    components: {
+      clock: Clock;
+      logger: Logger;
+      observer: RegistryObserver | null;
+      local: LocalKnowledge;
+      createArguments: (identity: string) => readonly ScriptArgument[];
+    },
+    settings: RoundSettings,
+  ) {
+    this.#clock = components.clock;
+    this.#logger = components.logger;
+    this.#local = components.local;
+    this.#createArguments = components.createArguments;
+    this.#observer = components.observer;
+    this.#settings = settings;
+    this.#names = redisKeys(settings.vpoolName);
+  }
+
+  get problem(): string | null {
+    return this.#problem;
+  }
+
+  async settle(connection: RedisConnection, state: PrimaryState): Promise<number> {
+    const { identity } = state;
+    if (!['noeviction', ''].includes(state.maxmemoryPolicy)) {
+      throw new ApplianceError(
+        'registry-unfit',
+        `Redis at ${connection.address.host}:${connection.address.port} has maxmemory-policy ${state.maxmemoryPolicy}: it would throw the namespace away when memory gets short; set it to noeviction`,
+      );
+    }
+    for (;;) {
+      const meta = await this.#meta(connection);
+      const { seen } = this.#local;
+      if (meta === null) {
+        if (seen !== null) await this.#sitOutVoid(connection, identity);
+        else await this.#create(connection, identity);
+        continue;
+      }
+      if (meta.vpoolName !== this.#settings.vpoolName || (seen !== null && seen.vpoolUuid !== meta.vpoolUuid)) {
+        this.#problem = `this Redis has another registry of the name ${this.#settings.vpoolName} (vPool ${meta.vpoolUuid}); this router belongs to vPool ${seen?.vpoolUuid ?? '?'}: it must have been made anew after the data were lost; restore the append-only file of the former one`;
+        throw new ApplianceError('registry-foreign', this.#problem, { retryable: true });
+      }
+      if (meta.generation === IN_ROUND || meta.identity !== identity || meta.generation < (seen?.generation ?? 0)) {
+        await this.#takePart(connection, identity);
+        continue;
+      }
+      if (seen === null || seen.generation !== meta.generation) await this.#local.saw(meta.vpoolUuid, meta.generation);
+      this.#problem = null;
+      return meta.generation;
+    }
+  }
+
+  async #create(connection: RedisConnection, identity: string): Promise<void> {
+    const { vpoolName, whenEmpty } = this.#settings;
+    if (whenEmpty === 'refuse') {
+      throw new ApplianceError(
+        'registry-void',
+        `there is no vPool ${vpoolName} in Redis at ${connection.address.host}:${connection.address.port}; if it was there before, restore its append-only file`,
+      );
+    }
+    const reply = await this.#confirmed(connection, CREATE_VPOOL_SCRIPT, ['', ...this.#createArguments(identity)]);
+    const kind = textOf(reply);
+    if (kind === 'remains') {
+      throw new ApplianceError(
+        'registry-corrupt',
+        `Redis has keys of vPool ${vpoolName}, but not vf:{${vpoolName}}:meta; restore its append-only file`,
+      );
+    }
+    if (kind === 'created') this.#logger.info({ vpool: vpoolName }, 'the registry was made');
+  }
+
+  /**
+   * The registry is gone, and nothing proves that the logs of the routers hold all of it: nothing is made up. Leases go on (round-member-scripts.ts), so what is owned is
+   * served; nobody can claim anything meanwhile.
+   */
+  async #sitOutVoid(connection: RedisConnection, identity: string): Promise<void> {
+    const { vpoolName } = this.#settings;
+    const problem = `Redis at ${connection.address.host}:${connection.address.port} has no registry of vPool ${vpoolName} any more; open volumes go on, the namespace waits: restore the append-only file of Redis`;
+    if (this.#problem === null) this.#logger.error({ vpool: vpoolName }, problem);
+    this.#problem = problem;
+    while ((await this.#meta(connection)) === null) {
+      await this.#run(connection, [{ kind: 'script', script: ENTER_ROUND, keys: roundKeys(vpoolName), args: [identity] }]).catch((error: unknown) => {
+        if (!(error instanceof ApplianceError)) throw error;
+        // It is there again: seen in the next turn of the loop.
+        if (connection.ended) throw error;
+      });
+      await this.#clock.sleep(VOID_POLL_MS);
+    }
+  }
+
+  async #takePart(connection: RedisConnection, identity: string): Promise<void> {
+    const { log } = this.#local;
+    const { vpoolName, router } = this.#settings;
+    const begun = await this.#confirmed(connection, BEGIN_ROUND_SCRIPT, ['', identity]);
+    if (!isList(begun) || textOf(begun[0]) !== 'round') return;
+    this.counts.rounds += 1;
+    const startedAtMs = this.#clock.monotonicMs();
+    const { cut } = await this.#enter(connection, identity);
+    this.#logger.warn({ vpool: vpoolName, generation: textOf(begun[1]), cut }, 'Redis was restarted, promoted or restored: recovery round');
+    const hole = log.dropped > cut ? log.dropped : 0;
+    if (hole === 0) await this.#replay(connection, identity, cut);
+    await this.#assertOwn(connection, identity);
+    const report: Report = { seen: this.#local.seen?.generation ?? 0, members: this.#local.members(), hole };
+    const args = [identity, router, JSON.stringify(report)];
+    await this.#run(connection, [{ kind: 'script', script: REPORT_IN_ROUND, keys: roundKeys(vpoolName), args }]);
+    for (;;) {
+      const meta = await this.#meta(connection);
+      if (meta === null || meta.generation !== IN_ROUND) return;
+      const verdict = await this.#verdict(connection, identity, startedAtMs);
+      if (verdict.kind === 'finish') {
+        await this.#finish(connection, identity, verdict.generationMin);
+        this.#observer?.recoveryRound(this.#clock.monotonicMs() - startedAtMs);
+        return;
+      }
+      if (verdict.kind === 'hole' && this.#problem === null) this.#logger.error({ vpool: vpoolName }, verdict.problem);
+      this.#problem = verdict.kind === 'hole' ? verdict.problem : null;
+      await this.#clock.sleep(verdict.kind === 'hole' ? VOID_POLL_MS : POLL_MS);
+    }
+  }
+
+  async #replay(connection: RedisConnection, identity: string, cut: number): Promise<void> {
+    const { log } = this.#local;
+    let brought = 0;
+    for (let after = cut; ;) {
+      const entries = await log.entriesAfter(after, ENTRIES_PER_BATCH);
+      const last = entries.at(-1);
+      if (last === undefined) break;
+      after = last.sequence;
+      const commands = entries.map((entry) => this.#command(REPLAY_ENTRY_SCRIPT, replayArguments(entry, identity, this.#clock.wallMs())));
+      for (const reply of await this.#run(connection, commands)) if (typeof reply === 'number' && reply > 0) brought += 1;
+    }
+    this.counts.replayed += brought;
+    if (brought > 0) this.#logger.warn({ entries: brought }, 'changes that Redis had forgotten were brought back');
+  }
+
+  /** What this router is and serves. Its lease holds: nobody else can have claimed any of it. */
+  async #assertOwn(connection: RedisConnection, identity: string): Promise<void> {
+    const self = this.#local.self();
+    if (self === null) return;
+    const joined = await this.#run(connection, [
+      this.#command(JOIN_SCRIPT, [IN_ROUND, self.id, self.incarnation, packRouterDetails(self.addresses, self.version)]),
+    ]);
+    const status = isList(joined[0]) ? joined[0][0] : null;
+    // Dead there: the lease's thread finds out by itself.
+    if (status !== 0) return;
+    const owned = this.#local.owned();
+    for (let from = 0; from < owned.length; from += ENTRIES_PER_BATCH) {
+      const commands = owned
+        .slice(from, from + ENTRIES_PER_BATCH)
+        .map((owner) => this.#command(ASSERT_OWNER_SCRIPT, ['', identity, packOwner({ owner, counterMax: owner.term.counter }, 0)]));
+      await this.#run(connection, commands);
+    }
+  }
+
+  async #verdict(
+    connection: RedisConnection,
+    identity: string,
+    startedAtMs: number,
+  ): Promise<{ kind: 'wait' } | { kind: 'hole'; problem: string } | { kind: 'finish'; generationMin: number }> {
+    const { leaseMs, router, vpoolName } = this.#settings;
+    const { reports, aliveAgoMs } = await this.#enter(connection, identity);
+    // Another failover in between: everything once more.
+    if (!reports.has(router)) throw unavailable('the recovery round began anew');
+    const required = new Set<string>();
+    const [listed] = await this.#run(connection, [this.#command(ROUTERS_SCRIPT, [IN_ROUND])]);
+    for (const [id, packed] of pairsOf(listed)) {
+      const record = unpackRouter(id, packed);
+      if (!record.dead) required.add(id);
+    }
+    let generationMin = 1;
+    for (const [id, report] of reports) {
+      generationMin = Math.max(generationMin, report.seen + 1);
+      for (const member of report.members) required.add(member);
+      if (report.hole > 0) {
+        return {
+          kind: 'hole',
+          problem: `Redis lost more of vPool ${vpoolName} than the routers can bring back (router ${id} has its changes from ${report.hole} on only); open volumes go on, the namespace waits: restore a newer append-only file of Redis`,
+        };
+      }
+    }
+    const missing = [...required].filter((id) => !reports.has(id));
+    if (missing.length === 0) return { kind: 'finish', generationMin };
+    const patienceMs = leaseMs + LEASE_MARGIN_MS;
+    if (this.#clock.monotonicMs() - startedAtMs < patienceMs) return { kind: 'wait' };
+    // Whoever renews its lease here still lives, and will report.
+    if (missing.some((id) => (aliveAgoMs.get(id) ?? Infinity) < patienceMs)) return { kind: 'wait' };
+    this.#logger.warn({ missing }, 'the recovery round ends without routers that did not report in the time of a lease');
+    return { kind: 'finish', generationMin };
+  }
+
+  async #finish(connection: RedisConnection, identity: string, generationMin: number): Promise<void> {
+    const { vpoolName } = this.#settings;
+    const [, round = ''] = roundKeys(vpoolName);
+    await this.#run(connection, [this.#command(FINISH_ROUND_SCRIPT, ['', identity, generationMin]), { kind: 'plain', words: ['DEL', round] }]);
+    this.#logger.warn({ vpool: vpoolName }, 'the recovery round is over');
+  }
+
+  async #enter(
+    connection: RedisConnection,
+    identity: string,
+  ): Promise<{ cut: number; reports: Map<string, Report>; aliveAgoMs: Map<string, number> }> {
+    const where = 'recovery round';
+    const [reply] = await this.#run(connection, [
+      { kind: 'script', script: ENTER_ROUND, keys: roundKeys(this.#settings.vpoolName), args: [identity] },
+    ]);
+    if (!isList(reply)) throw unavailable('Redis answers no recovery round');
+    const reports = new Map<string, Report>();
+    const aliveAgoMs = new Map<string, number>();
+    const nowMs = Number(textOf(reply[2]));
+    for (const [name, value] of fieldsOf(reply[1] ?? null)) {
+      const [kind = '', id = ''] = name.split(' ');
+      if (kind === 'alive') aliveAgoMs.set(id, nowMs - Number(value));
+      if (kind !== 'report') continue;
+      const json = recordOf(jsonOf(value, where, 'report'), where, 'report');
+      reports.set(id, {
+        seen: integerOf(json['seen'], 0, Number.MAX_SAFE_INTEGER, where, 'seen'),
+        members: listOf(json['members'], MEMBERS_MAX, where, 'members').map((member) => patternOf(member, HEX_32, where, 'member')),
+        hole: integerOf(json['hole'], 0, Number.MAX_SAFE_INTEGER, where, 'hole'),
+      });
+    }
+    return { cut: integerOf(Number(textOf(reply[0])), 0, Number.MAX_SAFE_INTEGER, where, 'cut'), reports, aliveAgoMs };
+  }
+
+  async #meta(connection: RedisConnection): Promise<Meta | null> {
+    const [reply] = await this.#run(connection, [this.#command(READ_META_SCRIPT, [''])]);
+    if (!isList(reply)) throw unavailable('Redis does not show the meta key');
+    const [generation, identity, vpoolName, vpoolUuid] = reply.map(textOf);
+    if (vpoolUuid === undefined || vpoolUuid === '') return null;
+    return {
+      generation: generation === IN_ROUND ? IN_ROUND : integerOf(Number(generation), 1, Number.MAX_SAFE_INTEGER, this.#names.meta, 'generation'),
+      identity: identity ?? '',
+      vpoolName: vpoolName ?? '',
+      vpoolUuid: patternOf(vpoolUuid, HEX_32, this.#names.meta, 'vpool_uuid'),
+    };
+  }
+
+  #command(script: VerbScript, args: readonly ScriptArgument[]): RedisCommand {
+    return { kind: 'script', script, keys: script.keys.map((key) => this.#names[key]), args };
+  }
+
+  /** Replies of all commands. A refusal, also of the round, is for another try. */
+  async #run(connection: RedisConnection, commands: readonly RedisCommand[]): Promise<ScriptReply[]> {
+    const { replicasMin, commandTimeoutMs } = this.#settings;
+    const all: RedisCommand[] = replicasMin > 0 ? [...commands, { kind: 'plain', words: ['WAIT', replicasMin, commandTimeoutMs] }] : [...commands];
+    const answers = await connection.run(all, (replicasMin > 0 ? 3 : 2) * commandTimeoutMs);
+    const replies = answers.map((answer) => {
+      if (answer.kind === 'refused') throw unavailable(`Redis refuses a step of the recovery: ${answer.error.message}`, answer.error);
+      return answer.reply;
+    });
+    if (replicasMin === 0) return replies;
+    const waited = replies.pop();
+    if (typeof waited !== 'number' || waited < replicasMin) {
+      throw unavailable(`only ${String(waited)} of ${replicasMin} replicas of Redis confirmed a step of the recovery in time`);
+    }
+    return replies;
+  }
+
+  async #confirmed(connection: RedisConnection, script: VerbScript, args: readonly ScriptArgument[]): Promise<ScriptReply> {
+    const [reply] = await this.#run(connection, [this.#command(script, args)]);
+    return reply ?? null;
+  }
+}
+
+function replayArguments(entry: OutboxEntry, identity: string, wallMs: number): ScriptArgument[] {
+  const where = `outbox entry ${entry.sequence}`;
+  const { operationId, verb, outcome } = entry;
+  const remembered = operationId !== null && outcome !== null && isVerb(verb);
+  return [
+    '',
+    identity,
+    entry.sequence,
+    packChanges(decodeAfterImage(entry.afterImage, where), entry.sequence),
+    remembered ? `${verb} ${operationId}` : '',
+    remembered ? packOutcome(verb, decodeOutcome(verb, outcome, where)) : '',
+    Math.floor(wallMs),
+    entry.generation,
+  ];
+}
+
+/** A hash's fields and binary values. */
+function* pairsOf(reply: ScriptReply | undefined): Generator<[string, Buffer]> {
+  if (!isList(reply)) return;
+  for (let at = 0; at + 1 < reply.length; at += 2) {
+    const value = reply[at + 1];
+    if (Buffer.isBuffer(value)) yield [textOf(reply[at]), value];
+  }
+}
