@@ -21,7 +21,7 @@ import type {
   SetAttributesOutcome,
 } from '../ports.ts';
 import { corrupt } from '../record-check.ts';
-import { checkedFile, checkedMutation, checkedName, isCount, isTimestamp, type SharedAttributes } from '../verb-arguments.ts';
+import { checkedFile, checkedMutation, checkedName, isCount, isTimestamp, ownBytes, type SharedAttributes } from '../verb-arguments.ts';
 import {
   DROP_INLINE_BASE_SCRIPT,
   DROP_TOMBSTONE_SCRIPT,
@@ -202,7 +202,7 @@ export class RedisNamespace implements Namespace {
   async writeInline(mutation: Mutation, fileid: FileId, offsetBytes: number, bytes: Uint8Array): Promise<InlineWriteOutcome> {
     assert(isCount(offsetBytes) && isCount(offsetBytes + bytes.byteLength), 'an offset is a count of bytes');
     // What cannot fit need not be sent; its last byte is enough for the verb to say so.
-    const sent = bytes.byteLength > this.inlineBytesMax ? new Uint8Array(this.inlineBytesMax + 1) : bytes;
+    const sent = bytes.byteLength > this.inlineBytesMax ? new Uint8Array(this.inlineBytesMax + 1) : ownBytes(bytes);
     return this.#verbs.mutate('writeInline', WRITE_INLINE_SCRIPT, mutation, [String(fileid), offsetBytes, sent, this.inlineBytesMax]);
   }
 

@@ -6,7 +6,7 @@ import type { Random } from '../../server/core/time.ts';
 import { jsonFromOwner, OBJECT_VERIFIER_BYTES, ownerFromJson } from '../owner-record.ts';
 import type { ClosedEpoch, Mutation, OwnerOutcome, OwnerRecord, Ownership, Protection, Root } from '../ports.ts';
 import { corrupt, HEX_16, HEX_32 } from '../record-check.ts';
-import { isCount } from '../verb-arguments.ts';
+import { isCount, ownBytes } from '../verb-arguments.ts';
 import { BEGIN_MOVE_SCRIPT, CLAIM_SCRIPT, OWNED_BY_SCRIPT, OWNER_SCRIPT, TRANSFER_SCRIPT, UPDATE_SCRIPT } from './ownership-scripts.ts';
 import { orderedInteger64 } from './packed-inode.ts';
 import { packClosedEpoch, packMoving, packProtection, packRoot, packState, packTerm, unpackOwner } from './packed-owner.ts';
@@ -112,7 +112,7 @@ export class RedisOwnership implements Ownership {
       root === undefined ? '' : packRoot(root),
       state === undefined ? '' : packState(state),
       protection === undefined ? '' : packProtection(protection),
-      verifier ?? '',
+      verifier === undefined ? '' : ownBytes(verifier),
       moving === undefined ? '' : moving === null ? '-' : packMoving(moving),
     ]);
   }
