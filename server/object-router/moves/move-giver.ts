@@ -20,9 +20,9 @@ import { within } from './deadline.ts';
 import type { MoveHistory, RunningMove } from './move-history.ts';
 import type { MovableObject, MoveSurroundings, ObjectHold } from './move-host.ts';
 
-/** An asker that fetches nothing for so long is gone. Attaching may load a large checkpoint from a slow backend. */
-const ATTACH_MS_MAX = 120_000;
+/** An asker that fetches nothing for so long is gone. */
 const SILENT_MS_MAX = 10_000;
+const WATCH_MS = 1_000;
 /** What must be left of the lease when the owner changes: the answer must arrive within it. */
 const LEASE_MS_MIN = 3_000;
 /** The registry is asked for a sign of life when the last one is older. */
@@ -55,7 +55,6 @@ interface Attempt {
   readonly move: RunningMove;
   phase: 'copying' | 'freezing' | 'frozen' | 'switching' | 'over';
   lastProgressMs: number;
-  attached: boolean;
   hold: ObjectHold | null;
   heldFromMs: number;
   frozenAtMs: number;
@@ -171,7 +170,6 @@ export class MoveGiver implements Pick<PeerService, 'moveAsk' | 'moveFetch' | 'm
         move,
         phase: 'copying',
         lastProgressMs: clock.monotonicMs(),
-        attached: false,
         hold: null,
         heldFromMs: 0,
         frozenAtMs: 0,
@@ -190,15 +188,14 @@ export class MoveGiver implements Pick<PeerService, 'moveAsk' | 'moveFetch' | 'm
     }
   }
 
-  /** Ends the attempt when its asker falls silent. */
+  /** Ends the attempt when its asker falls silent or dies. */
   #watch(attempt: Attempt): void {
-    const { clock } = this.#around;
-    const patienceMs = attempt.attached ? SILENT_MS_MAX : ATTACH_MS_MAX;
-    const silentMs = clock.monotonicMs() - attempt.lastProgressMs;
-    attempt.cancelTimer = clock.after(Math.max(1, patienceMs - silentMs), () => {
+    const { clock, members } = this.#around;
+    attempt.cancelTimer = clock.after(WATCH_MS, () => {
       if (attempt.phase !== 'copying') return;
-      if (clock.monotonicMs() - attempt.lastProgressMs >= patienceMs) {
-        this.#endInBackground(attempt, `router ${attempt.to} asked for nothing for ${patienceMs} ms`);
+      if (members.isDead(attempt.to, attempt.toIncarnation)) this.#endInBackground(attempt, `router ${attempt.to} died`);
+      else if (clock.monotonicMs() - attempt.lastProgressMs > SILENT_MS_MAX) {
+        this.#endInBackground(attempt, `router ${attempt.to} asked for nothing for ${SILENT_MS_MAX} ms`);
       } else this.#watch(attempt);
     });
   }
@@ -213,11 +210,6 @@ export class MoveGiver implements Pick<PeerService, 'moveAsk' | 'moveFetch' | 'm
     if (attempt === null || attempt.phase === 'over' || attempt.phase === 'switching') return null;
     const { clock } = this.#around;
     attempt.lastProgressMs = clock.monotonicMs();
-    if (!attempt.attached) {
-      attempt.attached = true;
-      attempt.cancelTimer();
-      this.#watch(attempt);
-    }
     if (attempt.move.phase === 'preparing') attempt.move.phase = 'copying';
     let got: LogPieces;
     try {

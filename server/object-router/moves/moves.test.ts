@@ -1,0 +1,115 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import type { FileId } from '../../core/ids.ts';
+import type { Mishap } from './testing/move-world.ts';
+import { MoveWorld, SETTINGS, routerId } from './testing/move-world.ts';
+
+const DISK = 100 as FileId;
+
+/** A volume at router a with some writes, and router b. */
+async function pair(): Promise<MoveWorld> {
+  const world = new MoveWorld(['a', 'b'], { ...SETTINGS, cooldownMs: 0 });
+  await world.boot('a');
+  await world.boot('b');
+  world.addVolume(DISK);
+  for (let number = 0; number < 5; number += 1) await world.clock.run(world.write('a', DISK, `first ${number}`));
+  return world;
+}
+
+function order(world: MoveWorld, from: string): Parameters<ReturnType<MoveWorld['life']>['moves']['receiver']['receive']>[0] {
+  const term = world.owners.get(DISK)?.term;
+  assert.ok(term !== undefined);
+  return { fileid: DISK, inodeGeneration: 1, owner: routerId(from), term, reason: 'operator' };
+}
+
+test('an object moves while clients of both routers write to it', async () => {
+  const world = await pair();
+  const writes = Array.from({ length: 40 }, async (_none, number) => {
+    await world.clock.sleep(number);
+    await world.write(number % 2 === 0 ? 'a' : 'b', DISK, `during ${number}`);
+  });
+  const received = await world.clock.run(world.life('b').moves.receiver.receive(order(world, 'a')));
+  assert.deepEqual(received, { kind: 'moved' });
+  await world.clock.run(Promise.all(writes));
+  assert.deepEqual(world.servers(DISK), ['b']);
+  assert.deepEqual(world.missing(DISK), []);
+  assert.equal(world.told.get(DISK)?.length, 45);
+  const owner = world.owners.get(DISK);
+  assert.equal(owner?.router, routerId('b'));
+  assert.equal(owner?.moving, null);
+  assert.deepEqual(owner?.protection, { kind: 'unprotected' });
+  assert.equal(world.life('a').moves.journal.entry(DISK)?.state, 'moved');
+  const [given] = world.life('a').moves.history.ended();
+  const [taken] = world.life('b').moves.history.ended();
+  assert.equal(given?.phase, 'moved');
+  assert.equal(taken?.phase, 'moved');
+  assert.ok((given?.heldMs ?? 0) > 0);
+  for (const step of ['freeze', 'tail', 'ceded', 'transfer'] as const) assert.ok(given?.stepsMs[step] !== undefined, step);
+  for (const step of ['attach', 'copy', 'freeze', 'sync', 'confirm', 'activate'] as const) assert.ok(taken?.stepsMs[step] !== undefined, step);
+});
+
+/** A move under writes from both sides with a mishap at one event; everything is in order again afterwards. Returns the events of the move. */
+async function moveWith(mishap: { readonly at: number; readonly what: Mishap } | null): Promise<readonly string[]> {
+  const world = await pair();
+  world.mishap = mishap;
+  world.watching = true;
+  const writes = Array.from({ length: 24 }, async (_none, number) => {
+    await world.clock.sleep(number * 2);
+    await world.write(number % 2 === 0 ? 'a' : 'b', DISK, `during ${number}`);
+  });
+  const moving = world.life('b').moves.receiver.receive(order(world, 'a'));
+  void moving.then(() => {
+    world.watching = false;
+  });
+  await world.clock.advance(5_000);
+  world.watching = false;
+  for (const name of ['a', 'b']) if (!world.life(name).alive) await world.boot(name);
+  await world.clock.run(Promise.all(writes));
+  // What is left of the attempt ends by itself.
+  await world.clock.advance(15_000);
+  await world.clock.run(world.write('a', DISK, 'last from a'));
+  await world.clock.run(world.write('b', DISK, 'last from b'));
+  const where = mishap === null ? 'without mishap' : `${world.events[mishap.at]} ${JSON.stringify(mishap.what)}`;
+  assert.equal(world.told.get(DISK)?.length, 5 + 24 + 2, where);
+  assert.equal(world.servers(DISK).length, 1, where);
+  assert.deepEqual(world.missing(DISK), [], where);
+  const owner = world.owners.get(DISK);
+  assert.equal(owner?.state.kind, 'running', where);
+  assert.equal(owner?.router, routerId(world.servers(DISK)[0] as string), where);
+  for (const name of ['a', 'b']) {
+    const { moves, holds } = world.life(name);
+    assert.equal(moves.giver.running + moves.receiver.running, 0, where);
+    assert.equal(holds.size, 0, where);
+    assert.deepEqual(moves.history.running(), [], where);
+  }
+  // And it can move: to where it is not.
+  const [server = ''] = world.servers(DISK);
+  const other = server === 'a' ? 'b' : 'a';
+  assert.deepEqual(await world.clock.run(world.life(other).moves.receiver.receive(order(world, server))), { kind: 'moved' }, where);
+  await world.clock.run(world.write(server, DISK, 'after all'));
+  assert.deepEqual(world.servers(DISK), [other], where);
+  assert.deepEqual(world.missing(DISK), [], where);
+  return world.events;
+}
+
+const MISHAPS: readonly Mishap[] = [
+  { kind: 'kill', routers: ['a'] },
+  { kind: 'kill', routers: ['b'] },
+  { kind: 'kill', routers: ['a', 'b'] },
+  { kind: 'lost', when: 'before', ms: 0 },
+  { kind: 'lost', when: 'after', ms: 0 },
+  { kind: 'lost', when: 'before', ms: 3_000 },
+  { kind: 'lost', when: 'after', ms: 3_000 },
+];
+
+for (const what of MISHAPS) {
+  test(`at every step of a move: ${JSON.stringify(what)}`, async () => {
+    const events = await moveWith(null);
+    assert.ok(events.length > 20, events.join('\n'));
+    for (const needed of ['b peer moveAsk', 'a registry beginMove', 'b backend attach', 'b peer moveFreeze', 'a disk freeze', 'b disk sync'])
+      assert.ok(events.includes(needed), needed);
+    for (const needed of ['b peer moveConfirm', 'a registry transfer', 'b disk activate']) assert.ok(events.includes(needed), needed);
+    for (let at = 0; at < events.length; at += 1) await moveWith({ at, what });
+  });
+}
