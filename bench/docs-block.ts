@@ -5,7 +5,7 @@ import { join } from 'node:path';
 const PAGE = join(import.meta.dirname, '..', 'docs', 'PERFORMANCE.md');
 
 /** Replaces what is between the marks of `name` by `text`. @throws Error when the page lacks them. */
-export function writeDocsBlock(name: 'bench' | 'bench-backends', text: string): void {
+export function writeDocsBlock(name: 'bench' | 'bench-backends' | 'bench-cluster', text: string): void {
   const page = fs.readFileSync(PAGE, 'utf8');
   const begin = new RegExp(`<!-- ${name}: written by .*-->`).exec(page);
   const end = page.indexOf(`<!-- ${name}: end -->`);

@@ -20,9 +20,9 @@ export class LoadProcess implements AsyncDisposable {
   static async start(target: Target, fileName: string): Promise<LoadProcess> {
     const child = fork(new URL('generator.ts', import.meta.url), { serialization: 'advanced' });
     const load = new LoadProcess(target, child);
-    const { nfsPort, mountPort, exportPath } = target;
+    const { host = '127.0.0.1', nfsPort, mountPort, exportPath } = target;
     try {
-      await load.#order({ order: 'connect', host: '127.0.0.1', nfsPort, mountPort, exportPath, fileName });
+      await load.#order({ order: 'connect', host, nfsPort, mountPort, exportPath, fileName });
     } catch (error) {
       await load[Symbol.asyncDispose]();
       throw error;

@@ -1,6 +1,6 @@
 /**
- * `npm run bench`: vferry and NFS-Ganesha on the same disk under the same load, alternating; see `options.ts` for the flags. With `backends` as the first
- * word: Storage Backends instead (`backends.ts`).
+ * `npm run bench`: vferry and NFS-Ganesha on the same disk under the same load, alternating; see `options.ts` for the flags. With `backends` or `cluster`
+ * as the first word: Storage Backends (`backends.ts`), or two routers of a cluster (`cluster.ts`).
  * Ends with exit code 1 only when something did not work, not when a goal was missed.
  */
 import { execFileSync } from 'node:child_process';
@@ -11,6 +11,7 @@ import { join } from 'node:path';
 import { benchBackends } from './backends.ts';
 import type { BenchCase } from './cases.ts';
 import { CACHED_REGION_BYTES, CASES } from './cases.ts';
+import { benchCluster } from './cluster.ts';
 import { hottest, profileWhile } from './cpu-profile.ts';
 import { measureDiskLimit } from './disk-limit.ts';
 import { writeDocsBlock } from './docs-block.ts';
@@ -190,6 +191,7 @@ async function compare(scratch: string, options: BenchOptions, args: readonly st
 
 async function main(args: readonly string[]): Promise<number> {
   if (args[0] === 'backends') return await benchBackends(args.slice(1));
+  if (args[0] === 'cluster') return await benchCluster(args.slice(1));
   if (args.includes('--help')) {
     console.log(USAGE);
     return 0;

@@ -15,9 +15,11 @@ import { NfsLoad } from './nfs-load.ts';
 const START_MS_MAX = 30_000;
 const STOP_MS_MAX = 10_000;
 
-/** A running NFS server on 127.0.0.1. */
+/** A running NFS server. */
 export interface Target extends AsyncDisposable {
   readonly name: string;
+  /** Default 127.0.0.1. */
+  readonly host?: string;
   readonly pid: number;
   readonly nfsPort: number;
   readonly mountPort: number;

@@ -373,7 +373,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
 
   return {
     addresses: ports.addresses,
-    cluster: moves?.control ?? null,
+    cluster: null,
     status() {
       const { blocking, other } = problems();
       usage = capacity.usage;

@@ -1,6 +1,7 @@
 /** After a start: what the last run did not bring to the backend is opened, which recovers its log and resumes the upload. */
 import type { OwnerRecord, Registry } from '../../registry/ports.ts';
-import type { FileId, ObjectUuid, RouterId } from '../core/ids.ts';
+import { sameTerm } from '../core/ids.ts';
+import type { FileId, ObjectUuid, RouterId, Term } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import type { OpenObjects } from './open-objects.ts';
 
@@ -15,7 +16,11 @@ export interface LocalObjects {
   /** Moves unreleased segments out of the way, without deleting them, and returns how many; drops released ones. */
   setAside(uuid: ObjectUuid): Promise<number>;
   /** Copies of objects that were on their way here. */
-  readonly replicas: { objects(): Iterable<ObjectUuid>; discard(uuid: ObjectUuid): Promise<void> };
+  readonly replicas: {
+    /** One for each attempt that left something. */
+    attempts(): Iterable<{ readonly fileid: FileId; readonly uuid: ObjectUuid; readonly attempt: Term }>;
+    discard(uuid: ObjectUuid, attempt: Term): Promise<void>;
+  };
 }
 
 export interface SurveyComponents {
@@ -28,7 +33,7 @@ export interface SurveyComponents {
 /**
  * Finds the objects of this router that are to be opened. Local segments of objects that the registry does not know as this router's are set aside: their
  * tombstones are gone, another router took them over, or the registry or the router's identity is not the one that wrote them. Copies of objects that
- * were on their way here and did not come are deleted: to be called before anything can be received.
+ * were on their way here and cannot come any more are deleted: to be called before anything can be received.
  */
 export async function surveyObjects({ registry, files, router, logger }: SurveyComponents): Promise<readonly FileId[]> {
   const known = new Map<string, FileId>();
@@ -53,7 +58,16 @@ export async function surveyObjects({ registry, files, router, logger }: SurveyC
       );
     }
   }
-  for (const uuid of files.replicas.objects()) if (!known.has(uuid)) await files.replicas.discard(uuid);
+  for (const { fileid, uuid, attempt } of files.replicas.attempts()) {
+    const owner = await registry.ownership.owner(fileid);
+    if (owner !== null && owner.uuid === uuid) {
+      // It came, and this router died before it could say so: opening it finds them. Or the giver may still let go, in the belief that they are here.
+      if (owner.router === router && sameTerm(owner.term, attempt)) unclean.add(fileid);
+      const mayCome = owner.moving !== null && owner.moving.to === router && sameTerm(owner.moving.attempt, attempt);
+      if (owner.router === router || mayCome || owner.state.kind !== 'running') continue;
+    }
+    await files.replicas.discard(uuid, attempt);
+  }
   // Also what is clean but left files in the log: a segment that was made ready and never begun.
   for (const uuid of files.dirtyObjects()) {
     const fileid = known.get(uuid);

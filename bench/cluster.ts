@@ -1,0 +1,363 @@
+/**
+ * `npm run bench -- cluster`: two routers of a cluster, their Redis and the load on this machine. What goes through the wrong router against what goes to the
+ * owner, side by side; how long clients wait when the owner changes; what a move costs by the size of the volume.
+ */
+import { execFileSync } from 'node:child_process';
+import os from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+
+import type { ClusterRouter } from '../e2e/cluster/cluster-router.ts';
+import { Cluster, thresholds } from '../e2e/cluster/cluster.ts';
+import { metric } from '../e2e/metrics-page.ts';
+import { scratchDirectory } from '../e2e/scratch.ts';
+import type { MoveReport } from '../server/cluster-port.ts';
+import { writeDocsBlock } from './docs-block.ts';
+import { LoadProcess } from './load-process.ts';
+import type { Workload } from './nfs-load.ts';
+import { BLOCK_BYTES } from './nfs-load.ts';
+import { median, scoreOf } from './score.ts';
+import type { Target } from './targets.ts';
+
+const MIB = 2 ** 20;
+const GIB = 2 ** 30;
+const PARTS = ['forwarded', 'stall', 'size', 'many'] as const;
+type Part = (typeof PARTS)[number];
+
+const USAGE = `usage: npm run bench -- cluster [PART ...] [options]
+  PART               of ${PARTS.join(', ')}
+  --seconds S        length of a run (3)
+  --rounds N         runs of each case at each router (3)
+  --moves N          moves in each condition of the stall (200)
+  --file MIB         size of the volume under load (256)
+  --seed N           (1)
+  --write-docs       write the tables to docs/PERFORMANCE.md
+`;
+
+/** Goals of the issue. */
+const FORWARDED_SHARE_MIN = 0.6;
+const ADDED_MS_MAX = 0.3;
+const STALL_MS_P99_MAX = 100;
+const SEED_OF_FILL = 99;
+const PATH = '/bench-flat.vmdk';
+
+interface Options {
+  readonly parts: readonly Part[];
+  readonly seconds: number;
+  readonly rounds: number;
+  readonly moves: number;
+  readonly fileBytes: number;
+  readonly seed: number;
+  readonly writeDocs: boolean;
+}
+
+/** The exit code: 1 only when something did not work. */
+export async function benchCluster(args: readonly string[]): Promise<number> {
+  if (args.includes('--help')) {
+    print(USAGE);
+    return 0;
+  }
+  let options: Options;
+  try {
+    options = parse(args);
+  } catch (error) {
+    process.stderr.write(`${(error as Error).message}\n\n${USAGE}`);
+    return 2;
+  }
+  const text: string[] = heading(options, args).map((line) => `- ${line}`);
+  for (const line of text) print(line);
+  for (const part of options.parts) {
+    const lines = await MEASURES[part](options);
+    text.push('', ...lines);
+    print(`\n${lines.join('\n')}`);
+  }
+  if (options.writeDocs) writeDocsBlock('bench-cluster', text.join('\n'));
+  return 0;
+}
+
+const MEASURES: Readonly<Record<Part, (options: Options) => Promise<string[]>>> = {
+  forwarded: measureForwarded,
+  stall: measureStall,
+  size: measureSize,
+  many: measureMany,
+};
+
+/** Two routers; nothing moves by itself. */
+async function withCluster<T>(
+  work: (cluster: Cluster, a: ClusterRouter, b: ClusterRouter) => Promise<T>,
+  environment: Readonly<Record<string, string>> = {},
+): Promise<T> {
+  await using scratch = await scratchDirectory('bench-cluster');
+  await using cluster = await Cluster.start({
+    directory: scratch.path,
+    cluster: { ...thresholds(0), cooldownMs: 0, movesMax: 16 },
+    environment: { VFERRY_LOG_SEAL_AFTER_MS: '2s', ...environment },
+  });
+  const [a, b] = cluster.pair;
+  return await work(cluster, a, b);
+}
+
+function loadOn(router: ClusterRouter, file: string): Promise<LoadProcess> {
+  const target: Target = {
+    name: router.name,
+    host: router.address,
+    pid: router.process.pid ?? 0,
+    nfsPort: router.process.nfsPort,
+    mountPort: router.process.nfsPort,
+    exportPath: `/${router.process.vpool}`,
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  };
+  return LoadProcess.start(target, file);
+}
+
+function fillOf(fileBytes: number): Workload {
+  return {
+    kind: 'write-sequential',
+    outstanding: 8,
+    ioBytes: MIB,
+    stability: 'UNSTABLE',
+    regionBytes: fileBytes,
+    seconds: 120,
+    seed: SEED_OF_FILL,
+  };
+}
+
+async function measureForwarded(options: Options): Promise<string[]> {
+  const { fileBytes, seconds } = options;
+  const cases: readonly { readonly name: string; readonly work: Omit<Workload, 'seed' | 'seconds'> }[] = [
+    { name: 'GETATTR at 1', work: { kind: 'getattr', outstanding: 1, ioBytes: 0, stability: 'FILE_SYNC', regionBytes: fileBytes } },
+    { name: 'read 4 KiB at 1', work: { kind: 'read-random', outstanding: 1, ioBytes: BLOCK_BYTES, stability: 'FILE_SYNC', regionBytes: 64 * MIB } },
+    { name: 'read 4 KiB at 32', work: { kind: 'read-random', outstanding: 32, ioBytes: BLOCK_BYTES, stability: 'FILE_SYNC', regionBytes: 64 * MIB } },
+    {
+      name: 'write 4 KiB FILE_SYNC at 1',
+      work: { kind: 'write-random', outstanding: 1, ioBytes: BLOCK_BYTES, stability: 'FILE_SYNC', regionBytes: fileBytes },
+    },
+    {
+      name: 'write 4 KiB FILE_SYNC at 32',
+      work: { kind: 'write-random', outstanding: 32, ioBytes: BLOCK_BYTES, stability: 'FILE_SYNC', regionBytes: fileBytes },
+    },
+    { name: '70/30 mix 4 KiB at 32', work: { kind: 'mix', outstanding: 32, ioBytes: BLOCK_BYTES, stability: 'FILE_SYNC', regionBytes: 64 * MIB } },
+    { name: 'read 1 MiB at 8', work: { kind: 'read-sequential', outstanding: 8, ioBytes: MIB, stability: 'FILE_SYNC', regionBytes: fileBytes } },
+    {
+      name: 'write 1 MiB UNSTABLE at 8',
+      work: { kind: 'write-sequential', outstanding: 8, ioBytes: MIB, stability: 'UNSTABLE', regionBytes: fileBytes },
+    },
+  ];
+  return await withCluster(async (cluster, a, b) => {
+    await using local = await loadOn(a, PATH.slice(1));
+    await local.run(fillOf(fileBytes));
+    await using remote = await loadOn(b, PATH.slice(1));
+    const rows: string[] = [
+      '| forwarded (B) against local (A) | local op/s | forwarded op/s | share | local p50 | forwarded p50 | added at p50 | local p99 | forwarded p99 |',
+      '|---|---|---|---|---|---|---|---|---|',
+    ];
+    const missed: string[] = [];
+    for (const { name, work } of cases) {
+      const runs = { local: [] as Awaited<ReturnType<LoadProcess['run']>>[], remote: [] as Awaited<ReturnType<LoadProcess['run']>>[] };
+      for (const load of [local, remote]) await load.run({ ...work, seconds: 0.5, seed: options.seed + 1000 });
+      for (let round = 0; round < options.rounds; round += 1) {
+        for (const side of round % 2 === 0 ? (['local', 'remote'] as const) : (['remote', 'local'] as const)) {
+          await rest(300);
+          runs[side].push(await (side === 'local' ? local : remote).run({ ...work, seconds, seed: options.seed + round }));
+        }
+      }
+      const [here, there] = [scoreOf(runs.local), scoreOf(runs.remote)];
+      const share = there.operationsPerSecond / here.operationsPerSecond;
+      const addedMs = (there.p50Us - here.p50Us) / 1000;
+      if (name.includes('4 KiB') && work.outstanding === 32 && share < FORWARDED_SHARE_MIN)
+        missed.push(`${name}: ${share.toFixed(2)} of local, the goal is ${FORWARDED_SHARE_MIN}`);
+      if (work.outstanding === 1 && addedMs > ADDED_MS_MAX) missed.push(`${name}: +${addedMs.toFixed(2)} ms, the goal is +${ADDED_MS_MAX}`);
+      const us = (value: number): string => `${value.toFixed(0)} us`;
+      rows.push(
+        `| ${name} | ${here.operationsPerSecond.toFixed(0)} | ${there.operationsPerSecond.toFixed(0)} | ${share.toFixed(2)} | ${us(here.p50Us)} | ${us(there.p50Us)} | ${addedMs.toFixed(3)} ms | ${us(here.p99Us)} | ${us(there.p99Us)} |`,
+      );
+      print(rows.at(-1) ?? '');
+    }
+    if ((await cluster.operator.volume(PATH))?.router !== (await cluster.operator.idOf(a)))
+      throw new Error('the volume moved, which it must not here');
+    return [...rows, '', verdict(missed)];
+  });
+}
+
+interface Condition {
+  readonly name: string;
+  readonly dirtyBytes: number;
+  readonly environment: Readonly<Record<string, string>>;
+}
+
+async function measureStall(options: Options): Promise<string[]> {
+  const conditions: readonly Condition[] = [
+    { name: 'nothing else', dirtyBytes: 0, environment: {} },
+    { name: '256 MiB dirty, each PUT takes 1 s', dirtyBytes: 256 * MIB, environment: { VFERRY_FAIL_POINTS: 'upload.before-put=delay:1000@1+' } },
+  ];
+  const rows = [
+    '| moves under a 70/30 mix of 4 KiB at 32 | moves | longest wait of a client p50 | p99 | longest | I/O held p50 | p99 | copied, median | duration, median |',
+    '|---|---|---|---|---|---|---|---|---|',
+  ];
+  const missed: string[] = [];
+  for (const condition of conditions) {
+    await withCluster(async (cluster, a, b) => {
+      await using load = await loadOn(a, PATH.slice(1));
+      await load.run(fillOf(Math.max(options.fileBytes, condition.dirtyBytes)));
+      const waits: number[] = [];
+      const moves: MoveReport[] = [];
+      for (let count = 0; count < options.moves; count += 1) {
+        const to = count % 2 === 0 ? b : a;
+        const running = load.run({
+          kind: 'mix',
+          outstanding: 32,
+          ioBytes: BLOCK_BYTES,
+          stability: 'FILE_SYNC',
+          regionBytes: 64 * MIB,
+          seconds: 0.7,
+          seed: options.seed + count,
+        });
+        await rest(150);
+        const report = await cluster.operator.move(PATH, to);
+        waits.push((await running).latencyMaxUs / 1000);
+        if (report !== null) moves.push(report);
+      }
+      const held = moves.map((move) => move.heldMs).filter((value) => value !== null);
+      const p99 = quantile(waits, 0.99);
+      if (p99 > STALL_MS_P99_MAX) missed.push(`${condition.name}: longest wait ${p99.toFixed(0)} ms at p99, the goal is ${STALL_MS_P99_MAX}`);
+      const ms = (value: number): string => `${value.toFixed(1)} ms`;
+      rows.push(
+        `| ${condition.name} | ${moves.length} | ${ms(median(waits))} | ${ms(p99)} | ${ms(Math.max(...waits))} | ${held.length === 0 ? '-' : ms(median(held))} | ${held.length === 0 ? '-' : ms(quantile(held, 0.99))} | ${size(median(moves.map((move) => move.copiedBytes)))} | ${ms(median(moves.map(durationMs)))} |`,
+      );
+      print(rows.at(-1) ?? '');
+    }, condition.environment);
+  }
+  return [...rows, '', verdict(missed)];
+}
+
+async function measureSize(options: Options): Promise<string[]> {
+  const rows = ['| a volume at rest, written at random | mapped pages (4 MiB) written to | move | copied | I/O held |', '|---|---|---|---|---|'];
+  for (const sizeBytes of [GIB, 16 * GIB, 256 * GIB, 1024 * GIB]) {
+    await withCluster(async (cluster, a, b) => {
+      await using load = await loadOn(a, PATH.slice(1));
+      const written = await load.run({
+        kind: 'write-random',
+        outstanding: 32,
+        ioBytes: BLOCK_BYTES,
+        stability: 'FILE_SYNC',
+        regionBytes: sizeBytes,
+        seconds: options.seconds * 2,
+        seed: options.seed,
+      });
+      await clean(cluster, a);
+      const report = await cluster.operator.move(PATH, b);
+      rows.push(
+        `| ${size(sizeBytes)}, ${written.operations} blocks | ${Math.min(written.operations, sizeBytes / (4 * MIB))} | ${report === null ? '-' : `${durationMs(report).toFixed(0)} ms`} | ${report === null ? '-' : size(report.copiedBytes)} | ${report?.heldMs === null || report === null ? '-' : `${report.heldMs.toFixed(1)} ms`} |`,
+      );
+      print(rows.at(-1) ?? '');
+    });
+  }
+  return rows;
+}
+
+async function measureMany(options: Options): Promise<string[]> {
+  const count = 32;
+  return await withCluster(async (cluster, a, b) => {
+    const paths = Array.from({ length: count }, (_, index) => `/many-${index}-flat.vmdk`);
+    for (const [index, path] of paths.entries()) {
+      await using load = await loadOn(a, path.slice(1));
+      await load.run({
+        kind: 'write-random',
+        outstanding: 32,
+        ioBytes: BLOCK_BYTES,
+        stability: 'FILE_SYNC',
+        regionBytes: 64 * MIB,
+        seconds: 0.2,
+        seed: options.seed + index,
+      });
+    }
+    const began = performance.now();
+    await Promise.all(paths.map((path) => cluster.operator.move(path, b)));
+    const tookMs = performance.now() - began;
+    const history = (await cluster.operator.moves(b)).history.filter(
+      (move) => move.phase === 'moved' && move.path !== null && paths.includes(move.path),
+    );
+    const held = (await cluster.operator.moves(a)).history.map((move) => move.heldMs).filter((value) => value !== null);
+    return [
+      `- ${count} dirty volumes asked for at once (movesMax 16): all moved in ${(tookMs / 1000).toFixed(2)} s, ${history.length} in the receiver's history; I/O held p50 ${held.length === 0 ? '-' : median(held).toFixed(1)} ms, longest ${held.length === 0 ? '-' : Math.max(...held).toFixed(1)} ms.`,
+    ];
+  });
+}
+
+async function clean(cluster: Cluster, router: ClusterRouter): Promise<void> {
+  await cluster.operator.waitFor(PATH, (volume) => volume.protection === 'clean', 120_000);
+  const dirty = metric((await router.process.http('/metrics')).body, 'vferry_dirty_bytes');
+  if (dirty > 0) throw new Error(`${dirty} bytes are dirty in a clean cluster`);
+}
+
+function durationMs(move: MoveReport): number {
+  return move.endedAt === null ? Number.NaN : Date.parse(move.endedAt) - Date.parse(move.startedAt);
+}
+
+function quantile(values: readonly number[], share: number): number {
+  const sorted = values.toSorted((x, y) => x - y);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;
+}
+
+function size(bytes: number): string {
+  if (bytes >= GIB) return `${(bytes / GIB).toFixed(0)} GiB`;
+  return bytes >= MIB ? `${(bytes / MIB).toFixed(1)} MiB` : `${(bytes / 1024).toFixed(0)} KiB`;
+}
+
+function verdict(missed: readonly string[]): string {
+  return missed.length === 0 ? '- Every goal is met.' : `- Missed: ${missed.join('; ')}.`;
+}
+
+function rest(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+function heading(options: Options, args: readonly string[]): string[] {
+  const cpus = os.cpus();
+  const version = execFileSync('git', ['-C', join(import.meta.dirname, '..'), 'describe', '--always', '--dirty'], { encoding: 'utf8' }).trim();
+  return [
+    `machine: ${cpus.length} x ${cpus[0]?.model.trim() ?? 'unknown'}, ${(os.totalmem() / GIB).toFixed(0)} GiB RAM, kernel ${os.release()}; load average before: ${os.loadavg()[0]?.toFixed(1)}; both routers, Redis and the load share its processors`,
+    `versions: Node ${process.versions.node}, vferry ${version}`,
+    `command: npm run bench -- cluster${args.length === 0 ? '' : ` ${args.join(' ')}`}   (volume ${options.fileBytes / MIB} MiB, ${options.seconds} s, ${options.rounds} rounds, ${new Date().toISOString()})`,
+  ];
+}
+
+/** @throws Error with a message for the user. */
+function parse(args: readonly string[]): Options {
+  const { values, positionals } = parseArgs({
+    args: [...args],
+    allowPositionals: true,
+    options: {
+      seconds: { type: 'string', default: '3' },
+      rounds: { type: 'string', default: '3' },
+      moves: { type: 'string', default: '200' },
+      file: { type: 'string', default: '256' },
+      seed: { type: 'string', default: '1' },
+      'write-docs': { type: 'boolean', default: false },
+    },
+  });
+  const parts = positionals.map((name) => {
+    const known = PARTS.find((one) => one === name);
+    if (known === undefined) throw new Error(`no part is named ${name}`);
+    return known;
+  });
+  return {
+    parts: parts.length === 0 ? PARTS : parts,
+    seconds: number('seconds', values.seconds, 0.2, 600),
+    rounds: Math.floor(number('rounds', values.rounds, 1, 100)),
+    moves: Math.floor(number('moves', values.moves, 1, 10_000)),
+    fileBytes: Math.floor(number('file', values.file, 64, 65_536)) * MIB,
+    seed: Math.floor(number('seed', values.seed, 1, 2 ** 31)),
+    writeDocs: values['write-docs'],
+  };
+}
+
+function number(name: string, text: string, least: number, most: number): number {
+  const value = Number(text);
+  if (!Number.isFinite(value) || value < least || value > most) throw new Error(`--${name}: a number from ${least} to ${most}, not ${text}`);
+  return value;
+}
+
+function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
