@@ -276,7 +276,7 @@ async function checkRun(
   const base = batch.offset[firstIndex] as number;
   const lengthBytes = (batch.offset[run.at(-1) as number] as number) + BLOCK_BYTES - base;
   const owner = (table.objectUuid(row) === '' ? uuid : table.objectUuid(row)) as ObjectUuid;
-  const local = table.kind(row) === 'segment' ? check.files.segment(owner, table.number(row)) : null;
+  const local = table.kind(row) === 'segment' ? check.files.segment(owner, table.number(row), table.term(row)) : null;
   const copies: { name: string; bytes: Buffer | null }[] = [];
   if (local !== null) {
     const bytes = Buffer.alloc(lengthBytes);

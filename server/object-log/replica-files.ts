@@ -9,10 +9,12 @@ import { join } from 'node:path';
 
 import type { Disk, DiskFile } from '../core/disk.ts';
 import { errorCode } from '../core/errors.ts';
-import type { ObjectUuid, Term } from '../core/ids.ts';
+import { sameTerm } from '../core/ids.ts';
+import type { FileId, ObjectUuid, Term } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 
 export interface ReplicaSegment {
+  readonly fileid: FileId;
   readonly uuid: ObjectUuid;
   readonly number: number;
   /** Term of the segment, not of the attempt. */
@@ -21,7 +23,7 @@ export interface ReplicaSegment {
   readonly path: string;
 }
 
-const NAME = /^([0-9a-f]{32})\.(\d{10,16})\.(\d+)-(\d+)-([0-9a-f]{16})\.for-(\d+)-(\d+)-([0-9a-f]{16})\.seg$/;
+const NAME = /^([0-9a-f]{32})\.(\d{10,16})\.(\d+)-(\d+)-([0-9a-f]{16})\.for-(\d+)-(\d+)-([0-9a-f]{16})\.of-(\d{1,16})\.seg$/;
 
 export class ReplicaFiles {
   readonly #disk: Disk;
@@ -52,13 +54,24 @@ export class ReplicaFiles {
       }
       const [, uuid = '', number = '', ...terms] = match;
       const term = (at: number): Term => ({ generation: Number(terms[at]), counter: Number(terms[at + 1]), nonce: terms[at + 2] ?? '' });
-      this.#add({ uuid: uuid as ObjectUuid, number: Number(number), term: term(0), attempt: term(3), path: join(this.directory, name) });
+      this.#add({
+        fileid: Number(terms[6]) as FileId,
+        uuid: uuid as ObjectUuid,
+        number: Number(number),
+        term: term(0),
+        attempt: term(3),
+        path: join(this.directory, name),
+      });
     }
   }
 
-  /** Objects with files here. */
-  objects(): ObjectUuid[] {
-    return [...this.#byObject.keys()];
+  /** The attempts that have files here; one file of each. */
+  attempts(): ReplicaSegment[] {
+    const attempts: ReplicaSegment[] = [];
+    for (const segments of this.#byObject.values())
+      for (const segment of segments)
+        if (!attempts.some((other) => other.uuid === segment.uuid && sameTerm(other.attempt, segment.attempt))) attempts.push(segment);
+    return attempts;
   }
 
   /** Files of one object, of all attempts. */
@@ -67,9 +80,10 @@ export class ReplicaFiles {
   }
 
   /** A new file. Its name is durable after `syncDirectory`. */
-  async create(uuid: ObjectUuid, number: number, term: Term, attempt: Term): Promise<{ file: DiskFile; segment: ReplicaSegment }> {
-    const name = `${uuid}.${String(number).padStart(10, '0')}.${termName(term)}.for-${termName(attempt)}.seg`;
-    const segment: ReplicaSegment = { uuid, number, term, attempt, path: join(this.directory, name) };
+  async create(identity: Omit<ReplicaSegment, 'path'>): Promise<{ file: DiskFile; segment: ReplicaSegment }> {
+    const { fileid, uuid, number, term, attempt } = identity;
+    const name = `${uuid}.${String(number).padStart(10, '0')}.${termName(term)}.for-${termName(attempt)}.of-${fileid}.seg`;
+    const segment: ReplicaSegment = { fileid, uuid, number, term, attempt, path: join(this.directory, name) };
     const file = await this.#disk.create(segment.path);
     this.#add(segment);
     return { file, segment };
@@ -90,7 +104,7 @@ export class ReplicaFiles {
   /** Deletes the files of an object; of one attempt if given. Only when that attempt cannot become, and never became, the owner's term. */
   async discard(uuid: ObjectUuid, attempt: Term | null = null): Promise<void> {
     for (const segment of this.of(uuid)) {
-      if (attempt !== null && termName(segment.attempt) !== termName(attempt)) continue;
+      if (attempt !== null && !sameTerm(segment.attempt, attempt)) continue;
       this.give(segment);
       try {
         await this.#disk.unlink(segment.path);

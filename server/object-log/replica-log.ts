@@ -5,7 +5,7 @@ import type { DiskFile } from '../core/disk.ts';
  */
 import { ApplianceError } from '../core/errors.ts';
 import { sameTerm } from '../core/ids.ts';
-import type { ObjectUuid, Term } from '../core/ids.ts';
+import type { FileId, ObjectUuid, Term } from '../core/ids.ts';
 import type { LogPiece, LogPosition } from '../object-router/peer-port.ts';
 import type { ReplicaSegment } from './replica-files.ts';
 import type { DecodedRecord } from './segment-codec.ts';
@@ -34,6 +34,7 @@ interface Tail {
 
 export interface ReplicaIdentity {
   readonly vpoolUuid: string;
+  readonly fileid: FileId;
   readonly uuid: ObjectUuid;
   readonly attempt: Term;
   /** Term that a segment has to be of. */
@@ -93,12 +94,12 @@ export class ReplicaLog {
   }
 
   async #begin(piece: LogPiece): Promise<Tail> {
-    const { uuid, attempt, vpoolUuid } = this.#identity;
+    const { fileid, uuid, attempt, vpoolUuid } = this.#identity;
     const term = this.#identity.termOf(piece.segment);
     if (!sameTerm(piece.term, term))
       throw this.#damaged(`segment ${piece.segment} is said to be of epoch ${piece.term.generation}.${piece.term.counter}`);
     await this.#files.requireRoom();
-    const { file, segment } = await this.#files.replicas.create(uuid, piece.segment, term, attempt);
+    const { file, segment } = await this.#files.replicas.create({ fileid, uuid, number: piece.segment, term, attempt });
     const stream = new SegmentStream({ uuid, number: piece.segment, term }, vpoolUuid, this.#lastSequence + 1);
     const tail: Tail = { replica: segment, file, stream, unsyncedBytes: 0, syncing: null };
     // From here on `close` knows the file.

@@ -10,7 +10,7 @@ import { assert } from '../core/assert.ts';
 import type { Disk, DiskFile } from '../core/disk.ts';
 import { ApplianceError, errorCode } from '../core/errors.ts';
 import { failPoint } from '../core/fail-points.ts';
-import { compareEpoch } from '../core/ids.ts';
+import { compareEpoch, sameTerm } from '../core/ids.ts';
 import type { ObjectUuid, Term } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Clock } from '../core/time.ts';
@@ -268,8 +268,10 @@ export class SegmentFiles {
     return [...(this.#byObject.get(uuid)?.values() ?? []), ...(this.#doubles.get(uuid) ?? [])].sort((a, b) => a.number - b.number);
   }
 
-  segment(uuid: ObjectUuid, number: number): LocalSegment | null {
-    return this.#segments.get(keyOf(uuid, number)) ?? null;
+  /** The local segment of that number, and of that term if one is given: what other routers wrote meanwhile has other terms. */
+  segment(uuid: ObjectUuid, number: number, term: Term | null = null): LocalSegment | null {
+    const segment = this.#segments.get(keyOf(uuid, number));
+    return segment === undefined || (term !== null && !sameTerm(segment.term, term)) ? null : segment;
   }
 
   /**
@@ -474,6 +476,9 @@ export class SegmentFiles {
    */
   async adopt(identity: { uuid: ObjectUuid; number: number; term: Term }, path: string, bytes: number): Promise<boolean> {
     const { uuid, number, term } = identity;
+    const there = this.#segments.get(keyOf(uuid, number));
+    // A cached one of another term is of no use: the object's history went on without it.
+    if (there !== undefined && there.place === 'cache' && !sameTerm(there.term, term)) await this.drop(there);
     if (this.#closed || this.#segments.has(keyOf(uuid, number))) {
       await this.#disk.unlink(path);
       return false;
@@ -484,6 +489,10 @@ export class SegmentFiles {
     } catch (error) {
       await this.#disk.unlink(path);
       throw error;
+    }
+    if (this.#segments.has(keyOf(uuid, number))) {
+      await this.#disk.unlink(target);
+      return false;
     }
     this.#freeBytes -= bytes;
     this.#add({ uuid, number, term, path: target, bytes, place: 'cache', lastUse: ++this.#useCounter });

@@ -7,7 +7,7 @@ import { crc32 } from 'node:zlib';
 import type { GetOutcome, ObjectStore } from '../../backends/object-store.ts';
 import type { BlockCache } from '../../cache/block-cache.ts';
 import { Crc32Join } from '../core/crc32-join.ts';
-import type { ObjectUuid } from '../core/ids.ts';
+import type { ObjectUuid, Term } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import { BLOCK_BYTES } from '../object-log/segment-codec.ts';
 import type { LocalSegment, SegmentFiles } from '../object-log/segment-files.ts';
@@ -72,6 +72,7 @@ interface Place {
   readonly name: string;
   readonly owner: ObjectUuid;
   readonly number: number | null;
+  readonly term: Term;
   readonly sizeBytes: number;
 }
 
@@ -195,7 +196,7 @@ export class BlockReader {
   #local(uuid: ObjectUuid, table: SegmentTable, row: number): LocalSegment | null {
     if (table.kind(row) !== 'segment') return null;
     const owner = table.objectUuid(row);
-    return this.#files.segment(owner === '' ? uuid : (owner as ObjectUuid), table.number(row));
+    return this.#files.segment(owner === '' ? uuid : (owner as ObjectUuid), table.number(row), table.term(row));
   }
 
   /** Where a run is. A row may be freed, and used again, while the read is under way: all that it says is taken before anything waits. */
@@ -208,6 +209,7 @@ export class BlockReader {
       name: this.#names.object(owner, row.bucket, table.objectName(rowIndex)),
       owner,
       number: row.kind === 'segment' ? row.number : null,
+      term: row.term,
       sizeBytes: row.sizeBytes,
     };
   }
@@ -217,7 +219,7 @@ export class BlockReader {
     const last = blocks.at(-1) as MissingBlock;
     const lengthBytes = last.offsetBytes + BLOCK_BYTES - first.offsetBytes;
     const { segmentId, bucket, name, owner, number } = place;
-    const local = number === null ? null : this.#files.segment(owner, number);
+    const local = number === null ? null : this.#files.segment(owner, number, place.term);
     const direct = blocks.length >= DIRECT_BLOCKS_MIN && directEnd(blocks, 0) === blocks.length;
     if (local !== null) {
       const bytes = direct ? target.subarray(first.targetOffset, first.targetOffset + lengthBytes) : Buffer.allocUnsafe(lengthBytes);

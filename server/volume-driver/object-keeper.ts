@@ -10,7 +10,6 @@ import type { ObjectStore } from '../../backends/object-store.ts';
 import type { ClosedEpoch, OwnerRecord, Root } from '../../registry/ports.ts';
 import { ApplianceError, errorCode } from '../core/errors.ts';
 import { failPoint } from '../core/fail-points.ts';
-import { sameTerm } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import type { Clock } from '../core/time.ts';
@@ -494,8 +493,8 @@ export class ObjectKeeper {
           table.free(row);
           continue;
         }
-        const local = this.#files.segment(this.#object.uuid, number);
-        if (local !== null && sameTerm(local.term, table.term(row)))
+        const local = this.#files.segment(this.#object.uuid, number, table.term(row));
+        if (local !== null)
           this.#files.drop(local).catch((error: unknown) => this.#logger.warn({ err: error, file: local.path }, 'dropping a dead segment failed'));
       }
       this.#garbage.push({ bucket: '', name: table.objectName(row), sizeBytes: table.sizeBytes(row), sinceMs });

@@ -50,6 +50,7 @@ export class ObjectReplica implements Replica {
       components.files,
       {
         vpoolUuid: components.registry.vpool.uuid,
+        fileid: basis.inode.fileid,
         uuid: basis.loaded.uuid,
         attempt: basis.term,
         termOf: (number) => termOfSegment(offer.owner.root, offer.owner.term, number),

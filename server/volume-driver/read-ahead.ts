@@ -193,7 +193,7 @@ export class ReadAhead {
     const { table, files, uuid } = this.#components;
     if (table.kind(row) !== 'segment') return true;
     const owner = table.objectUuid(row);
-    return files.segment(owner === '' ? uuid : (owner as ObjectUuid), table.number(row)) === null;
+    return files.segment(owner === '' ? uuid : (owner as ObjectUuid), table.number(row), table.term(row)) === null;
   }
 
   /** One chunk for each run of the first `wanted` keys; false when the budget ended before. Those that were made stay, and are found the next time. */
