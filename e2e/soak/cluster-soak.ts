@@ -1,0 +1,55 @@
+/**
+ * `npm run soak:cluster -- --minutes 60 --seed S [--only ping-pong,harm] [--exact] [--idle]`: a cluster through everything of e2e/cluster/, at random and for long. Prints the seed first
+ * and a line for each event; ends at the first thing that is wrong, with the command that does it again. `--exact`: the seed is that of a round. `--idle`: the round of ten minutes without a call, too.
+ */
+import { parseArgs } from 'node:util';
+
+import { ROUNDS } from '../cluster/soak-rounds.ts';
+import { SeededRandom } from '../random.ts';
+import { scratchDirectory } from '../scratch.ts';
+
+const { values } = parseArgs({
+  options: {
+    minutes: { type: 'string', default: '60' },
+    seed: { type: 'string' },
+    only: { type: 'string' },
+    exact: { type: 'boolean', default: false },
+    idle: { type: 'boolean', default: false },
+  },
+});
+const minutes = Number(values.minutes);
+const seed = Number(values.seed ?? Math.floor(Math.random() * 0x1_0000_0000));
+if (!(minutes > 0) || !Number.isSafeInteger(seed)) throw new Error('--minutes is a number above 0, --seed a whole number');
+const names = values.only?.split(',') ?? Object.keys(ROUNDS).filter((name) => name !== 'idle' || values.idle);
+for (const name of names) if (ROUNDS[name] === undefined) throw new Error(`--only: there is no ${name}, but ${Object.keys(ROUNDS).join(', ')}`);
+
+console.log(`seed ${seed}, ${minutes} minutes, rounds: ${names.join(', ')}`);
+const random = new SeededRandom(seed);
+const began = performance.now();
+let rounds = 0;
+let bag: string[] = [];
+while (performance.now() - began < minutes * 60_000 && process.exitCode === undefined) {
+  // Every round comes once before any comes again.
+  if (bag.length === 0) bag = [...names];
+  const [name = ''] = bag.splice(random.below(bag.length), 1);
+  const roundSeed = values.exact ? seed : random.uint32();
+  await round(name, roundSeed);
+  rounds += 1;
+}
+if (process.exitCode === undefined) console.log(`${rounds} rounds, nothing wrong`);
+
+async function round(name: string, roundSeed: number): Promise<void> {
+  const started = performance.now();
+  await using stack = new AsyncDisposableStack();
+  const directory = stack.use(await scratchDirectory('soak')).path;
+  const say = (line: string): void => console.log(`${new Date().toISOString()} ${name}: ${line}`);
+  try {
+    // A seed of its own, so that a round can be done again without those before it.
+    const what = await ROUNDS[name]?.({ random: new SeededRandom(roundSeed), directory, stack, say });
+    say(`${what} (${Math.round((performance.now() - started) / 1000)} s)`);
+  } catch (error) {
+    console.error(error);
+    console.error(`VIOLATION in ${name}. Again: npm run soak:cluster -- --minutes 1 --seed ${roundSeed} --only ${name} --exact`);
+    process.exitCode = 1;
+  }
+}
