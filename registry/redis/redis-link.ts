@@ -32,9 +32,10 @@ export type EntryOf = (reply: ScriptReply) => OutboxEntry | null;
 export interface RedisLink {
   /**
    * Runs a script that may change something. Resolves when its effect is on as many replicas as the settings ask for (WAIT on the same connection), the
-   * primary is the one of the current generation, and what `entryOf` answered is durable in the local outbox log.
+   * primary is the one of the current generation, and what `entryOf` answered is durable in the local outbox log. `repeatable` (default false): it may be run
+   * again when its outcome is unknown, since it carries an operation id or has the same effect twice; the link does so for some seconds before it rejects.
    */
-  change(script: LuaScript, keys: readonly string[], args: readonly ScriptArgument[], entryOf?: EntryOf): Promise<ScriptReply>;
+  change(script: LuaScript, keys: readonly string[], args: readonly ScriptArgument[], entryOf?: EntryOf, repeatable?: boolean): Promise<ScriptReply>;
   /** Runs a script that changes nothing. Resolves only when this primary confirmed a write not too long before, checked after the reply came. */
   read(script: LuaScript, keys: readonly string[], args: readonly ScriptArgument[]): Promise<ScriptReply>;
   /** Generation that every script gets as ARGV[1] from the link (`args` begin at ARGV[2]): a script that finds another one in the meta key answers the error `GENERATION`. */

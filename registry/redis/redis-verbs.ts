@@ -76,14 +76,14 @@ export class RedisVerbs {
       }
       return entry;
     };
-    await this.#guarded(() => this.#link.change(script, this.#names(script), sent, entryOf));
+    await this.#guarded(() => this.#link.change(script, this.#names(script), sent, entryOf, operationId !== null));
     if (outcome === null) throw this.#noted(failure ?? new ApplianceError('registry-unavailable', 'the link lost a reply', { retryable: true }));
     return (outcome as { readonly value: Outcomes[V] }).value;
   }
 
-  /** Runs a script that changes something and leaves nothing in the outbox. */
+  /** Runs a script that changes something and leaves nothing in the outbox: one that has the same effect when it is run twice. */
   async change(script: VerbScript, args: readonly ScriptArgument[]): Promise<ScriptReply> {
-    return this.#guarded(() => this.#link.change(script, this.#names(script), args));
+    return this.#guarded(() => this.#link.change(script, this.#names(script), args, undefined, true));
   }
 
   async read(script: VerbScript, args: readonly ScriptArgument[]): Promise<ScriptReply> {
