@@ -45,7 +45,6 @@ export function thresholds(operations: number): Readonly<Record<string, number>>
   return { volumeReadThreshold: operations, volumeWriteThreshold: operations, fileReadThreshold: operations, fileWriteThreshold: operations };
 }
 
-const SINGLE = process.env['CLUSTER_SINGLE'] !== undefined;
 const NAMES = ['A', 'B', 'C', 'D', 'E', 'F', 'G', 'H'];
 
 export class Cluster implements AsyncDisposable {
@@ -95,10 +94,6 @@ export class Cluster implements AsyncDisposable {
     const nfsPort = options.nfsPort ?? (await freePorts(1))[0] ?? 0;
     const network = options.network ?? `127.${1 + Math.floor(Math.random() * 250)}.${Math.floor(Math.random() * 256)}`;
     const routers: ClusterRouter[] = [];
-    if (SINGLE) {
-      const single = await makeRouter({ name: 'A', address: `${network}.1`, nfsPort, options, redis, backend, stack });
-      return new Cluster({ routers: Array.from({ length: options.routers ?? 2 }, () => single), redis, backend, nfsPort, stack: stack.move() });
-    }
     for (const name of NAMES.slice(0, options.routers ?? 2)) {
       routers.push(await makeRouter({ name, address: `${network}.${routers.length + 1}`, nfsPort, options, redis, backend, stack }));
     }
@@ -127,7 +122,7 @@ export class Cluster implements AsyncDisposable {
   async startRouters(environment: Readonly<Record<string, string>> = {}): Promise<void> {
     const [first, ...others] = this.routers.filter((router) => !router.process.running);
     await first?.process.start(environment);
-    await Promise.all(others.filter((r) => r !== first).map((router) => router.process.start(environment)));
+    await Promise.all(others.map((router) => router.process.start(environment)));
   }
 
   router(index: number): ClusterRouter {
@@ -192,7 +187,7 @@ async function makeRouter({ name, address, nfsPort, options, redis, backend, sta
   };
   // JSON is YAML.
   const config = `${home}.yaml`;
-  await writeFile(config, JSON.stringify(SINGLE ? {} : settings, null, 2));
+  await writeFile(config, JSON.stringify(settings, null, 2));
   const process = await RouterProcess.create({
     dataDirectory: home,
     ports: { nfs: nfsPort, admin: adminPort },
