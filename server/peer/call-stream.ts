@@ -39,6 +39,7 @@ export class CallStream {
   readonly #calls = new Map<number, PeerCall>();
   #waiting: PeerCall[] = [];
   #waitingFrom = 0;
+  #waitingBytes = 0;
   #nextId = 1;
   #creditBytes = 0;
   #outstandingBytes = 0;
@@ -71,9 +72,7 @@ export class CallStream {
 
   /** Bytes of calls that wait for credit. */
   get waitingBytes(): number {
-    let bytes = 0;
-    for (let i = this.#waitingFrom; i < this.#waiting.length; i++) bytes += this.#waiting[i]!.chargeBytes;
-    return bytes;
+    return this.#waitingBytes;
   }
 
   /** Sends a call, now or when there is credit. */
@@ -82,8 +81,12 @@ export class CallStream {
       call.fail(lostError('the connection is closed'));
       return;
     }
-    if (this.#waiting.length > 0 || !this.#mayBeSent(call)) this.#waiting.push(call);
-    else this.#send(call);
+    if (this.#waiting.length === 0 && this.#mayBeSent(call)) {
+      this.#send(call);
+      return;
+    }
+    this.#waiting.push(call);
+    this.#waitingBytes += call.chargeBytes;
   }
 
   ping(): void {
@@ -107,6 +110,7 @@ export class CallStream {
     this.#calls.clear();
     this.#waiting = [];
     this.#waitingFrom = 0;
+    this.#waitingBytes = 0;
     for (const call of calls) call.fail(error);
   }
 
@@ -139,7 +143,7 @@ export class CallStream {
     this.#outstandingBytes += call.chargeBytes;
     this.#calls.set(id, call);
     const payload = encodeRequest(call.request, this.#sender.open());
-    this.#sender.send(call.request.kind, false, id, Math.ceil(ageMs), nowMs, payload);
+    this.#sender.send(call.request.kind, false, id, Math.min(Math.ceil(ageMs), 0xffff), nowMs, payload);
   }
 
   #receive(chunk: Buffer): void {
@@ -214,8 +218,10 @@ export class CallStream {
 
   #sendWaiting(): void {
     while (this.#waitingFrom < this.#waiting.length && this.#mayBeSent(this.#waiting[this.#waitingFrom]!)) {
-      this.#send(this.#waiting[this.#waitingFrom]!);
+      const call = this.#waiting[this.#waitingFrom]!;
       this.#waitingFrom += 1;
+      this.#waitingBytes -= call.chargeBytes;
+      this.#send(call);
     }
     if (this.#waitingFrom === 0) return;
     if (this.#waitingFrom === this.#waiting.length) {

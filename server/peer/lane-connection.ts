@@ -12,7 +12,7 @@ import type { Hello, HelloAnswer } from './hello.ts';
 import { isLoopbackAddress } from './loopback.ts';
 import { certifiedRouter, tlsOptions } from './peer-identity.ts';
 import type { PeerTls } from './peer-identity.ts';
-import { LANES } from './peer-settings.ts';
+import { LANES, PEER_PATH } from './peer-settings.ts';
 import type { PeerSettings } from './peer-settings.ts';
 import { resetSocket } from './socket-reset.ts';
 
@@ -81,7 +81,7 @@ export class LaneConnection {
       session.setLocalWindowSize(settings.windowBytes);
       const streams: CallStream[] = [];
       for (let stream = 0; stream < LANES[hello.lane]!.streams; stream++) {
-        const carried = session.request({ ':method': 'POST', ':path': '/vferry/peer' }, { endStream: false });
+        const carried = session.request({ ':method': 'POST', ':path': PEER_PATH }, { endStream: false });
         streams.push(
           new CallStream(
             {

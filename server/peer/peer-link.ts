@@ -225,7 +225,9 @@ export class PeerLink {
     this.#state = 'resting';
     this.#problem = problem;
     this.#failWaiting(problem);
-    if (this.#isClosed) return;
+    const member = this.#member();
+    // `look` is called when it comes back.
+    if (this.#isClosed || member === null || member.dead) return;
     const { backoffMsMin, backoffMsMax } = this.#settings;
     const delayMs = Math.min(backoffMsMin * 2 ** Math.min(this.#failures, 16), backoffMsMax) * (0.5 + this.#components.random.fraction() / 2);
     this.#failures += 1;

@@ -282,8 +282,11 @@ export class PeerServer {
 
   #sweepLater(): void {
     this.#cancelSweep = this.#components.clock.after(this.#settings.silenceMs / SWEEPS_PER_SILENCE, () => {
-      for (const connection of [...this.#connections])
-        if (connection.silentMs > this.#settings.silenceMs) this.#endSession(connection, `silent for ${Math.round(connection.silentMs)} ms`);
+      const { silenceMs, connectTimeoutMs } = this.#settings;
+      for (const connection of [...this.#connections]) {
+        if (connection.silentMs > silenceMs) this.#endSession(connection, `silent for ${Math.round(connection.silentMs)} ms`);
+        else if (connection.hello === null && connection.ageMs > connectTimeoutMs) this.#endSession(connection, `no hello within ${connectTimeoutMs} ms`);
+      }
       this.#sweepLater();
     });
   }

@@ -61,6 +61,8 @@ export const LANES: readonly LaneShape[] = [
 export const CONTROL_LANE = 0;
 export const DATA_LANE = 1;
 export const BULK_LANE = 2;
+/** Where the streams of the protocol are, by POST. */
+export const PEER_PATH = '/vferry/peer';
 /** READs and WRITEs up to this size go on the first data stream. */
 export const SMALL_IO_BYTES_MAX = 64 * 1024;
 

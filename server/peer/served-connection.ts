@@ -1,5 +1,5 @@
 /** The serving end of one TCP connection of a peer: its streams, their session, and when it was heard of last. */
-import type { ServerHttp2Session, ServerHttp2Stream } from 'node:http2';
+import type { IncomingHttpHeaders, ServerHttp2Session, ServerHttp2Stream } from 'node:http2';
 import type { Socket } from 'node:net';
 
 import type { AssertionError } from '../core/assert.ts';
@@ -9,6 +9,7 @@ import type { Clock } from '../core/time.ts';
 import type { PeerService } from '../object-router/peer-port.ts';
 import type { Hello, HelloAnswer } from './hello.ts';
 import { Lag } from './lag.ts';
+import { PEER_PATH } from './peer-settings.ts';
 import type { PeerSettings } from './peer-settings.ts';
 import { ServedStream } from './served-stream.ts';
 import { resetSocket } from './socket-reset.ts';
@@ -39,7 +40,7 @@ export class ServedConnection {
   readonly #session: ServerHttp2Session;
   readonly #streams = new Set<ServedStream>();
   readonly #lag = new Lag();
-  readonly openedMs: number;
+  readonly #openedMs: number;
   /** Who it is by its certificate. */
   readonly certified: Certified;
   /** Set once, by the first hello. */
@@ -53,8 +54,8 @@ export class ServedConnection {
     this.#session = session;
     this.#socket = socket;
     this.certified = certified;
-    this.openedMs = this.#heardMs = host.clock.monotonicMs();
-    session.on('stream', (stream) => this.#open(stream));
+    this.#openedMs = this.#heardMs = host.clock.monotonicMs();
+    session.on('stream', (stream, headers) => this.#open(stream, headers));
     session.on('error', (error) => this.close(`HTTP/2: ${error.message}`));
     session.on('close', () => this.close('closed by the peer'));
     session.on('goaway', () => this.close('the peer says goodbye'));
@@ -68,6 +69,10 @@ export class ServedConnection {
 
   get silentMs(): number {
     return this.host.clock.monotonicMs() - this.#heardMs;
+  }
+
+  get ageMs(): number {
+    return this.host.clock.monotonicMs() - this.#openedMs;
   }
 
   /**
@@ -121,10 +126,15 @@ export class ServedConnection {
     this.close(reason);
   }
 
-  #open(stream: ServerHttp2Stream): void {
-    if (this.#isClosed || this.#streams.size >= STREAMS_MAX) {
-      stream.on('error', () => {});
-      stream.close();
+  #open(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
+    stream.on('error', () => {});
+    if (this.#isClosed) return;
+    if (headers[':method'] !== 'POST' || headers[':path'] !== PEER_PATH) {
+      stream.respond({ ':status': 404 }, { endStream: true });
+      return;
+    }
+    if (this.#streams.size >= STREAMS_MAX) {
+      this.refuse(`more than ${STREAMS_MAX} streams on one connection`);
       return;
     }
     this.#streams.add(new ServedStream(this, stream));
