@@ -117,6 +117,10 @@ export class VolumeDriver implements ObjectDriver {
     const names = this.#names(inode);
     const owner = await registry.ownership.owner(inode.fileid);
     if (owner !== null && owner.router === this.#self.router) await this.#enterReplicas(owner);
+    else if (owner !== null && owner.protection.kind !== 'clean') {
+      // What only that router has would be missing, and nothing here could tell.
+      throw new ApplianceError('object-recovering', `object ${inode.fileid} (${uuid}) has writes that only router ${owner.router} has`, { retryable: true });
+    }
     const loaded = await this.#loader.load(inode, uuid, names, owner);
     try {
       const end = await this.#loader.findEnd(uuid, names, owner, loaded);
