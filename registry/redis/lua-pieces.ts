@@ -234,6 +234,9 @@ const FRAME_KEYS: readonly RedisKey[] = ['living', 'operations', 'operationAge',
 /** Longer than this an outcome is remembered only while it is among the last OPERATIONS_PER_CLIENT of its client. */
 const OPERATION_KEPT_MS = 15 * 60_000;
 const OPERATIONS_PER_CLIENT = 1_024;
+/** The same for what routers change by themselves. */
+const INTERNAL_KEPT_MS = 60_000;
+const OPERATIONS_PER_ROUTER = 64;
 
 /**
  * A mutating verb in its frame. ARGV: 1 generation; 2 incarnation; 3 `<verb> <operation id>` or empty; 4, 5 the caller's clock in seconds and nanoseconds;
@@ -255,6 +258,7 @@ local clockMs = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local router = redis.call('HGET', LIVING, ARGV[2])
 if not router then return {1, clockMs, ''} end
 local operation, wallMs = ARGV[3], tonumber(ARGV[7])
+-- Clients that begin with ~ are routers with changes of their own: nobody asks for them after some seconds.
 local function clientKey(field) return string.match(field, '^%S+ ([^|]*)') .. '\0' end
 local REMEMBERED = '<I8I8I8I8I4'
 local meta = redis.call('HMGET', META, 'sequence', 'next_fileid', 'inodes', 'used_bytes', 'ordinal', 'operations_max')
@@ -310,13 +314,14 @@ if operation ~= '' then
   -- Once in sixteen operations, up to 32 of the oldest: that keeps up, and costs little.
   if ordinal % 16 == 0 then
     local from, to = '[' .. client, '(' .. string.sub(client, 1, -2) .. '\1'
-    local excess = redis.call('ZLEXCOUNT', OPERATION_CLIENTS, from, to) - ${OPERATIONS_PER_CLIENT}
+    local internal = string.sub(client, 1, 1) == '~'
+    local excess = redis.call('ZLEXCOUNT', OPERATION_CLIENTS, from, to) - (internal and ${OPERATIONS_PER_ROUTER} or ${OPERATIONS_PER_CLIENT})
     if excess > 0 then
       for _, member in ipairs(redis.call('ZRANGEBYLEX', OPERATION_CLIENTS, from, to, 'LIMIT', 0, math.min(excess, 32))) do
         local its = struct.unpack('>I8', string.sub(member, -8))
         local field = redis.call('ZRANGEBYSCORE', OPERATION_AGE, id(its), id(its))[1]
         local atMs = struct.unpack('<I8', redis.call('HGET', OPERATIONS, field))
-        if atMs > wallMs - ${OPERATION_KEPT_MS} then break end
+        if atMs > wallMs - (internal and ${INTERNAL_KEPT_MS} or ${OPERATION_KEPT_MS}) then break end
         forget(field, its)
       end
     end

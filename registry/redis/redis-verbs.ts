@@ -1,7 +1,7 @@
 /** Runs scripts for the namespace, ownership and membership of one vPool: arguments in, one round trip, a checked reply out. */
 import { AssertionError } from '../../server/core/assert.ts';
 import { ApplianceError } from '../../server/core/errors.ts';
-import type { Clock } from '../../server/core/time.ts';
+import type { Clock, Random } from '../../server/core/time.ts';
 import { encodeAfterImage } from '../after-image.ts';
 import { encodeOutcome, type Outcomes, type Verb } from '../outcome-codec.ts';
 import type { Mutation, OutboxEntry } from '../ports.ts';
@@ -14,10 +14,16 @@ import { RedisClock } from './redis-clock.ts';
 import type { RedisKeys } from './redis-keys.ts';
 import type { RedisLink, ScriptArgument, ScriptReply } from './redis-link.ts';
 
+/** Changes of unknown outcome that are asked about at once; more of them are left as they are. */
+const UNSETTLED_MAX = 1_024;
+const SETTLE_MS_FIRST = 100;
+const SETTLE_MS_MAX = 5_000;
+
 export interface RedisVerbsComponents {
   readonly link: RedisLink;
   readonly keys: RedisKeys;
   readonly clock: Clock;
+  readonly random: Random;
 }
 
 export class RedisVerbs {
@@ -26,6 +32,10 @@ export class RedisVerbs {
   readonly #clock: Clock;
   readonly #redisClock: RedisClock;
   readonly #keyNames = new Map<VerbScript, readonly string[]>();
+  readonly #unsettled = new Set<string>();
+  /** Drawn anew: an incarnation may open its registry twice. */
+  readonly #id: string;
+  #internalOperations = 0;
   #corruption: string | null = null;
 
   constructor(components: RedisVerbsComponents) {
@@ -33,6 +43,7 @@ export class RedisVerbs {
     this.#keys = components.keys;
     this.#clock = components.clock;
     this.#redisClock = new RedisClock(components.clock);
+    this.#id = components.random.bytes(8).toString('hex');
   }
 
   /** The first damage that a reply showed, or null: it stays, since only a person can repair it. */
@@ -40,7 +51,12 @@ export class RedisVerbs {
     return this.#corruption;
   }
 
-  /** Executes a mutating verb. The outbox entry of its reply is with the link before this resolves. */
+  /**
+   * Executes a mutating verb. The outbox entry of its reply is with the link before this resolves.
+   *
+   * Every change has an operation id in Redis, an internal one where the caller gave none: so the link may ask again when an answer is lost, and what was
+   * executed finds its way into the outbox though nobody was answered.
+   */
   async mutate<V extends Verb>(verb: V, script: VerbScript, mutation: Mutation, args: readonly ScriptArgument[]): Promise<Outcomes[V]> {
     const { operationId, incarnation, now, notAfterMs } = checkedMutation(mutation);
     if (notAfterMs !== Infinity && !this.#redisClock.known) {
@@ -49,9 +65,10 @@ export class RedisVerbs {
       this.#redisClock.sample(numberAt(counters, 4, 'Redis counters'), sentMs);
     }
     const sentMs = this.#clock.monotonicMs();
+    const operation = operationId === null ? this.#internalOperation(verb) : `${verb} ${operationId}`;
     const sent = [
       incarnation,
-      operationId === null ? '' : `${verb} ${operationId}`,
+      operation,
       now.seconds,
       now.nanoseconds,
       this.#redisClock.deadline(notAfterMs),
@@ -76,9 +93,47 @@ export class RedisVerbs {
       }
       return entry;
     };
-    await this.#guarded(() => this.#link.change(script, this.#names(script), sent, entryOf, operationId !== null));
+    const names = this.#names(script);
+    try {
+      await this.#guarded(() => this.#link.change(script, names, sent, entryOf, true));
+    } catch (error) {
+      if (operation !== '' && error instanceof ApplianceError && error.retryable) {
+        void this.#settle(operation, () => this.#link.change(script, names, [...sent.slice(0, 4), '0', ...sent.slice(5)], entryOf, true));
+      }
+      throw error;
+    }
     if (outcome === null) throw this.#noted(failure ?? new ApplianceError('registry-unavailable', 'the link lost a reply', { retryable: true }));
     return (outcome as { readonly value: Outcomes[V] }).value;
+  }
+
+  /** Its own client, so that it pushes out nobody's; none for the owners' lazy copies, which are the same when repeated and in no outbox. */
+  #internalOperation(verb: Verb): string {
+    if (verb === 'putOwnedAttributes') return '';
+    this.#internalOperations += 1;
+    return `${verb} ~${this.#id}|${this.#internalOperations}`;
+  }
+
+  /**
+   * The outcome of a change is not known, and its caller was told so. If it was executed, its entry must get into the outbox, or the backend's archive has a
+   * gap: asks until Redis answers, with a not-after time that is over, so that it can only be remembered.
+   */
+  async #settle(operation: string, recall: () => Promise<ScriptReply>): Promise<void> {
+    if (this.#unsettled.has(operation) || this.#unsettled.size >= UNSETTLED_MAX) return;
+    this.#unsettled.add(operation);
+    try {
+      for (let waitMs = SETTLE_MS_FIRST; ; waitMs = Math.min(waitMs * 2, SETTLE_MS_MAX)) {
+        await this.#clock.sleep(waitMs);
+        try {
+          await recall();
+          return;
+        } catch (error) {
+          // Closed, or a reply that cannot be understood: nothing more can be learned.
+          if (!(error instanceof ApplianceError) || !error.retryable) return;
+        }
+      }
+    } finally {
+      this.#unsettled.delete(operation);
+    }
   }
 
   /** Runs a script that changes something and leaves nothing in the outbox: one that has the same effect when it is run twice. */

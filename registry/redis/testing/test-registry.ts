@@ -31,7 +31,7 @@ export class TestRegistry implements RegistryUnderTest {
     this.keys = keys;
     this.clock = clock;
     this.link = link;
-    this.#verbs = new RedisVerbs({ link, keys, clock });
+    this.#verbs = new RedisVerbs({ link, keys, clock, random: systemRandom });
     this.registry = this.#compose();
   }
 
@@ -61,7 +61,7 @@ export class TestRegistry implements RegistryUnderTest {
   }
 
   async reopen(): Promise<void> {
-    this.#verbs = new RedisVerbs({ link: this.link, keys: this.keys, clock: this.clock });
+    this.#verbs = new RedisVerbs({ link: this.link, keys: this.keys, clock: this.clock, random: systemRandom });
     this.registry = this.#compose();
   }
 
