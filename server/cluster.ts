@@ -111,9 +111,13 @@ export class Cluster implements AsyncDisposable {
     const tls = certificates === 'none' ? null : certificatesOf(certificates, self.router, clock.wallMs());
     const identity = { ...self, vpoolUuid: registry.vpool.uuid };
     const desk = new PeerDesk();
+    const known: { members: MemberWatch | null } = { members: null };
     const received = new MeteredPeer(desk, observer, clock, 'received');
     const server = new PeerServer({
-      service: () => received,
+      service: (from) => {
+        known.members?.hurry(from);
+        return received;
+      },
       clock,
       logger: logger.child({ part: 'peers' }),
       tls,
@@ -129,6 +133,7 @@ export class Cluster implements AsyncDisposable {
       { leaseMs },
     );
     stack.defer(() => members.stop());
+    known.members = members;
     await members.start();
     const network = new Http2PeerNetwork({ members, clock, random, logger: logger.child({ part: 'peers' }), tls, self: identity });
     stack.defer(() => network.close());

@@ -300,6 +300,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       (error.name === 'StoreError' && !closed ? other : blocking).push(problem);
       if (blocking.length + other.length > 50) break;
     }
+    for (const [fileid, reason] of places.recovering) other.push({ code: 'recovering', message: `object ${fileid}: ${reason}` });
     const pressure = admission.condition;
     if (pressure !== 'open') {
       const drain = Math.round(admission.drainBytesPerSecond);

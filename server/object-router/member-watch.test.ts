@@ -120,3 +120,19 @@ test('who is in nobody knows before the registry was asked; then a router that i
   assert.equal(world.watch.isDead(stranger, '1'.repeat(32) as Incarnation), true);
   await world.watch.stop();
 });
+
+test('who is heard of and not known is looked for at once', async () => {
+  const world = new World();
+  const stranger = 'c'.repeat(32) as RouterId;
+  await world.watch.start();
+  world.records = [...world.records, record(stranger, 1)];
+  world.watch.hurry(B);
+  world.clock.advance(1);
+  for (let turn = 0; turn < 20; turn += 1) await Promise.resolve();
+  assert.equal(world.watch.get(stranger), null);
+  world.watch.hurry(stranger);
+  world.clock.advance(1);
+  for (let turn = 0; turn < 20; turn += 1) await Promise.resolve();
+  assert.equal(world.watch.get(stranger)?.id, stranger);
+  await world.watch.stop();
+});

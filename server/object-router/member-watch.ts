@@ -80,8 +80,15 @@ export class MemberWatch implements Members {
     return { id, incarnation, addresses, dead, silentMs: Math.max(0, this.#clock.monotonicMs() - sinceMs) };
   }
 
-  #schedule(): void {
-    this.#stop = this.#clock.after(EVERY_MS, () => {
+  /** Somebody is heard of who is not known: looks soon. */
+  hurry(router: RouterId): void {
+    if (this.#seen.has(router) || this.#running !== null || this.#stopped) return;
+    this.#stop?.();
+    this.#schedule(0);
+  }
+
+  #schedule(delayMs = EVERY_MS): void {
+    this.#stop = this.#clock.after(delayMs, () => {
       this.#running = this.look()
         .catch((error: unknown) => {
           if (errorCode(error) === undefined) throw error;
