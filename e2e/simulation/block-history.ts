@@ -68,7 +68,8 @@ export class BlockHistory {
       const seen = found.readUInt32LE(0);
       const expected = Buffer.alloc(SECTOR_BYTES);
       if (seen !== 0) fillStamp(expected, this.object, seen, sector * SECTOR_BYTES);
-      if (!found.equals(expected)) return `sector ${sector} of object ${this.object} is torn or foreign: ${explainStamps(found, sector * SECTOR_BYTES)}`;
+      if (!found.equals(expected))
+        return `sector ${sector} of object ${this.object} is torn or foreign: ${explainStamps(found, sector * SECTOR_BYTES)}`;
       const problem = this.#registers[sector]?.seen(beganMs, nowMs, seen, this.#stable.has(seen)) ?? null;
       if (problem !== null) return `sector ${sector} of object ${this.object}: ${problem}`;
     }

@@ -3,7 +3,6 @@
  * libnfs do when an address moves), until one is answered. JUKEBOX is for waiting and asking anew.
  */
 import { createHash } from 'node:crypto';
-
 import { crc32 } from 'node:zlib';
 
 import type { Random } from '../../server/core/time.ts';
@@ -12,6 +11,9 @@ import { Status } from '../../server/nfsd/file-system.ts';
 import type { Schedule } from './schedule.ts';
 import type { Machine } from './simulated-router.ts';
 import { Lane } from './ways.ts';
+
+/** An address does not move before its router was silent for so long. */
+const SILENCE_MS_MIN = 5_000;
 
 export interface ClientWorld {
   readonly schedule: Schedule;
@@ -80,6 +82,7 @@ export class Client {
       },
     );
     let target = this.home;
+    let sentMs = schedule.nowMs;
     for (let attempt = 0; ; attempt += 1) {
       if (attempt > 0) this.retransmissions += 1;
       this.#transmit(machines[target] as Machine, what, invoke, caller, answer);
@@ -87,7 +90,13 @@ export class Client {
       await Promise.race([answer.promise.catch(() => undefined), schedule.sleep(patienceMs)]);
       if (answered) return answer.promise;
       if (attempt > 400) throw new Error(`${this.name}: ${what} is never answered`);
-      if (random.fraction() < this.wander) target = Math.floor(random.fraction() * machines.length);
+      // Its address moves to another router only when the one it was sent to was silent for long, or is known to be gone.
+      const isGone = (machines[target] as Machine).station === null;
+      if ((isGone || schedule.nowMs - sentMs > SILENCE_MS_MIN) && random.fraction() < this.wander) {
+        const next = Math.floor(random.fraction() * machines.length);
+        if (next !== target) sentMs = schedule.nowMs;
+        target = next;
+      }
     }
   }
 

@@ -172,8 +172,7 @@ export class FaultActor {
   async #failOver(): Promise<void> {
     const { schedule, server, machines } = this.#world;
     // What is on no living router's disk is lost for good, which the rules do not promise otherwise: only while all can take part.
-    const wait = (): boolean =>
-      machines.some((machine) => machine.station === null || machine.isStopped || machine.toRegistry.cut) || server.inRound;
+    const wait = (): boolean => machines.some((machine) => machine.station === null || machine.isStopped || machine.toRegistry.cut) || server.inRound;
     for (let tries = 0; wait(); tries += 1) {
       if (tries > 50) return;
       await schedule.sleep(100);

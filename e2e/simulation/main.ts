@@ -39,5 +39,7 @@ for (let seed = from; seed < from + count; seed += 1) {
 }
 
 const seconds = (performance.now() - began) / 1000;
-process.stdout.write(`${JSON.stringify({ seconds: Math.round(seconds), failed, memoryMiB: Math.round(process.memoryUsage().rss / 2 ** 20), ...totals })}\n`);
+process.stdout.write(
+  `${JSON.stringify({ seconds: Math.round(seconds), failed, memoryMiB: Math.round(process.memoryUsage().rss / 2 ** 20), ...totals })}\n`,
+);
 process.exitCode = failed > 0 ? 1 : 0;

@@ -101,7 +101,8 @@ function* outcomes(state: ReadonlyMap<string, string>, entry: Entry, index: numb
     case 'rename':
       if (answer.kind === 'refused') {
         if (held === '0') yield state;
-      } else if (held !== '0' && call.to !== call.name) yield new Map([...state, [call.name, '0'], [call.to, held]]);
+      } else if (held !== '0' && call.to === call.name) yield state;
+      else if (held !== '0') yield new Map([...state, [call.name, '0'], [call.to, held]]);
       return;
     case 'lookup': {
       if (answer.kind !== 'done') return;

@@ -28,9 +28,12 @@ export class OwnershipObserver {
   answers = 0;
   changes = 0;
 
-  constructor(nowMs: () => number, problem: (message: string) => void) {
+  readonly #trace: (line: string) => void;
+
+  constructor(nowMs: () => number, problem: (message: string) => void, trace: (line: string) => void) {
     this.#nowMs = nowMs;
     this.#problem = problem;
+    this.#trace = trace;
   }
 
   /** Runs a call that a client or a peer made of a router. `isAnswer`: what it gave rests on the objects that it touched. */
@@ -54,9 +57,7 @@ export class OwnershipObserver {
         return;
       }
       if (order === 0 && last.incarnation !== incarnation) {
-        this.#problem(
-          `two owners of ${fileid} in one term ${term.generation}.${term.counter}: ${router.slice(0, 4)} and ${last.router.slice(0, 4)}`,
-        );
+        this.#problem(`two owners of ${fileid} in one term ${term.generation}.${term.counter}: ${router.slice(0, 4)} and ${last.router.slice(0, 4)}`);
         return;
       }
       if (order > 0) this.changes += 1;
@@ -65,20 +66,23 @@ export class OwnershipObserver {
   }
 
   /** The driver, with everything that is done to its objects noted. */
-  driver(driver: ObjectDriver): ObjectDriver {
+  driver(router: string, driver: ObjectDriver): ObjectDriver {
     return {
-      open: async (inode) => this.#object(await driver.open(inode)),
-      receive: async (inode, offer) => this.#replica(await driver.receive(inode, offer)),
+      open: async (inode) => this.#object(router, await driver.open(inode)),
+      receive: async (inode, offer) => this.#replica(router, await driver.receive(inode, offer)),
     };
   }
 
-  #replica(replica: Replica): Replica {
+  #replica(router: string, replica: Replica): Replica {
     return proxied(replica, {
-      activate: async (owner) => this.#object(await replica.activate(owner)),
+      activate: async (owner) => this.#object(router, await replica.activate(owner)),
     });
   }
 
-  #object(driven: DrivenObject): DrivenObject {
+  #object(router: string, driven: DrivenObject): DrivenObject {
+    const { term } = driven;
+    const name = `${router} ${driven.fileid} term ${term.generation}.${term.counter}`;
+    this.#trace(`${name} is open`);
     const touch = (): void => {
       this.#handling.getStore()?.touched.set(driven.fileid, driven.term);
     };
@@ -93,6 +97,7 @@ export class OwnershipObserver {
       },
       write: (offsetBytes, countBytes, chunks, stable, now) => {
         touch();
+        this.#trace(`${name} write ${Buffer.from(chunks[0] ?? []).readUInt32LE(0)} at sector ${offsetBytes / 512}, ${countBytes / 512} sectors`);
         return driven.write(offsetBytes, countBytes, chunks, stable, now);
       },
       commit: (now) => {
@@ -101,6 +106,7 @@ export class OwnershipObserver {
       },
       setAttributes: (changes, now) => {
         touch();
+        this.#trace(`${name} size ${changes.sizeBytes}`);
         return driven.setAttributes(changes, now);
       },
     });

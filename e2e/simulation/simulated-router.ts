@@ -8,9 +8,9 @@ import { FaultyStore, type StoreFaults } from '../../backends/faulty-store.ts';
 import type { ObjectBody, ObjectStore } from '../../backends/object-store.ts';
 import { StoreError } from '../../backends/object-store.ts';
 import { RetryingStore } from '../../backends/retrying-store.ts';
-import { BlockCache } from '../../cache/block-cache.ts';
 import { seededRandom } from '../../backends/virtual-clock.ts';
-import type { OwnerRecord } from '../../registry/ports.ts';
+import { BlockCache } from '../../cache/block-cache.ts';
+import type { ClusterRegistry, OwnerRecord, Ownership } from '../../registry/ports.ts';
 import { Histogram } from '../../server/core/histogram.ts';
 import type { Incarnation, RouterId } from '../../server/core/ids.ts';
 import type { Logger } from '../../server/core/logger.ts';
@@ -23,16 +23,22 @@ import { FaultyDisk } from '../../server/object-log/testing/faulty-disk.ts';
 import { GarbageSchedule } from '../../server/object-router/garbage-schedule.ts';
 import { Handles } from '../../server/object-router/handles.ts';
 import { MemberWatch } from '../../server/object-router/member-watch.ts';
+import { CededJournal } from '../../server/object-router/moves/ceded-journal.ts';
+import { Moves } from '../../server/object-router/moves/moves.ts';
+import { Pins } from '../../server/object-router/moves/pins.ts';
 import { ObjectPlaces } from '../../server/object-router/object-places.ts';
 import { ObjectRouter } from '../../server/object-router/object-router.ts';
 import { ObjectService } from '../../server/object-router/object-service.ts';
 import { OpenObjects } from '../../server/object-router/open-objects.ts';
+import { OwnedRecords } from '../../server/object-router/owned-records.ts';
 import { OwnerCache } from '../../server/object-router/owner-cache.ts';
+import { PeerDesk } from '../../server/object-router/peer-desk.ts';
 import type { PeerService } from '../../server/object-router/peer-port.ts';
 import { Reclaimer } from '../../server/object-router/reclaimer.ts';
 import { Repetitions } from '../../server/object-router/repetitions.ts';
 import { RouterCore } from '../../server/object-router/router-core.ts';
-import { recoverObjects } from '../../server/object-router/startup-recovery.ts';
+import { RouterMoveHost } from '../../server/object-router/router-move-host.ts';
+import { recoverObjects, surveyObjects } from '../../server/object-router/startup-recovery.ts';
 import { BLOCK_BYTES, BLOCKS_MAX } from '../../server/volume-driver/extent-map.ts';
 import { PagePool } from '../../server/volume-driver/page-pool.ts';
 import { countingRowIds } from '../../server/volume-driver/segment-table.ts';
@@ -63,6 +69,7 @@ export interface RouterSettings {
   readonly recycle: boolean;
   /** Forwarded operations after which an object moves; 0: never. */
   readonly moveThreshold: number;
+  readonly moveCooldownMs: number;
 }
 
 /** What all machines share. */
@@ -92,7 +99,7 @@ interface Life {
   readonly connection: RegistryConnection;
   readonly station: Station;
   readonly objects: OpenObjects;
-  readonly files: SegmentFiles;
+  readonly moves: Moves;
   /** Orderly end, within no time: as the real process does when its lease lapsed. */
   close(): Promise<void>;
 }
@@ -252,7 +259,7 @@ export class Machine {
     for (const name of ['', '/tmp']) await disk.makeDirectory(`${DIRECTORY}${name}`);
     for (const name of await disk.list(`${DIRECTORY}/tmp`)) await disk.unlink(`${DIRECTORY}/tmp/${name}`);
 
-    let owned = (): OwnerRecord[] => [];
+    let owned = (): readonly OwnerRecord[] => [];
     const connection = new RegistryConnection({
       server,
       schedule: world.schedule,
@@ -268,7 +275,9 @@ export class Machine {
     });
     this.#connection?.close();
     this.#connection = connection;
-    const { registry } = connection;
+    const records = new OwnedRecords(connection.registry.ownership, this.id);
+    owned = () => records.all();
+    const registry: ClusterRegistry = withOwnership(connection.registry, records);
     await registry.membership.join(this.id, incarnation, [`peer://${this.name}`], 'simulated');
 
     const store = new RetryingStore({ inner: this.#storeOf(time), clock, random });
@@ -320,7 +329,7 @@ export class Machine {
       },
       { router: this.id, incarnation },
     );
-    const driver = world.observer.driver(engine);
+    const driver = world.observer.driver(this.name, engine);
     const derived = (purpose: string): Buffer => createHmac('sha256', Buffer.from(server.vpool.uuid, 'hex')).update(purpose).digest();
     const handles = new Handles(derived('vpool').subarray(0, 4), derived('file handles'));
     const fsid = derived('fsid').readBigUInt64BE(0);
@@ -334,8 +343,10 @@ export class Machine {
       },
       logger,
     );
+    const journal = await CededJournal.open(disk, DIRECTORY, logger);
+    const pins = await Pins.open(disk, DIRECTORY);
     const objects = new OpenObjects(
-      { driver, namespace: registry.namespace, garbage, clock, logger },
+      { driver, namespace: registry.namespace, garbage, clock, logger, cededCounter: (fileid) => journal.cededCounter(fileid) },
       { fsid, handleOf: (inode) => handles.encode(inode.fileid, inode.inodeGeneration) },
     );
     const members = new MemberWatch({ membership: registry.membership, lease: registry.lease, clock, logger }, this.id, { leaseMs: LEASE_MS });
@@ -343,12 +354,13 @@ export class Machine {
     const network = world.peers.network(this.id, time);
     const owners = new OwnerCache();
     const repetitions = new Repetitions(clock, 2 ** 12);
+    let moves: Moves | null = null;
     const places = new ObjectPlaces({
       registry,
       objects,
       clock,
       lease: registry.lease,
-      cluster: { members, network, owners, repetitions, forwarded: () => undefined },
+      cluster: { members, network, owners, repetitions, forwarded: (object, kind, hint) => moves?.forwarded(object, kind, hint) },
     });
     const core = new RouterCore({ registry, objects, handles, places, clock, logger }, { fsid, incarnation });
     const reclaimer = new Reclaimer(
@@ -363,7 +375,7 @@ export class Machine {
         },
         dropLocal: (uuid) => files.dropObject(uuid),
         unlink: (fileid) => objects.unlink(fileid),
-        mayDelete: () => true,
+        mayDelete: () => members.list().every((member) => member.dead || member.id >= this.id),
         ended: (fileid) => objects.ended(fileid),
         mutation: () => ({ operationId: null, incarnation, now: timestampOf(clock.wallMs()), notAfterMs: Infinity }),
         clock,
@@ -379,34 +391,45 @@ export class Machine {
       },
       { volumePatterns: ['*-flat.vmdk'], allWritesStable: false, fileSizeMaxBytes: BLOCKS_MAX * BLOCK_BYTES },
     );
-    const service = new ObjectService(
-      { core, data: fileSystem.data, attributes: fileSystem.attributes },
-      { router: this.id, incarnation },
-    ) as unknown as PeerService;
-    owned = () => [];
-    world.peers.attach(this.id, time, this.#watchedService(service, incarnation));
-    void recoverObjects({ registry, objects, files, router: this.id, logger }).then(
-      () => {
-        core.settled = true;
-      },
-      (error: unknown) => {
-        if (!isExpected(error)) throw error;
-        world.trace(`${this.name} cannot look at the objects of its last run: ${String(error)}`);
+    const waiting = await surveyObjects({ registry, files, router: this.id, logger });
+    const self = { router: this.id, incarnation };
+    const host = new RouterMoveHost({ objects, owners, repetitions, records, clock, logger });
+    moves = new Moves(
+      { host, registry, members, network, driver, clock, random, logger, self },
+      { journal, pins },
+      {
+        volumeReadThreshold: settings.moveThreshold,
+        volumeWriteThreshold: settings.moveThreshold,
+        fileReadThreshold: settings.moveThreshold,
+        fileWriteThreshold: settings.moveThreshold,
+        movesMax: 2,
+        cooldownMs: settings.moveCooldownMs,
+        decayMs: 60_000,
       },
     );
+    const desk = new PeerDesk();
+    desk.open(new ObjectService({ core, data: fileSystem.data, attributes: fileSystem.attributes }, self), moves);
+    moves.start();
+    world.peers.attach(this.id, time, this.#watchedService(desk, incarnation));
+    void recoverObjects(objects, waiting, logger).then(() => {
+      core.settled = true;
+    });
     reclaimer.start();
     return {
       time,
       incarnation,
       connection,
       objects,
-      files,
+      moves,
       station: { time, fileSystem: this.#watchedFileSystem(fileSystem, incarnation), incarnation },
       close: async () => {
+        desk.close();
+        await Promise.race([moves?.close(), clock.sleep(1000)]);
+        await objects.close(clock.monotonicMs());
         connection.close();
         await reclaimer.stop();
         await members.stop();
-        await objects.close(clock.monotonicMs());
+        await journal.close();
         await engine.recall.close();
         await pool.close();
         await files.close();
@@ -459,6 +482,12 @@ export class Machine {
       },
     });
   }
+}
+
+function withOwnership(registry: ClusterRegistry, ownership: Ownership): ClusterRegistry {
+  return new Proxy(registry, {
+    get: (target, property) => (property === 'ownership' ? ownership : (Reflect.get(target, property, target) as unknown)),
+  });
 }
 
 /** Writes bodies from the simulated disk: reading them back must not look for them on the real one. */

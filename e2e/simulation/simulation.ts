@@ -77,7 +77,7 @@ class Simulation {
     const trace = (line: string): void => this.#note(line);
     this.#server = new RegistryServer({ nowMs, random }, { vpoolName: 'vpool1', inlineBytesMax: 4096 });
     this.#peers = new SimulatedPeers(this.#schedule, random);
-    this.#observer = new OwnershipObserver(nowMs, problem);
+    this.#observer = new OwnershipObserver(nowMs, problem, trace);
     const bodyBytes = (body: ObjectBody): Promise<Buffer> => {
       if (body.kind !== 'bytes') throw new Error('bodies are read from simulated disks');
       return Promise.resolve(Buffer.concat(body.chunks));
@@ -98,7 +98,8 @@ class Simulation {
         cacheBytes: this.#chance(0.5) ? 0 : 8 * segmentBytes,
         graceTimeMs: this.#chance(0.5) ? 0 : 60_000,
         recycle: this.#chance(0.7),
-        moveThreshold: [0, 4, 20][this.#int(3)] as number,
+        moveThreshold: [0, 3, 12][this.#int(3)] as number,
+        moveCooldownMs: this.#chance(0.5) ? 100 : 3000,
       },
       trace,
       problem,
@@ -134,10 +135,17 @@ class Simulation {
   }
 
   async run(): Promise<Outcome> {
+    // A bug in a router ends its process; here it ends the history, with the seed that has it.
+    const bug = (error: unknown): void => this.#problem(error instanceof Error ? (error.stack ?? error.message) : String(error));
+    process.on('unhandledRejection', bug);
+    process.on('uncaughtException', bug);
     try {
       await this.#schedule.run(this.#play());
     } catch (error) {
-      this.#problem(error instanceof Error ? (error.stack ?? error.message) : String(error));
+      bug(error);
+    } finally {
+      process.off('unhandledRejection', bug);
+      process.off('uncaughtException', bug);
     }
     if (this.#problems.length > 0) throw new SimulationFailure(this.#problems, this.#trace);
     return {
@@ -160,7 +168,7 @@ class Simulation {
   async #play(): Promise<void> {
     const schedule = this.#schedule;
     for (const machine of this.#machines) machine.start();
-    while (this.#machines.some((machine) => machine.station === null)) {
+    while (this.#problems.length === 0 && this.#machines.some((machine) => machine.station === null)) {
       await schedule.sleep(100);
       if (schedule.nowMs > 60_000) throw new Error('the routers do not start');
     }
@@ -170,7 +178,7 @@ class Simulation {
     }
     const work = await this.#prepare();
     this.#note('work begins');
-    const faulting = this.#options.calm === true ? Promise.resolve() : this.#faults.run(() => this.#steps > 0);
+    const faulting = this.#options.calm === true ? Promise.resolve() : this.#faults.run(() => this.#steps > 0 && this.#problems.length === 0);
     await Promise.all(this.#clients.map((client, index) => this.#work(client, index, work)));
     await faulting;
     this.#note('everything heals');
@@ -210,10 +218,7 @@ class Simulation {
   async #made(
     client: Client,
     name: string,
-    make: (
-      fs: FileSystem,
-      caller: Parameters<FileSystem['create']>[0],
-    ) => ReturnType<FileSystem['create']>,
+    make: (fs: FileSystem, caller: Parameters<FileSystem['create']>[0]) => ReturnType<FileSystem['create']>,
   ): Promise<Handle> {
     const { result } = await client.call(`make ${name}`, (fs, caller) => make(fs, caller));
     if (result.status !== Status.OK) throw new Error(`${name} cannot be made: status ${result.status}`);
@@ -249,7 +254,7 @@ class Simulation {
         if (owner.state.kind !== 'running') open.push(`${owner.fileid} is ${owner.state.kind}`);
         else if (owner.protection.kind !== 'clean') open.push(`${owner.fileid} is ${owner.protection.kind} at ${this.#nameOf(owner.router)}`);
       }
-      if (open.length === 0) return;
+      if (open.length === 0 || this.#problems.length > 0) return;
       if (this.#schedule.nowMs > untilMs) throw new Error(`after ${RECOVERY_MS_MAX} ms: ${open.join(', ')}`);
       await this.#schedule.sleep(500);
     }
@@ -260,7 +265,11 @@ class Simulation {
   }
 
   async #judge(work: { disks: Disk[]; sized: SizedFile; locks: LockDirectory }): Promise<void> {
-    const client = new Client({ schedule: this.#schedule, random: this.#random, machines: this.#machines, trace: (line) => this.#note(line) }, 'judge', 0);
+    const client = new Client(
+      { schedule: this.#schedule, random: this.#random, machines: this.#machines, trace: (line) => this.#note(line) },
+      'judge',
+      0,
+    );
     client.wander = 0;
     for (let index = 0; index < this.#machines.length; index += 1) {
       client.home = index;

@@ -1,8 +1,8 @@
+import { seededRandom } from '../../../backends/virtual-clock.ts';
 /** The simulated registry is an honest model: it passes what SQLite and Redis pass. */
 import { registryConformance } from '../../../registry/conformance.ts';
 import type { RegistryUnderTest } from '../../../registry/conformance/world.ts';
 import type { Registry } from '../../../registry/ports.ts';
-import { seededRandom } from '../../../backends/virtual-clock.ts';
 import { registryPorts } from './registry-ports.ts';
 import { RegistryServer } from './registry-server.ts';
 

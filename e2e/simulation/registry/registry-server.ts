@@ -4,8 +4,8 @@
  * section 5 is over: the routers give back what they remember (redo entries, terms they serve), and the generation goes up.
  */
 import { decodeAfterImage } from '../../../registry/after-image.ts';
-import type { Inode } from '../../../registry/inode.ts';
 import { DIRECTORY_BYTES, FILEID_MIN } from '../../../registry/inode-record.ts';
+import type { Inode } from '../../../registry/inode.ts';
 import { decodeOutcome, type Verb } from '../../../registry/outcome-codec.ts';
 import type { EntriesOutcome, LookupOutcome, OutboxEntry, OwnerRecord, PoolUsage, RouterRecord } from '../../../registry/ports.ts';
 import { executeVerb, type VerbEnvironment } from '../../../registry/sqlite/execute-verb.ts';
@@ -14,8 +14,8 @@ import { ApplianceError } from '../../../server/core/errors.ts';
 import { compareEpoch, type FileId, type ObjectUuid, type RouterId } from '../../../server/core/ids.ts';
 import type { Random } from '../../../server/core/time.ts';
 import { timestampOf } from '../../../server/core/time.ts';
-import { latin1, MemoryRecords } from './memory-records.ts';
 import { MemoryOperations } from './memory-operations.ts';
+import { latin1, MemoryRecords } from './memory-records.ts';
 
 /** What a router brings to a recovery round. */
 export interface Contribution {
