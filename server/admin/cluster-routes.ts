@@ -162,17 +162,25 @@ function checked<T>(schema: z.ZodType<T>, value: unknown, where: string): T {
 /** @throws Rejected unless it comes from this machine, and from no web page. */
 function refuseStrangers(request: FastifyRequest): void {
   const { remoteAddress = '', localAddress = '' } = request.socket;
-  const remote = plain(remoteAddress);
-  const here = remote === '::1' || remote.startsWith('127.') || (remote !== '' && remote === plain(localAddress));
-  if (!here) {
-    throw new Rejected(403, 'not-from-here', `Changes are taken from this machine only, not from ${remote}: the admin port has no authentication.`);
+  if (!isThisMachine(remoteAddress, localAddress)) {
+    throw new Rejected(
+      403,
+      'not-from-here',
+      `Changes are taken from this machine only, not from ${remoteAddress}: the admin port has no authentication.`,
+    );
   }
   if (request.headers.origin !== undefined || request.headers['sec-fetch-site'] !== undefined) {
     throw new Rejected(403, 'not-from-here', 'Changes are not taken from web pages.');
   }
 }
 
+/** Whether a connection between these addresses begins on this machine: from loopback, or from the very address that it goes to. */
+export function isThisMachine(remoteAddress: string, localAddress: string): boolean {
+  const remote = withoutMapping(remoteAddress);
+  return remote === '::1' || /^127\.\d+\.\d+\.\d+$/.test(remote) || (remote !== '' && remote === withoutMapping(localAddress));
+}
+
 /** An IPv4 address that came in by IPv6 as IPv4. */
-function plain(address: string): string {
-  return address.replace(/^::ffff:/i, '');
+function withoutMapping(address: string): string {
+  return address.replace(/^::ffff:(?=\d+\.)/i, '');
 }

@@ -1,6 +1,5 @@
 /** Reports of a cluster for people. */
 import type { ClusterStatus, DrainReport, MoveReport, RouterReport, TakeoverPlan, VolumeReport } from '../cluster-port.ts';
-import { formatDuration } from '../settings/kinds.ts';
 import { roundSize } from './amounts.ts';
 
 const SHORT_ID = 12;
@@ -112,7 +111,7 @@ export function planText({ volume, ownerDead, ownerSilentMs, needsForce, keptSeq
 /** Rows of `vferry status`. */
 export function clusterRows(cluster: ClusterStatus): (readonly [string, string])[] {
   const { owned } = cluster;
-  const lease = cluster.leaseLeftMs <= 0 ? 'LEASE LAPSED' : `lease ${formatDuration(Math.round(cluster.leaseLeftMs / 100) * 100)} left`;
+  const lease = cluster.leaseLeftMs <= 0 ? 'LEASE LAPSED' : `lease ${(cluster.leaseLeftMs / 1000).toFixed(1)} s left`;
   const rows: (readonly [string, string])[] = [
     [
       'registry',
