@@ -285,7 +285,8 @@ export class PeerServer {
       const { silenceMs, connectTimeoutMs } = this.#settings;
       for (const connection of [...this.#connections]) {
         if (connection.silentMs > silenceMs) this.#endSession(connection, `silent for ${Math.round(connection.silentMs)} ms`);
-        else if (connection.hello === null && connection.ageMs > connectTimeoutMs) this.#endSession(connection, `no hello within ${connectTimeoutMs} ms`);
+        else if (connection.hello === null && connection.ageMs > connectTimeoutMs)
+          this.#endSession(connection, `no hello within ${connectTimeoutMs} ms`);
       }
       this.#sweepLater();
     });
