@@ -1,7 +1,10 @@
 /** A client that sends every call to the next router: what works with it works whatever router a call meets. */
 import type { NfsClient } from '../../server/nfsd/nfs-client.ts';
 
-/** Takes the clients over: `close` closes all. `rpc`, for raw calls, is the first one's. */
+/** MOUNT calls: each router has a mount list of its own. */
+const AT_HOME = new Set(['mount', 'unmount', 'unmountAll', 'mounts', 'exports']);
+
+/** Takes the clients over: `close` closes all. MOUNT calls and `rpc`, for raw calls, are the first one's. */
 export function clientByTurns(clients: readonly NfsClient[]): NfsClient {
   const [first] = clients;
   if (first === undefined) throw new Error('no clients to take turns');
@@ -13,7 +16,7 @@ export function clientByTurns(clients: readonly NfsClient[]): NfsClient {
       if (typeof value !== 'function') return value;
       return (...args: unknown[]): unknown => {
         turn = (turn + 1) % clients.length;
-        const client = clients[turn] ?? first;
+        const client = AT_HOME.has(String(property)) ? first : (clients[turn] ?? first);
         return Reflect.apply(Reflect.get(client, property, client) as (...args: unknown[]) => unknown, client, args);
       };
     },

@@ -1,5 +1,7 @@
-import { made, succeeded } from '../../server/nfsd/conformance/server-under-test.ts';
 /** Two hosts of esxi.md 10: H1 talks to router A, H2 to router B, of one datastore. */
+import assert from 'node:assert/strict';
+
+import { made, succeeded } from '../../server/nfsd/conformance/server-under-test.ts';
 import type { Handle } from '../../server/nfsd/file-system.ts';
 import type { NfsClient } from '../../server/nfsd/nfs-client.ts';
 import { authSys } from '../../server/oncrpc/rpc-client.ts';
@@ -19,6 +21,7 @@ export async function twoHosts(cluster: Cluster): Promise<TwoHosts> {
   const h1 = await a.nfs({ credential: authSys({ machineName: 'H1' }) });
   const h2 = await b.nfs({ credential: authSys({ machineName: 'H2' }) });
   const root = Buffer.from(succeeded(await h1.mount(`/${a.process.vpool}`)).handle);
+  assert.deepEqual(Buffer.from(succeeded(await h2.mount(`/${b.process.vpool}`)).handle), root, 'the root has one handle');
   const run = process.hrtime.bigint().toString(36);
   let directories = 0;
   return {
