@@ -167,6 +167,7 @@ export class Cluster implements AsyncDisposable {
     const { registry, clock, random, logger, self, settings } = this.#components;
     const { core, objects, router, driver, records } = components;
     const host = new RouterMoveHost({
+      namespace: registry.namespace,
       objects,
       owners: this.owners,
       repetitions: this.repetitions,

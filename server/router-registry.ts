@@ -7,6 +7,7 @@ import { openSqliteRegistry, SQLITE_REGISTRY_DEFAULTS } from '../registry/sqlite
 import { VERSION } from './cli/version.ts';
 import { Cluster, hostPort } from './cluster.ts';
 import type { Disk } from './core/disk.ts';
+import { errorCode } from './core/errors.ts';
 import type { Incarnation, RouterId } from './core/ids.ts';
 import type { Logger } from './core/logger.ts';
 import type { Clock, Random } from './core/time.ts';
@@ -14,6 +15,8 @@ import { VPOOL_FILE } from './data-directory.ts';
 import { OwnedRecords } from './object-router/owned-records.ts';
 import type { RouterDependencies } from './router-port.ts';
 import type { Settings } from './settings/settings.ts';
+
+const RETRY_OPEN_MS = 500;
 
 export interface Opening {
   readonly settings: Settings;
@@ -58,24 +61,24 @@ export async function joinCluster(opening: Opening): Promise<Joined> {
   let records: OwnedRecords | null = null;
   // Only a cluster loads the client of Redis.
   const { openRedisRegistry } = await import('../registry/redis/redis-registry.ts');
-  const redis = stack.use(
-    await openRedisRegistry({
-      vpoolName: settings.vpool.name,
-      // A router that served this vPool before knows that it is not new: an empty registry has lost it.
-      whenEmpty: existsSync(join(directory, VPOOL_FILE)) ? 'refuse' : 'create',
-      directory,
-      router: self.router,
-      incarnation: self.incarnation,
-      settings: { ...settings.registry.redis, leaseMs: settings.cluster.leaseMs },
-      inlineBytesMax: settings.vpool.inlineBytesMax,
-      owned: () => records?.all() ?? [],
-      lapsed: dependencies.beginAnew,
-      clock,
-      random,
-      logger: logger.child({ part: 'registry' }),
-      observer: dependencies.clusterObserver,
-    }),
-  );
+  const isKnown = existsSync(join(directory, VPOOL_FILE));
+  const options = {
+    vpoolName: settings.vpool.name,
+    // A router that served this vPool before knows that it is not new: an empty registry has lost it.
+    whenEmpty: isKnown ? ('refuse' as const) : ('create' as const),
+    directory,
+    router: self.router,
+    incarnation: self.incarnation,
+    settings: { ...settings.registry.redis, leaseMs: settings.cluster.leaseMs },
+    inlineBytesMax: settings.vpool.inlineBytesMax,
+    owned: () => records?.all() ?? [],
+    lapsed: dependencies.beginAnew,
+    clock,
+    random,
+    logger: logger.child({ part: 'registry' }),
+    observer: dependencies.clusterObserver,
+  };
+  const redis = stack.use(await patiently(() => openRedisRegistry(options), isKnown, opening));
   records = new OwnedRecords(redis.ownership, self.router);
   const registry: ClusterRegistry = {
     vpool: redis.vpool,
@@ -100,6 +103,22 @@ export async function joinCluster(opening: Opening): Promise<Joined> {
   );
   const resources = stack.move();
   return { registry, cluster, records, [Symbol.asyncDispose]: () => resources.disposeAsync() };
+}
+
+/**
+ * A router that belongs to a cluster waits for its registry, however long that is away: whoever starts it (again) cannot know better. A first start fails
+ * instead, since what it was told may be wrong.
+ */
+async function patiently<T>(open: () => Promise<T>, isKnown: boolean, { clock, logger }: Opening): Promise<T> {
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      return await open();
+    } catch (error) {
+      if (!isKnown || errorCode(error) !== 'registry-unavailable') throw error;
+      logger[attempt === 0 ? 'warn' : 'debug']({ err: error }, 'the registry is away; the router starts when it is back');
+      await clock.sleep(RETRY_OPEN_MS);
+    }
+  }
 }
 
 /** What others are told of where this router is; a port that the system chooses is nobody's business but its own. */

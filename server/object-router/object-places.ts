@@ -11,6 +11,7 @@ import type { Lease } from '../core/lease.ts';
 import type { Clock } from '../core/time.ts';
 import type { Attributes } from '../nfsd/file-system.ts';
 import { Status } from '../nfsd/file-system.ts';
+import { statusOfError } from './error-status.ts';
 import type { OpenObjects, ServedObject } from './open-objects.ts';
 import type { OwnerCache } from './owner-cache.ts';
 import type { Forwarded, Members, ObjectTarget, OwnerHint, PeerNetwork, PeerService } from './peer-port.ts';
@@ -18,6 +19,11 @@ import type { Repetitions } from './repetitions.ts';
 
 /** A client that waited this long is asked to come back: its other calls must go on (esxi.md 1.3). */
 const PATIENCE_MS = 15_000;
+/**
+ * At this age a call that changes something is not begun any more (design section 10 [!]). Who is told to come back comes with another xid, which no memory of
+ * completed calls can tell from the first one: by then, PATIENCE_MS, no copy of the call may be on its way anywhere, or it would put old bytes over newer ones.
+ */
+const BEGIN_MS_MAX = 5_000;
 const RETRY_MS_FIRST = 5;
 const RETRY_MS_MAX = 250;
 /** For attributes in a directory listing: rather none than a listing that hangs. */
@@ -54,6 +60,8 @@ export type Place =
 
 /** What is done where the object is. `here` answers null when it was not done because the object is being given away. */
 export interface Everywhere<T> {
+  /** It must not be done late: an older state would be put over a newer one. */
+  readonly isChange?: true;
   here(served: ServedObject): T | null | Promise<T | null>;
   there(remote: Remote): Forwarded<T> | Promise<Forwarded<T>>;
   record(inode: Inode): T | null | Promise<T | null>;
@@ -101,15 +109,20 @@ export class ObjectPlaces {
       if (inode.class === 'none' || inode.class === 'inline') return { kind: 'record', inode };
       const owner = await this.#registry.ownership.owner(fileid);
       const whose = this.#whose(owner);
+      if (!open && owner?.protection.kind === 'clean' && !this.#objects.hasFailed(fileid)) {
+        // Whoever owns it had written nothing that the record does not know when the owner's record was read: what the inode says after that is true.
+        this.recovering.delete(fileid);
+        const now = await this.#registry.namespace.inode(fileid, inodeGeneration);
+        return now === null ? Status.STALE : { kind: 'record', inode: now };
+      }
       if (whose === 'other') {
         this.recovering.delete(fileid);
         this.cluster?.owners.learn(fileid, owner as OwnerRecord);
         continue;
       }
-      const clean = owner === null || owner.protection.kind === 'clean';
-      if (whose === 'dead' && !clean) throw this.#wait(owner);
+      if (whose === 'dead' && owner !== null && owner.protection.kind !== 'clean') throw this.#wait(owner);
       this.recovering.delete(fileid);
-      if (!open && clean && !this.#objects.hasFailed(fileid)) return { kind: 'record', inode };
+      if (!open && owner === null) return { kind: 'record', inode };
       try {
         if ((await this.#objects.open(fileid)) === null) return Status.STALE;
       } catch (error) {
@@ -172,12 +185,16 @@ export class ObjectPlaces {
       try {
         place = await this.find(object, open);
       } catch (error) {
-        // Its router may just be starting again: a client is told to come back only when that takes long.
-        if (errorCode(error) !== 'object-recovering' || isOver()) throw error;
+        // Its router may just be starting again: a client is told to come back only when that takes long (and not before, see BEGIN_MS_MAX).
+        if (isOver() || !this.#isWorthWaiting(error)) throw error;
         await this.#clock.sleep(RETRY_MS_MAX);
         continue;
       }
       if (typeof place === 'number') return place;
+      if (everywhere.isChange === true && this.cluster !== null && this.#clock.monotonicMs() - started > BEGIN_MS_MAX) {
+        await this.#clock.sleep(PATIENCE_MS - BEGIN_MS_MAX);
+        throw new ApplianceError('peer-unavailable', `object ${object.fileid} was not reached for ${BEGIN_MS_MAX} ms`, { retryable: true });
+      }
       if (place.kind === 'there') {
         const answer = await this.#ask(place.remote, object, (remote) => everywhere.there(remote));
         if (answer !== null) return answer.result;
@@ -197,6 +214,12 @@ export class ObjectPlaces {
         waitMs = Math.min(RETRY_MS_MAX, waitMs * 2);
       }
     }
+  }
+
+  #isWorthWaiting(error: unknown): boolean {
+    const code = errorCode(error);
+    if (code === 'object-recovering') return true;
+    return this.cluster !== null && statusOfError(error) === Status.JUKEBOX && code !== 'lease-lapsed' && code !== 'object-closing';
   }
 
   /** Null: it has to be looked for again. */

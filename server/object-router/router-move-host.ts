@@ -1,6 +1,7 @@
 /** The object-router as moves of ownership see it: holds, hand-overs of open objects, and who owns what. */
 import type { Inode } from '../../registry/inode.ts';
-import type { OwnerRecord } from '../../registry/ports.ts';
+import type { Namespace, OwnerRecord } from '../../registry/ports.ts';
+import { errorCode } from '../core/errors.ts';
 import type { FileId } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Clock } from '../core/time.ts';
@@ -12,16 +13,19 @@ import type { OwnerCache } from './owner-cache.ts';
 import type { Repetitions } from './repetitions.ts';
 
 const LOOK_EVERY_MS = 1;
+const REFRESH_EVERY_MS = 250;
 
 export class RouterMoveHost implements MoveHost {
   readonly #objects: OpenObjects;
   readonly #owners: OwnerCache;
   readonly #repetitions: Repetitions;
   readonly #records: OwnedRecords;
+  readonly #namespace: Namespace;
   readonly #clock: Clock;
   readonly #logger: Logger;
 
   constructor(components: {
+    namespace: Namespace;
     objects: OpenObjects;
     owners: OwnerCache;
     repetitions: Repetitions;
@@ -33,6 +37,7 @@ export class RouterMoveHost implements MoveHost {
     this.#owners = components.owners;
     this.#repetitions = components.repetitions;
     this.#records = components.records;
+    this.#namespace = components.namespace;
     this.#clock = components.clock;
     this.#logger = components.logger;
   }
@@ -78,6 +83,24 @@ export class RouterMoveHost implements MoveHost {
     this.#owners.learn(inode.fileid, owner);
     this.#records.received(owner);
     this.#objects.adopt(driven, inode);
+    this.#refresh(inode.fileid).catch((error: unknown) =>
+      this.#logger.error({ err: error, fileid: inode.fileid }, 'whether names or mode of an object changed while it moved could not be asked'),
+    );
+  }
+
+  /** Names, mode and owner may have changed while it moved, told to the router that it came from. */
+  async #refresh(fileid: FileId): Promise<void> {
+    for (;;) {
+      try {
+        const inode = await this.#namespace.inode(fileid, null);
+        if (inode === null) await this.#objects.unlink(fileid);
+        else this.#objects.observe(inode);
+        return;
+      } catch (error) {
+        if (errorCode(error) !== 'registry-unavailable') throw error;
+        await this.#clock.sleep(REFRESH_EVERY_MS);
+      }
+    }
   }
 
   async drop(fileid: FileId): Promise<void> {
