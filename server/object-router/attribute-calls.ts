@@ -84,6 +84,7 @@ export class AttributeCalls {
     const answer = await this.#core.anywhere<WccResult>(
       handle,
       {
+        isChange: true,
         here: (served) => this.changeServed(caller, served, changes, guardCtime, words),
         there: (remote) => remote.peer.setattr(remote.target, peerCaller(caller, caller.operationId()), changes, guardCtime),
         record: (inode) => this.#changeRecord(caller, inode, changes, guardCtime),

@@ -184,6 +184,7 @@ export class DataCalls {
     words: CallWords | null,
   ): Promise<WriteAnswer> {
     const answer = await this.#core.anywhere<WriteAnswer>(handle, {
+      isChange: true,
       here: (served) => {
         served.ownIo.writes += 1;
         return this.writeServed(caller, served, offsetBytes, countBytes, chunks, stability, words);

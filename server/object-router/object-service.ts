@@ -79,6 +79,8 @@ export class ObjectService implements Omit<PeerService, Moves> {
 
   async inodeChanged(fileid: FileId): Promise<void> {
     const { objects, registry } = this.#core;
+    // One that is just arriving must not miss it.
+    for (let held = objects.held(fileid); held !== null; held = objects.held(fileid)) await held;
     const inode = await registry.namespace.inode(fileid, null);
     if (inode === null) await objects.unlink(fileid);
     else objects.observe(inode);

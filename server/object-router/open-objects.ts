@@ -163,6 +163,12 @@ export class OpenObjects {
     if (open !== undefined) return open.unlinked ? null : open;
     const opening = this.#opening.get(fileid);
     if (opening !== undefined) return opening;
+    const held = this.held(fileid);
+    if (held !== null) {
+      // Whose it is is being settled; it may be served here by then, without having been opened.
+      await held;
+      return this.open(fileid);
+    }
     const failed = this.#failed.get(fileid);
     if (failed !== undefined && this.#clock.monotonicMs() - failed.atMs < RETRY_OPEN_MS) throw failed.error;
     if (this.#closed) throw new ApplianceError('object-closing', 'the router is shutting down', { retryable: true });

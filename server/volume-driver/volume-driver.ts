@@ -119,7 +119,9 @@ export class VolumeDriver implements ObjectDriver {
     if (owner !== null && owner.router === this.#self.router) await this.#enterReplicas(owner);
     else if (owner !== null && owner.protection.kind !== 'clean') {
       // What only that router has would be missing, and nothing here could tell.
-      throw new ApplianceError('object-recovering', `object ${inode.fileid} (${uuid}) has writes that only router ${owner.router} has`, { retryable: true });
+      throw new ApplianceError('object-recovering', `object ${inode.fileid} (${uuid}) has writes that only router ${owner.router} has`, {
+        retryable: true,
+      });
     }
     const loaded = await this.#loader.load(inode, uuid, names, owner);
     try {

@@ -17,7 +17,7 @@ import type { FrozenEnd, LogPieces, LogPosition, MoveOffer, MoveReason, PeerServ
 import { within } from './deadline.ts';
 import { GIVEN_BY_RECORD } from './move-giver.ts';
 import type { MoveHistory, RunningMove } from './move-history.ts';
-import type { MoveSurroundings } from './move-host.ts';
+import type { MoveSurroundings, ObjectHold } from './move-host.ts';
 
 const FETCH_BYTES_MAX = 1024 * 1024;
 /** What all moves together fetch in a second: guests share disk and wire with them. */
@@ -161,32 +161,42 @@ export class MoveReceiver {
   }
 
   async #follow(order: MoveOrder, peer: PeerService, offer: MoveOffer, attempt: Term, move: RunningMove): Promise<Received> {
+    const { host } = this.#around;
     const { fileid } = order;
     let replica: Replica | null = null;
-    let frozen: FrozenEnd;
+    let hold: ObjectHold | null = null;
     try {
-      failPoint('move.take-offered');
-      replica = await this.#attach(order, offer, attempt, peer, move);
-      failPoint('move.take-attached');
-      const copied = replica;
-      move.phase = 'copying';
-      await move.measure('copy', () => this.#catchUp(order, peer, attempt, copied, offer.behindBytes, move));
-      failPoint('move.take-caught-up');
-      this.#check(order);
-      move.phase = 'switching';
-      frozen = await this.#tail(order, peer, attempt, copied, move);
-      failPoint('move.take-before-confirm');
-    } catch (error) {
-      if (!isEnvironmentError(error)) throw error;
-      await this.#abort(fileid, peer, attempt, replica, error.message);
-      return refused(error.message, true);
+      let frozen: FrozenEnd;
+      try {
+        failPoint('move.take-offered');
+        // It may have been here a moment ago.
+        await host.settled(fileid);
+        replica = await this.#attach(order, offer, attempt, peer, move);
+        failPoint('move.take-attached');
+        const copied = replica;
+        move.phase = 'copying';
+        await move.measure('copy', () => this.#catchUp(order, peer, attempt, copied, offer.behindBytes, move));
+        failPoint('move.take-caught-up');
+        this.#check(order);
+        move.phase = 'switching';
+        // Operations wait here rather than there; nobody opens what arrives.
+        hold = host.hold(fileid);
+        frozen = await this.#tail(order, peer, attempt, copied, move);
+        failPoint('move.take-before-confirm');
+      } catch (error) {
+        if (!isEnvironmentError(error)) throw error;
+        await this.#abort(fileid, peer, attempt, replica, error.message);
+        return refused(error.message, true);
+      }
+      const owner = await this.#confirm(order, peer, offer.owner.term, attempt, frozen, move);
+      if (typeof owner === 'string') {
+        await this.#discard(fileid, replica);
+        return refused(owner, true);
+      }
+      return await this.#activate(replica, owner, frozen, move);
+    } finally {
+      hold?.release();
     }
-    const owner = await this.#confirm(order, peer, offer.owner.term, attempt, frozen, move);
-    if (typeof owner === 'string') {
-      await this.#discard(fileid, replica);
-      return refused(owner, true);
-    }
-    return await this.#activate(replica, owner, frozen, move);
   }
 
   async #attach(order: MoveOrder, offer: MoveOffer, attempt: Term, peer: PeerService, move: RunningMove): Promise<Replica> {

@@ -82,6 +82,17 @@ export class BlockModel {
     write.done = this.#tick();
   }
 
+  /** It was surely not executed: to be sent again, as another write. */
+  withdrawn(write: ModelWrite): void {
+    for (let cell = write.firstCell; cell <= write.lastCell; cell += 1) {
+      const entries = this.#entries(cell);
+      entries.splice(entries.indexOf(write), 1);
+    }
+    this.#writes.splice(this.#writes.indexOf(write), 1);
+    // Nothing that was sent reaches as far any more. What a resize of unknown outcome may have left stays possible.
+    if (this.#unknownResizeAt < 0) this.sizeMax = this.#writes.reduce((max, other) => Math.max(max, (other.lastCell + 1) * CELL_BYTES), this.sizeMin);
+  }
+
   /** Moment to be given to `committed`: what was answered before it is committed. */
   now(): number {
     return this.#tick();

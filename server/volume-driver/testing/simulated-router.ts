@@ -215,12 +215,13 @@ export class SimulatedWorld {
     const { commons } = this;
     const same = (owner: OwnerRecord, term: OwnerRecord['term']): boolean => sameTerm(owner.term, term);
     const registry: Pick<Registry, 'vpool'> & {
-      ownership: Pick<Registry['ownership'], 'owner' | 'claim' | 'update' | 'beginMove' | 'transfer'>;
+      ownership: Pick<Registry['ownership'], 'owner' | 'ownedBy' | 'claim' | 'update' | 'beginMove' | 'transfer'>;
       namespace: Pick<Registry['namespace'], 'putOwnedAttributes' | 'dropInlineBase'>;
     } = {
       vpool: { name: 'vpool1', uuid: VPOOL },
       ownership: {
         owner: () => this.owner,
+        ownedBy: async (router) => (this.owner !== null && this.owner.router === router ? [this.owner] : []),
         claim: (mutation, fileid, router, expected, closing, nonce, counterMin = 0) =>
           verb(() => {
             const old = this.owner;

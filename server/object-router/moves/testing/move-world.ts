@@ -737,8 +737,7 @@ class FakeHost implements MoveHost {
   /** As VolumeDriver.open: reads the record, finds the log, claims. */
   async #open(fileid: FileId): Promise<FakeObject | null> {
     const life = this.#life;
-    await life.moves.receiving(fileid);
-    await life.holds.get(fileid);
+    while (life.holds.has(fileid)) await life.holds.get(fileid);
     const served = life.served.get(fileid);
     if (served !== undefined) return served;
     const { world } = life;

@@ -1,0 +1,109 @@
+/** Frames without a network: what a FrameSender writes, and what a FrameReader makes of bytes. */
+import { Writable } from 'node:stream';
+
+import type { Clock } from '../../core/time.ts';
+import { FrameReader } from '../frame-reader.ts';
+import { FrameSender } from '../frame-sender.ts';
+import type { FrameHead } from '../frame.ts';
+
+/** A stream that keeps what is written, for a FrameSender. */
+export class CollectingStream extends Writable {
+  readonly #written: Buffer[] = [];
+  /** Ends of writes that are held back, while `isHolding`. */
+  readonly #held: (() => void)[] = [];
+  isHolding = false;
+  writes = 0;
+
+  /** Everything that was written since the last call. */
+  take(): Buffer {
+    return Buffer.concat(this.#written.splice(0));
+  }
+
+  /** Lets the writes that were held back end. */
+  release(): void {
+    this.isHolding = false;
+    for (const end of this.#held.splice(0)) end();
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {
+    this.#keep([chunk], done);
+  }
+
+  override _writev(chunks: { chunk: Buffer }[], done: () => void): void {
+    this.#keep(
+      chunks.map(({ chunk }) => chunk),
+      done,
+    );
+  }
+
+  #keep(chunks: readonly Buffer[], done: () => void): void {
+    this.writes += 1;
+    // Copies, because the sender may use the memory again after `done`.
+    this.#written.push(Buffer.concat(chunks));
+    if (this.isHolding) this.#held.push(done);
+    else done();
+  }
+}
+
+/** Runs nothing by itself: the turn ends when `end` is called. */
+export class TurnClock implements Clock {
+  nowMs = 0;
+  readonly #soon: (() => void)[] = [];
+
+  wallMs(): number {
+    return this.nowMs;
+  }
+
+  monotonicMs(): number {
+    return this.nowMs;
+  }
+
+  after(): () => void {
+    return () => {};
+  }
+
+  soon(callback: () => void): void {
+    this.#soon.push(callback);
+  }
+
+  sleep(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  end(): void {
+    for (const callback of this.#soon.splice(0)) callback();
+  }
+}
+
+export interface CollectedFrame {
+  readonly head: FrameHead;
+  readonly args: Buffer;
+  readonly payload: Buffer;
+}
+
+/** Bytes of one frame as FrameSender makes them. */
+export function frameBytes(head: Pick<FrameHead, 'kind' | 'isAnswer' | 'requestId' | 'ageMs' | 'sentMs'>, args: Uint8Array, payload: readonly Uint8Array[]): Buffer {
+  const stream = new CollectingStream();
+  const sender = new FrameSender(stream, new TurnClock());
+  sender.open().raw(args);
+  sender.send(head.kind, head.isAnswer, head.requestId, head.ageMs, head.sentMs, payload);
+  sender.flush();
+  return stream.take();
+}
+
+/** Frames of bytes that come in the given pieces. `into`: for payloads, as a READ has one; null: slices. @throws FrameError. */
+export function framesOf(pieces: readonly Buffer[], into: Buffer | null = null): { frames: CollectedFrame[]; isBetweenFrames: boolean } {
+  const frames: CollectedFrame[] = [];
+  let args = Buffer.alloc(0);
+  const reader = new FrameReader({
+    begin(_head, bytes, start, end) {
+      args = Buffer.from(bytes.subarray(start, end));
+      return into;
+    },
+    end(head, payload) {
+      frames.push({ head: { ...head }, args, payload: into === null ? Buffer.concat(payload) : Buffer.from(into.subarray(0, head.payloadBytes)) });
+    },
+  });
+  for (const piece of pieces) reader.push(piece);
+  return { frames, isBetweenFrames: reader.isBetweenFrames };
+}
