@@ -64,7 +64,7 @@ async function moveWith(mishap: { readonly at: number; readonly what: Mishap } |
   void moving.then(() => {
     world.watching = false;
   });
-  await world.clock.advance(5_000);
+  await world.clock.advance(1_500);
   world.watching = false;
   for (const name of ['a', 'b']) if (!world.life(name).alive) await world.boot(name);
   await world.clock.run(Promise.all(writes));

@@ -505,7 +505,7 @@ export class MoveWorld {
   /** Writes through router `name` until somebody says that it is done. */
   async write(name: string, fileid: FileId, value: string): Promise<void> {
     for (;;) {
-      await this.clock.sleep(5);
+      await this.clock.sleep(this.lives.get(name)?.alive === true ? 5 : 100);
       const life = this.lives.get(name);
       if (life === undefined || !life.alive) continue;
       const done = await Promise.race([this.#tryWrite(life, fileid, value, 0), this.#death(life).catch(() => false)]);
