@@ -12,7 +12,6 @@ import type { Clock } from '../core/time.ts';
 import type { Attributes } from '../nfsd/file-system.ts';
 import { Status } from '../nfsd/file-system.ts';
 import { statusOfError } from './error-status.ts';
-import { statusOfError } from './error-status.ts';
 import type { OpenObjects, ServedObject } from './open-objects.ts';
 import type { OwnerCache } from './owner-cache.ts';
 import type { Forwarded, Members, ObjectTarget, OwnerHint, PeerNetwork, PeerService } from './peer-port.ts';
@@ -20,11 +19,6 @@ import type { Repetitions } from './repetitions.ts';
 
 /** A client that waited this long is asked to come back: its other calls must go on (esxi.md 1.3). */
 const PATIENCE_MS = 15_000;
-/**
- * At this age a call that changes something is not begun any more (design section 10 [!]). Who is told to come back comes with another xid, which no memory of
- * completed calls can tell from the first one: by then, PATIENCE_MS, no copy of the call may be on its way anywhere, or it would put old bytes over newer ones.
- */
-const BEGIN_MS_MAX = 5_000;
 /**
  * At this age a call that changes something is not begun any more (design section 10 [!]). Who is told to come back comes with another xid, which no memory of
  * completed calls can tell from the first one: by then, PATIENCE_MS, no copy of the call may be on its way anywhere, or it would put old bytes over newer ones.
@@ -66,8 +60,6 @@ export type Place =
 
 /** What is done where the object is. `here` answers null when it was not done because the object is being given away. */
 export interface Everywhere<T> {
-  /** It must not be done late: an older state would be put over a newer one. */
-  readonly isChange?: true;
   /** It must not be done late: an older state would be put over a newer one. */
   readonly isChange?: true;
   here(served: ServedObject): T | null | Promise<T | null>;
@@ -222,12 +214,6 @@ export class ObjectPlaces {
         waitMs = Math.min(RETRY_MS_MAX, waitMs * 2);
       }
     }
-  }
-
-  #isWorthWaiting(error: unknown): boolean {
-    const code = errorCode(error);
-    if (code === 'object-recovering') return true;
-    return this.cluster !== null && statusOfError(error) === Status.JUKEBOX && code !== 'lease-lapsed' && code !== 'object-closing';
   }
 
   #isWorthWaiting(error: unknown): boolean {
