@@ -59,6 +59,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   'server/cli': [
     'server/router-port.ts',
     'server/cluster-port.ts',
+    'server/cluster-ca-port.ts',
     'server/fsck-port.ts',
     'server/vpool-port.ts',
     'backends/probe/probe-report.ts',
@@ -70,6 +71,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   // Port files of the process, beside the composition.
   'server/router-port.ts': ['server/cluster-port.ts', 'backends/store-observer.ts', 'server/nfsd/observer.ts', 'server/settings/settings.ts'],
   'server/cluster-port.ts': [],
+  'server/cluster-ca-port.ts': ['server/settings/settings.ts'],
   'server/fsck-port.ts': ['server/settings/settings.ts'],
   'server/vpool-port.ts': ['backends/probe/probe-report.ts', 'server/settings/settings.ts', 'server/settings/backend-settings.ts'],
 };

@@ -124,6 +124,17 @@ export function openDataDirectory(path: string, random: Random): DataDirectory {
   }
 }
 
+/**
+ * The router's identity without keeping the lock: drawn if there is none yet. A router that runs on the directory does not hinder, since an identity never changes.
+ * @throws ApplianceError `data-locked`, `data-unusable`.
+ */
+export function routerIdOf(path: string, random: Random): RouterId {
+  const known = readJson(join(path, 'router.json'), routerSchema);
+  if (known !== null) return known.id as RouterId;
+  using directory = openDataDirectory(path, random);
+  return directory.routerId;
+}
+
 /** On a read-only file system a recursive mkdir says ENOENT and SQLite that it cannot open its file: neither says what to repair. */
 function whyUnusable(path: string, error: Error): string {
   let existing = path;

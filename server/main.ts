@@ -17,6 +17,7 @@ const exitCode = await runCommand(process.argv.slice(2), {
   createVpool: async (settings, options) => (await import('./vpool.ts')).createVpool(settings, options),
   testBackend: async (backend, options) => (await import('./vpool.ts')).testBackend(backend, options),
   generateKey: async () => (await import('./vpool.ts')).generateKey(),
+  clusterCertificates: async () => (await import('./cluster-certificates.ts')).clusterCertificates,
   fsck: async (settings, logger, event) => (await import('./fsck.ts')).fsckDataDirectory(settings, logger, event),
 });
 // Nothing may keep a finished command alive: a socket or timer that somebody forgot must not turn a clean stop into a hang.

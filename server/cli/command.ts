@@ -3,12 +3,14 @@ import { inspect } from 'node:util';
 
 import { Command, CommanderError } from 'commander';
 
+import type { ClusterCertificates } from '../cluster-ca-port.ts';
 import type { FsckDataDirectory } from '../fsck-port.ts';
 import type { StartRouter } from '../router-port.ts';
 import { printSettings, printSettingsJson } from '../settings/print.ts';
 import { SettingsError } from '../settings/settings-error.ts';
 import type { CreateVpool, GenerateKey, TestBackend } from '../vpool-port.ts';
 import { printBackendUsage } from './backend-usage.ts';
+import { addCertificateCommands } from './certificate-commands.ts';
 import { addClusterCommands } from './cluster-commands.ts';
 import { ExitCode } from './exit-code.ts';
 import { runFsck } from './fsck.ts';
@@ -24,6 +26,8 @@ export interface CommandComponents {
   readonly createVpool: CreateVpool;
   readonly testBackend: TestBackend;
   readonly generateKey: GenerateKey;
+  /** Loaded when it is needed. */
+  readonly clusterCertificates: () => Promise<ClusterCertificates>;
 }
 
 const QUICK = 'measure with less: some seconds';
@@ -108,6 +112,7 @@ export async function runCommand(args: readonly string[], components: CommandCom
   withSettings(backend, 'usage', 'ask a running router for its requests to the backend, by volume, and what they cost')
     .option('--json', 'as JSON')
     .action(run((command) => printBackendUsage(settingsOf(command, process.env).settings.admin, command.getOptionValue('json') === true, print)));
+  addCertificateCommands(program, run, print, components.clusterCertificates);
   addClusterCommands(program, run, print);
   program
     .command('key')

@@ -1,6 +1,6 @@
 /** Effective settings as a YAML file that reads back as the same settings, each with a comment that says where it comes from. */
 import { formatDuration, formatSize } from './kinds.ts';
-import { settingKeys } from './schema.ts';
+import { type SettingKey, settingKeys } from './schema.ts';
 import type { Settings } from './settings.ts';
 import type { Origin } from './sources.ts';
 
@@ -8,30 +8,57 @@ const REDACTED = '********';
 
 /** `origins`: where given keys come from; the others are marked `default`. Secrets are replaced by asterisks. */
 export function printSettings(settings: Settings, origins: ReadonlyMap<string, Origin>): string {
-  const lines: string[] = [];
-  let open: string[] = [];
-  for (const { key, setting } of settingKeys) {
+  return yamlOf(({ key, setting }) => {
     const given = valueAt(settings, key);
     // A key of another kind of backend.
-    if (given === undefined) continue;
-    const path = key.split('.');
-    const name = path.pop() ?? '';
+    if (given === undefined) return null;
+    // Not given, and without a default: a comment reads back as the same.
+    if (isAbsent(given) && setting.fallback === undefined) return `# ${lastOf(key)}: not set`;
+    const value = setting.secret === true ? REDACTED : settingText(key, given);
+    return `${lastOf(key)}: ${value} # ${origins.get(key)?.label ?? 'default'}`;
+  });
+}
+
+/** What all routers of a cluster must have alike: sections, and single keys of others. */
+const SHARED = /^(vpool|registry|exports)\.|^cluster\.(leaseMs|volume\w+|file\w+|movesMax|cooldownMs|decayMs)$/;
+/** Shown although they may be defaults: a cluster does not work without them being the same. */
+const SHARED_ALWAYS = new Set(['vpool.name', 'vpool.backend.kind', 'registry.kind', 'cluster.leaseMs']);
+
+/** The settings that another router of the cluster needs, as a part of its settings file. Secrets are not in it, but named. */
+export function printSharedSettings(settings: Settings, origins: ReadonlyMap<string, Origin>): string {
+  return yamlOf(({ key, setting }) => {
+    const given = valueAt(settings, key);
+    if (!SHARED.test(key) || given === undefined || isAbsent(given) || !(origins.has(key) || SHARED_ALWAYS.has(key))) return null;
+    if (setting.secret === true) return `# ${lastOf(key)}: a secret; set it here too`;
+    return `${lastOf(key)}: ${settingText(key, given)}${key.endsWith('File') ? ' # copy this file to this host' : ''}`;
+  });
+}
+
+/** One line for each key that `lineOf` has one for, under the names of its sections. */
+function yamlOf(lineOf: (entry: SettingKey) => string | null): string {
+  const lines: string[] = [];
+  let open: string[] = [];
+  for (const entry of settingKeys) {
+    const line = lineOf(entry);
+    if (line === null) continue;
+    const path = entry.key.split('.').slice(0, -1);
     for (const [depth, part] of path.entries()) {
       if (open[depth] === part) continue;
       lines.push(`${'  '.repeat(depth)}${part}:`);
       open = path.slice(0, depth + 1);
     }
     open = path;
-    const indent = '  '.repeat(path.length);
-    // Not given, and without a default: a comment reads back as the same.
-    if ((given === null || (Array.isArray(given) && given.length === 0)) && setting.fallback === undefined) {
-      lines.push(`${indent}# ${name}: not set`);
-      continue;
-    }
-    const value = setting.secret === true ? REDACTED : settingText(key, given);
-    lines.push(`${indent}${name}: ${value} # ${origins.get(key)?.label ?? 'default'}`);
+    lines.push(`${'  '.repeat(path.length)}${line}`);
   }
   return `${lines.join('\n')}\n`;
+}
+
+function lastOf(key: string): string {
+  return key.slice(key.lastIndexOf('.') + 1);
+}
+
+function isAbsent(value: unknown): boolean {
+  return value === null || (Array.isArray(value) && value.length === 0);
 }
 
 /** The same as JSON: exact numbers, no origins. */

@@ -166,6 +166,7 @@ const exitCode = await runCommand(process.argv.slice(2), {
     return reportOf(backend);
   },
   generateKey: async () => 'a key',
+  clusterCertificates: async () => (await import('../../cluster-certificates.ts')).clusterCertificates,
   async fsck(_settings, _logger, event) {
     switch (plan.fsckFails) {
       case 'environment':
