@@ -9,9 +9,10 @@ import type { Caller, Handle, Stability, Wcc, WccResult } from '../nfsd/file-sys
 import { Stability as How, Status } from '../nfsd/file-system.ts';
 import { mayDoIo, Permission, preAttributesOf } from './inode-attributes.ts';
 import type { Rights } from './inode-attributes.ts';
+import type { Remote } from './object-places.ts';
 import type { ServedObject } from './open-objects.ts';
 import { peerCaller } from './peer-caller.ts';
-import type { ReadAnswer, WriteAnswer } from './peer-port.ts';
+import type { Forwarded, ReadAnswer, WriteAnswer } from './peer-port.ts';
 import { hexOfWords } from './repetitions.ts';
 import type { CallWords } from './repetitions.ts';
 import type { RouterCore } from './router-core.ts';
@@ -41,7 +42,29 @@ export class DataCalls {
       served.ownIo.reads += 1;
       return this.readServed(caller, served, offsetBytes, target);
     }
-    return this.#readSlowly(caller, Buffer.from(handle), offsetBytes, target);
+    const remote = this.#core.remote(handle);
+    const key = Buffer.from(handle);
+    if (remote === null) return this.#readSlowly(caller, key, offsetBytes, target);
+    const slowly = (): Promise<ReadAnswer> => this.#readSlowly(caller, key, offsetBytes, target);
+    return this.#forwarded(remote, 'read', remote.peer.read(remote.target, peerCaller(caller, ''), offsetBytes, target), slowly);
+  }
+
+  /** What another router answered; `slowly` looks for the object when that one is not its owner any more, or could not be asked. */
+  #forwarded<T>(remote: Remote, kind: 'read' | 'write', answer: MaybePromise<Forwarded<T>>, slowly: () => Promise<T>): MaybePromise<T> {
+    const settled = (forwarded: Forwarded<T>): MaybePromise<T> => {
+      if (forwarded.kind === 'not-owner') {
+        this.#core.places.notOwner(remote, forwarded.hint);
+        return slowly();
+      }
+      this.#core.places.cluster?.forwarded(remote.target, kind, remote.hint);
+      return forwarded.result;
+    };
+    if (!isPending(answer)) return settled(answer);
+    return answer.then(settled, (error: unknown) => {
+      if (errorCode(error) !== 'peer-unavailable') throw error;
+      this.#core.places.notOwner(remote, null);
+      return slowly();
+    });
   }
 
   /** READ of an object that is open here. */
@@ -107,9 +130,16 @@ export class DataCalls {
       caller.writeIdentity(offsetBytes, countBytes, chunks, words);
     }
     // The operation id hashes the received call: before the first wait. What is open here never needs it.
-    if (served === null) caller.operationId();
+    if (served === null && this.#core.remote(handle) === null) caller.operationId();
     const kept = words === null ? null : Uint32Array.from(words);
-    if (served === null) return this.#writeSlowly(caller, Buffer.from(handle), offsetBytes, countBytes, chunks, stability, kept);
+    if (served === null) {
+      const key = Buffer.from(handle);
+      const slowly = (): Promise<WriteAnswer> => this.#writeSlowly(caller, key, offsetBytes, countBytes, chunks, stability, kept);
+      const remote = kept === null ? null : this.#core.remote(handle);
+      if (remote === null || kept === null) return slowly();
+      const from = peerCaller(caller, hexOfWords(kept));
+      return this.#forwarded(remote, 'write', remote.peer.write(remote.target, from, offsetBytes, countBytes, chunks, stability), slowly);
+    }
     served.ownIo.writes += 1;
     const written = this.writeServed(caller, served, offsetBytes, countBytes, chunks, stability, kept);
     if (words === null) return written as MaybePromise<WriteAnswer>;

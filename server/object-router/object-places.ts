@@ -102,7 +102,7 @@ export class ObjectPlaces {
         if (served.unlinked || served.inode.inodeGeneration !== inodeGeneration) return Status.STALE;
         return { kind: 'here', served };
       }
-      const known = this.#remote(object);
+      const known = this.remote(object);
       if (known !== null) return { kind: 'there', remote: known };
       const inode = await this.#registry.namespace.inode(fileid, inodeGeneration);
       if (inode === null) return Status.STALE;
@@ -157,8 +157,8 @@ export class ObjectPlaces {
     return new ApplianceError('object-recovering', `object ${owner.fileid}: ${reason}`, { retryable: true });
   }
 
-  /** The cached owner, if it is another router that lives. */
-  #remote(object: ObjectKey): Remote | null {
+  /** The cached owner, if it is another router that lives: where an operation is sent without asking anybody. */
+  remote(object: ObjectKey): Remote | null {
     const { cluster } = this;
     const hint = cluster?.owners.get(object.fileid) ?? null;
     if (cluster === null || hint === null) return null;
@@ -239,9 +239,15 @@ export class ObjectPlaces {
       return null;
     }
     if (answer.kind === 'done') return answer;
-    cluster.owners.disprove(object.fileid, remote.hint);
-    if (answer.hint !== null && !sameTerm(answer.hint.term, remote.hint.term)) cluster.owners.learn(object.fileid, answer.hint);
+    this.notOwner(remote, answer.hint);
     return null;
+  }
+
+  /** The asked router is not the owner in that term; `hint`: what it knows. */
+  notOwner({ target, hint: wrong }: Remote, hint: OwnerHint | null): void {
+    const cluster = this.cluster as ClusterParts;
+    cluster.owners.disprove(target.fileid, wrong);
+    if (hint !== null && !sameTerm(hint.term, wrong.term)) cluster.owners.learn(target.fileid, hint);
   }
 
   /** Attributes of an inode that the registry gave, from whoever knows them; null when nobody says in time. */

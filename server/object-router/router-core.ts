@@ -13,7 +13,7 @@ import { Status } from '../nfsd/file-system.ts';
 import { statusOfError } from './error-status.ts';
 import type { HandleParts, Handles } from './handles.ts';
 import { attributesOf, preAttributesOf } from './inode-attributes.ts';
-import type { Everywhere, ObjectPlaces } from './object-places.ts';
+import type { Everywhere, ObjectPlaces, Remote } from './object-places.ts';
 import type { OpenObjects, ServedObject } from './open-objects.ts';
 
 /** A verb of a client's call that was held up longer than this is not executed any more. */
@@ -126,6 +126,16 @@ export class RouterCore {
       const opened = await this.objects.open(inode.fileid);
       return opened === null ? Status.STALE : { inode: opened.inode, served: opened };
     });
+  }
+
+  /** The other router that is known to own what a handle names, without asking anybody: the hot path of forwarding. Null: look for it. */
+  remote(handle: Handle): Remote | null {
+    const { cluster } = this.places;
+    if (cluster === null || cluster.owners.get(this.handles.peek(handle)) === null || !this.places.lease.valid) return null;
+    const parts = this.handles.decode(handle);
+    return parts === null || this.objects.held(parts.fileid) !== null || this.objects.get(parts.fileid) !== undefined
+      ? null
+      : this.places.remote(parts);
   }
 
   /** Does something where the object of a handle is; a status when that is BADHANDLE, STALE or has to wait. Opens what nobody has open. */
