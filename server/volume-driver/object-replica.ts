@@ -96,24 +96,38 @@ export class ObjectReplica implements Replica {
 
   async activate(owner: OwnerRecord): Promise<DrivenObject> {
     this.#checkUse();
-    failPoint('move.replica-before-activate');
-    const { root } = owner;
+    // From here on it is this router's object, and the files are its log: what goes wrong is for a recovery, which finds them by the owner's term.
+    this.#over = true;
+    try {
+      failPoint('move.replica-before-activate');
+      await this.#log.close();
+      this.#checkFit(owner);
+      return this.#open(owner);
+    } catch (error) {
+      await this.#log.close();
+      this.#basis.loaded.map.close();
+      throw error;
+    }
+  }
+
+  #checkFit({ term, root }: OwnerRecord): void {
     const { lastSequence, position } = this.#log;
-    if (!sameTerm(owner.term, this.#basis.term) || root.checkpoint !== this.#offer.owner.root.checkpoint || position.offsetBytes !== 0)
+    if (!sameTerm(term, this.#basis.term) || root.checkpoint !== this.#offer.owner.root.checkpoint || position.offsetBytes !== 0)
       throw this.#unfit('it is not what the owner record speaks of');
     const closed = root.closedEpochs.at(-1);
     if (root.uploadedSegment >= position.segment || (closed !== undefined && closed.lastSequence !== lastSequence))
       throw this.#unfit(`it ends with record ${lastSequence}`);
-    // From here on it is an open object; what goes wrong is for a recovery, which finds the files by the owner's term.
-    this.#over = true;
-    await this.#log.close();
+  }
+
+  #open(owner: OwnerRecord): DrivenObject {
     const { files, assembly, logger } = this.#components;
     const { loaded, inode } = this.#basis;
-    const { table, uuid } = loaded;
+    const { root } = owner;
+    const { lastSequence, position } = this.#log;
     const arrived = this.#log.received.map(({ replica, totalBytes, lastSequence: last }): ArrivedSegment => {
       const uploaded = replica.number <= root.uploadedSegment;
       const row = this.#rows.get(replica.number);
-      if (uploaded && row !== undefined) table.setSizeBytes(row, totalBytes);
+      if (uploaded && row !== undefined) loaded.table.setSizeBytes(row, totalBytes);
       return { segment: files.enter(replica, totalBytes), totalBytes, lastSequence: last, uploaded };
     });
     const opened = assembly.open(this.#basis, {
@@ -129,7 +143,7 @@ export class ObjectReplica implements Replica {
       arrived,
     });
     failPoint('move.replica-activated');
-    logger.info({ fileid: inode.fileid, object: uuid, segments: arrived.length, lastSequence }, 'an object arrived from another router');
+    logger.info({ fileid: inode.fileid, object: loaded.uuid, segments: arrived.length, lastSequence }, 'an object arrived from another router');
     return opened;
   }
 

@@ -47,6 +47,8 @@ type Mishap = 'none' | 'abort' | 'giver' | 'receiver' | 'giver-disk' | 'receiver
 interface Serving {
   readonly node: ClusterNode;
   readonly object: DrivenObject;
+  /** Operations under way. */
+  readonly running: Set<Promise<unknown>>;
   readonly died: Promise<'dead'>;
   readonly die: () => void;
 }
@@ -141,7 +143,7 @@ class MoveSimulation {
     this.#note(`served by ${node.id.charAt(0)}`);
     let die: () => void = () => undefined;
     const died = new Promise<'dead'>((resolve) => (die = () => resolve('dead')));
-    this.#serving = { node, object, died, die };
+    this.#serving = { node, object, running: new Set(), died, die };
     this.#wake();
   }
 
@@ -229,7 +231,11 @@ class MoveSimulation {
         await new Promise<void>((resolve) => this.#wakeClients.push(resolve));
         continue;
       }
-      const result = await Promise.race([work(serving.object), serving.died]);
+      const running = work(serving.object);
+      serving.running.add(running);
+      const ended = (): boolean => serving.running.delete(running);
+      running.then(ended, ended);
+      const result = await Promise.race([running, serving.died]);
       if (result === 'dead') return null;
       if (!isHeld(result as T)) return { result: result as T, object: serving.object };
       this.outcomes.held += 1;
@@ -352,12 +358,10 @@ class MoveSimulation {
       this.#serving = null;
       if (!step('transferred')) return await this.#lose(ended!, move, serving, true);
       move.source.cede();
-      const closing = object.close();
-      const calls = this.#cluster.commons.storeCalls;
+      const closing = this.#closeWhenDone(serving);
       const moved = await move.replica.activate(owner);
-      if (this.#chance(0.5)) await closing;
-      void calls;
       this.#serve(to, moved);
+      if (this.#chance(0.5)) await closing;
       if (!step('activated')) return await this.#lose(ended!, move, serving, true);
     } catch (error) {
       if (!isEnvironment(error)) throw error;
@@ -371,7 +375,7 @@ class MoveSimulation {
         this.outcomes.abandoned += 1;
         if (move !== null) {
           move.source.thaw();
-          if (this.#chance(0.8)) await move.replica.discard().catch((problem: unknown) => this.#expected(problem));
+          await move.replica.discard().catch((problem: unknown) => this.#expected(problem));
         }
       }
     } finally {
@@ -396,7 +400,10 @@ class MoveSimulation {
       this.#serving = null;
       serving?.die();
       // A giver that was told cedes, whatever becomes of the receiver.
-      move.source.cede();
+      if (former !== serving && serving === null) {
+        move.source.cede();
+        void this.#closeWhenDone(former);
+      }
       to.kill(this.#chance(0.6));
       await this.#open(to);
       this.#afterDeath();
@@ -447,9 +454,14 @@ class MoveSimulation {
   }
 
   async #close(): Promise<void> {
-    const { object } = this.#current();
+    const serving = this.#current();
     this.#serving = null;
-    await object.close();
+    await this.#closeWhenDone(serving);
+  }
+
+  async #closeWhenDone(serving: Serving): Promise<void> {
+    await Promise.race([Promise.allSettled(serving.running), serving.died]);
+    await Promise.race([serving.object.close(), serving.died]);
   }
 
   /** It becomes clean, its router dies, and another one that has nothing of it takes over. */
