@@ -393,7 +393,7 @@ export class Machine {
     );
     const waiting = await surveyObjects({ registry, files, router: this.id, logger });
     const self = { router: this.id, incarnation };
-    const host = new RouterMoveHost({ objects, owners, repetitions, records, clock, logger });
+    const host = new RouterMoveHost({ namespace: registry.namespace, objects, owners, repetitions, records, clock, logger });
     moves = new Moves(
       { host, registry, members, network, driver, clock, random, logger, self },
       { journal, pins },

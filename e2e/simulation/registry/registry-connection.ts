@@ -195,12 +195,15 @@ export class RegistryConnection {
         reject(new ApplianceError('registry-unavailable', 'the registry does not answer', { retryable: true })),
       );
       const answer = (deliver: () => void): void => {
-        this.#back.send(() =>
+        const { primary } = server;
+        this.#back.send(() => {
+          // The connection ended with that primary.
+          if (server.primary !== primary) return;
           time.enter(() => {
             cancel();
             deliver();
-          }),
-        );
+          });
+        });
       };
       const arrive = (): void => {
         if (server.inRound) {

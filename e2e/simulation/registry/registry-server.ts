@@ -47,6 +47,8 @@ export class RegistryServer {
   /** No moves, takeovers and funerals before this time of the world. */
   #holdUntilMs = 0;
   #round: { lost: readonly OutboxEntry[]; readonly contributions: Map<RouterId, Contribution> } | null = null;
+  /** Raised by every failover: connections to the former primary end, with the answers on them. */
+  primary = 1;
   /** Entries that nobody brought back, of failovers so far: what routers were told and is gone. */
   lostEntries = 0;
 
@@ -128,8 +130,8 @@ export class RegistryServer {
 
   /** Fails over to a primary that has nothing since `sinceMs` of the world's time; from here to `endRound` nobody may use it. */
   failOver(sinceMs: number): void {
-    const had = this.records.outbox;
-    const lost = [...had];
+    this.primary += 1;
+    const lost = [...this.records.outbox];
     this.records.forget(sinceMs);
     const { sequence } = this.records.counters;
     const entries = lost.filter((entry) => entry.sequence > sequence);
