@@ -38,10 +38,13 @@ export class CollectingStream extends Writable {
 
   #keep(chunks: readonly Buffer[], done: () => void): void {
     this.writes += 1;
-    // Copies, because the sender may use the memory again after `done`.
-    this.#written.push(Buffer.concat(chunks));
-    if (this.isHolding) this.#held.push(done);
-    else done();
+    const end = (): void => {
+      // Read as late as a socket would, and copied, because the sender may use the memory again after `done`.
+      this.#written.push(Buffer.concat(chunks));
+      done();
+    };
+    if (this.isHolding) this.#held.push(end);
+    else end();
   }
 }
 
@@ -82,7 +85,11 @@ export interface CollectedFrame {
 }
 
 /** Bytes of one frame as FrameSender makes them. */
-export function frameBytes(head: Pick<FrameHead, 'kind' | 'isAnswer' | 'requestId' | 'ageMs' | 'sentMs'>, args: Uint8Array, payload: readonly Uint8Array[]): Buffer {
+export function frameBytes(
+  head: Pick<FrameHead, 'kind' | 'isAnswer' | 'requestId' | 'ageMs' | 'sentMs'>,
+  args: Uint8Array,
+  payload: readonly Uint8Array[],
+): Buffer {
   const stream = new CollectingStream();
   const sender = new FrameSender(stream, new TurnClock());
   sender.open().raw(args);
