@@ -94,6 +94,7 @@ function keysUnder(prefix: string): string[] {
 
 function show(value: unknown): string {
   if (value === null || value === undefined) return 'empty';
-  const text = JSON.stringify(value);
+  // Credentials in a URL are refused, and not repeated.
+  const text = JSON.stringify(value).replaceAll(/:\/\/[^/@"]*@/g, '://********@');
   return text.length > 80 ? `${text.slice(0, 77)}...` : text;
 }

@@ -23,6 +23,13 @@ const SWIFT_FLAGS = {
   'vpool.backend.swift.key': 'hunter2',
 };
 const S3_FLAGS = { 'vpool.backend.kind': 's3' };
+const REDIS_FLAGS = {
+  ...S3_FLAGS,
+  'registry.kind': 'redis',
+  'registry.redis.mode': 'sentinel',
+  'registry.redis.urls': 'redis://10.0.0.1:26379',
+  'registry.redis.sentinelName': 'mymaster',
+};
 
 interface Given {
   readonly yaml?: string;
@@ -267,7 +274,7 @@ const REFUSED: readonly (readonly [string, string, string])[] = [
   ['logging.level', 'INFO', 'one of debug, info, warn, error'],
   ['logging.format', 'text', 'one of auto, human, json'],
   ['registry.kind', 'etcd', 'one of sqlite, redis'],
-  ['registry.redis.urls', 'redis://user:pw@host:6379', 'a list of 1 to 32: URLs redis://host:port or rediss://host:port (TLS), without user'],
+  ['registry.redis.urls', 'redis://host:6379/0', 'a list of 1 to 32: URLs redis://host:port or rediss://host:port (TLS), without user'],
   ['registry.redis.urls', 'redis://host', 'a list of 1 to 32: URLs redis://host:port'],
   ['registry.redis.mode', 'single', 'one of standalone, sentinel, cluster'],
   ['registry.redis.replicasMin', '9', 'a whole number from 0 to 8'],
@@ -468,6 +475,7 @@ const SECRETS: readonly Readonly<Record<string, string>>[] = [
     'vpool.backend.s3.secretAccessKey': 'hunter2',
     'vpool.backend.s3.sessionToken': 'hunter2-token',
   },
+  { ...REDIS_FLAGS, 'registry.redis.password': 'hunter2', 'registry.redis.sentinelPassword': 'hunter2-sentinel' },
 ];
 
 test('no secret is shown by config print, as YAML or as JSON', () => {
@@ -500,6 +508,11 @@ test('no message shows a secret: of a wrong kind, in a wrong place, without quot
     { flags: { ...S3_FLAGS, 'vpool.backend.s3.secretAccessKey': 'hunter2', 'vpool.backend.s3.sessionToken': 'hunter2' } },
     { flags: { 'vpool.backend.key': 'hunter2', 'vpool.backend.keyFile': '/k' } },
     { environment: { VFERRY_VPOOL_BACKEND_KEY: 'hunter2\0' } },
+    { flags: { 'registry.redis.password': 'hunter2' } },
+    { flags: { ...REDIS_FLAGS, 'registry.redis.password': 'hunter2', 'registry.redis.passwordFile': '/k' } },
+    { flags: { ...REDIS_FLAGS, 'registry.redis.urls': 'redis://me:hunter2@10.0.0.1:6379' } },
+    { yaml: 'registry: { redis: { urls: [redis://hunter2@h:1, rediss://:hunter2@h:1] } }' },
+    { yaml: 'vpool: { backend: { swift: { authUrl: "http://me:hunter2@swift/auth/v1.0" } } }' },
   ];
   for (const { tagMayBeSeen, ...given } of messages) {
     const problems = problemsOf(given).join('\n');
