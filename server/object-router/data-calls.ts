@@ -134,7 +134,8 @@ export class DataCalls {
     const kept = words === null ? null : Uint32Array.from(words);
     if (served === null) {
       const key = Buffer.from(handle);
-      const slowly = (): Promise<WriteAnswer> => this.#writeSlowly(caller, key, offsetBytes, countBytes, chunks, stability, kept);
+      const sinceMs = this.#core.clock.monotonicMs();
+      const slowly = (): Promise<WriteAnswer> => this.#writeSlowly(caller, key, offsetBytes, countBytes, chunks, stability, kept, sinceMs);
       const remote = kept === null ? null : this.#core.remote(handle);
       if (remote === null || kept === null) return slowly();
       const from = peerCaller(caller, hexOfWords(kept));
@@ -212,21 +213,27 @@ export class DataCalls {
     chunks: readonly Uint8Array[],
     stability: Stability,
     words: CallWords | null,
+    sinceMs = this.#core.clock.monotonicMs(),
   ): Promise<WriteAnswer> {
-    const answer = await this.#core.anywhere<WriteAnswer>(handle, {
-      isChange: true,
-      here: (served) => {
-        served.ownIo.writes += 1;
-        return this.writeServed(caller, served, offsetBytes, countBytes, chunks, stability, words);
+    const answer = await this.#core.anywhere<WriteAnswer>(
+      handle,
+      {
+        isChange: true,
+        here: (served) => {
+          served.ownIo.writes += 1;
+          return this.writeServed(caller, served, offsetBytes, countBytes, chunks, stability, words);
+        },
+        there: async (remote) => {
+          const from = peerCaller(caller, words === null ? '' : hexOfWords(words));
+          const forwarded = await remote.peer.write(remote.target, from, offsetBytes, countBytes, chunks, stability);
+          if (forwarded.kind === 'done') this.#core.places.cluster?.forwarded(remote.target, 'write', remote.hint);
+          return forwarded;
+        },
+        record: (inode) => this.#writeRecord(caller, inode, offsetBytes, countBytes, chunks),
       },
-      there: async (remote) => {
-        const from = peerCaller(caller, words === null ? '' : hexOfWords(words));
-        const forwarded = await remote.peer.write(remote.target, from, offsetBytes, countBytes, chunks, stability);
-        if (forwarded.kind === 'done') this.#core.places.cluster?.forwarded(remote.target, 'write', remote.hint);
-        return forwarded;
-      },
-      record: (inode) => this.#writeRecord(caller, inode, offsetBytes, countBytes, chunks),
-    });
+      true,
+      sinceMs,
+    );
     return typeof answer === 'number' ? { status: answer, wcc: NO_WCC } : answer;
   }
 

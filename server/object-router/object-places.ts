@@ -18,12 +18,12 @@ import type { Forwarded, Members, ObjectTarget, OwnerHint, PeerNetwork, PeerServ
 import type { Repetitions } from './repetitions.ts';
 
 /** A client that waited this long is asked to come back: its other calls must go on (esxi.md 1.3). */
-const PATIENCE_MS = 15_000;
+const PATIENCE_MS = 25_000;
 /**
  * At this age a call that changes something is not begun any more (design section 10 [!]). Who is told to come back comes with another xid, which no memory of
  * completed calls can tell from the first one: by then, PATIENCE_MS, no copy of the call may be on its way anywhere, or it would put old bytes over newer ones.
  */
-const BEGIN_MS_MAX = 5_000;
+const BEGIN_MS_MAX = 14_000;
 const RETRY_MS_FIRST = 5;
 const RETRY_MS_MAX = 250;
 /** For attributes in a directory listing: rather none than a listing that hangs. */
@@ -176,8 +176,7 @@ export class ObjectPlaces {
   }
 
   /** Does something where the object is, wherever it goes meanwhile. Null from `record`: look again. Rejects as `find`, or when it took too long. */
-  async run<T>(object: ObjectKey, open: boolean, everywhere: Everywhere<T>): Promise<T | typeof Status.STALE> {
-    const started = this.#clock.monotonicMs();
+  async run<T>(object: ObjectKey, open: boolean, everywhere: Everywhere<T>, started = this.#clock.monotonicMs()): Promise<T | typeof Status.STALE> {
     let waitMs = RETRY_MS_FIRST;
     const isOver = (): boolean => this.#clock.monotonicMs() - started > PATIENCE_MS;
     for (;;) {
@@ -192,8 +191,8 @@ export class ObjectPlaces {
       }
       if (typeof place === 'number') return place;
       if (everywhere.isChange === true && this.cluster !== null && this.#clock.monotonicMs() - started > BEGIN_MS_MAX) {
-        await this.#clock.sleep(PATIENCE_MS - BEGIN_MS_MAX);
-        throw new ApplianceError('peer-unavailable', `object ${object.fileid} was not reached for ${BEGIN_MS_MAX} ms`, { retryable: true });
+        await this.#clock.sleep(Math.max(0, started + PATIENCE_MS - this.#clock.monotonicMs()));
+        throw new ApplianceError('peer-unavailable', `object ${object.fileid} was not reached in time`, { retryable: true });
       }
       if (place.kind === 'there') {
         const answer = await this.#ask(place.remote, object, (remote) => everywhere.there(remote));

@@ -16,7 +16,7 @@ import { attributesOf, preAttributesOf } from './inode-attributes.ts';
 import type { Everywhere, ObjectPlaces, Remote } from './object-places.ts';
 import type { OpenObjects, ServedObject } from './open-objects.ts';
 
-/** A verb of a client's call that was held up longer than this is not executed any more. */
+/** A verb of a client's call that was held up longer than this is not executed any more: before anybody may be told to come back (ObjectPlaces). */
 const NOT_AFTER_MS = 20_000;
 
 export const NO_WCC: Wcc = { before: null, after: null };
@@ -139,10 +139,10 @@ export class RouterCore {
   }
 
   /** Does something where the object of a handle is; a status when that is BADHANDLE, STALE or has to wait. Opens what nobody has open. */
-  async anywhere<T>(handle: Handle, everywhere: Everywhere<T>, open = true): Promise<T | ErrorStatus> {
+  async anywhere<T>(handle: Handle, everywhere: Everywhere<T>, open = true, sinceMs = this.clock.monotonicMs()): Promise<T | ErrorStatus> {
     const parts = this.handles.decode(handle);
     if (parts === null) return Status.BADHANDLE;
-    return this.guard<T>(() => this.places.run(parts, open, everywhere));
+    return this.guard<T>(() => this.places.run(parts, open, everywhere, sinceMs));
   }
 
   /** GETATTR of what is known to be another router's, without asking the registry first; null when it is not. */
