@@ -7,6 +7,7 @@ import { credentialsOf, type RedisAnswer, type RedisCommand, RedisConnection, un
 import { redisKeys } from './redis-keys.ts';
 import { findPrimary, isList } from './redis-primary.ts';
 import { RENEW_IN_ROUND, roundKeys } from './round-member-scripts.ts';
+import { BEGIN_ROUND_SCRIPT } from './round-scripts.ts';
 
 export class LeaseRenewal {
   readonly #clock: Clock;
@@ -58,8 +59,8 @@ export class LeaseRenewal {
     const connection = this.#connection?.redis;
     if (connection === undefined) throw unavailable('no connection to Redis');
     const answers = await connection.run(
-      replicasMin > 0 ? [...commands, { kind: 'plain', words: ['WAIT', replicasMin, commandTimeoutMs] }] : commands,
-      (replicasMin > 0 ? 2 : 1) * commandTimeoutMs,
+      replicasMin > 0 ? [...commands, { kind: 'plain', words: ['WAIT', replicasMin, Math.ceil(commandTimeoutMs / 2)] }] : commands,
+      commandTimeoutMs,
     );
     const [first] = answers;
     if (first === undefined) throw unavailable('Redis answered nothing');
@@ -90,9 +91,12 @@ export class LeaseRenewal {
     });
     try {
       const state = await inspectPrimary(redis, redisKeys(vpoolName).meta, settings.commandTimeoutMs);
-      // Data of another identity may be older than what was acknowledged: only a round may use them, and renews there.
-      if (state.record !== null && state.record.generation !== IN_ROUND && state.record.identity !== state.identity) {
-        throw unavailable('this Redis was restarted or promoted; a recovery round comes first');
+      // Data of another identity may be older than what was acknowledged: only a round may use them, and renews there. It begins now if it has not yet.
+      if (state.record !== null && (state.record.generation === IN_ROUND || state.record.identity !== state.identity)) {
+        const names = redisKeys(vpoolName);
+        const keys = BEGIN_ROUND_SCRIPT.keys.map((key) => names[key]);
+        const begun = await redis.run([{ kind: 'script', script: BEGIN_ROUND_SCRIPT, keys, args: ['', state.identity] }], settings.commandTimeoutMs);
+        if (begun[0]?.kind !== 'reply') throw unavailable('Redis refuses to begin a recovery round');
       }
       this.#onIdentity(state.identity);
       return { redis, identity: state.identity };

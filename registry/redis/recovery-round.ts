@@ -331,8 +331,10 @@ export class RecoveryRounds implements Settler {
   /** Replies of all commands. A refusal, also of the round, is for another try. */
   async #run(connection: RedisConnection, commands: readonly RedisCommand[]): Promise<ScriptReply[]> {
     const { replicasMin, commandTimeoutMs } = this.#settings;
-    const all: RedisCommand[] = replicasMin > 0 ? [...commands, { kind: 'plain', words: ['WAIT', replicasMin, commandTimeoutMs] }] : [...commands];
-    const answers = await connection.run(all, (replicasMin > 0 ? 3 : 2) * commandTimeoutMs);
+    const all: RedisCommand[] =
+      replicasMin > 0 ? [...commands, { kind: 'plain', words: ['WAIT', replicasMin, Math.ceil(commandTimeoutMs / 2)] }] : [...commands];
+    // A batch of replays is more work than one verb.
+    const answers = await connection.run(all, (commands.length > 1 ? 2 : 1) * commandTimeoutMs);
     const replies = answers.map((answer) => {
       if (answer.kind === 'refused') throw unavailable(`Redis refuses a step of the recovery: ${answer.error.message}`, answer.error);
       return answer.reply;

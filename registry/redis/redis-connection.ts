@@ -12,6 +12,9 @@ import type { Clock } from '../../server/core/time.ts';
 import type { LuaScript, ScriptArgument, ScriptReply } from './redis-link.ts';
 import type { RedisRegistrySettings } from './redis-settings.ts';
 
+/** A Redis that accepts and says nothing hangs; every try of it is time in which Sentinel may have named another. */
+const OPEN_TIMEOUT_MS = 500;
+
 export interface RedisAddress {
   readonly host: string;
   readonly port: number;
@@ -100,6 +103,8 @@ export class RedisConnection {
       ...tlsOptions(settings),
       connectionName: components.name,
       connectTimeout: settings.commandTimeoutMs,
+      // A server that hangs answers no end of the stream either.
+      disconnectTimeout: 10,
       lazyConnect: true,
       protocol: 2,
       disableClientInfo: true,
@@ -117,11 +122,12 @@ export class RedisConnection {
     });
     const connection = new RedisConnection(address, redis, clock);
     // A server that accepts and says nothing more would hold AUTH for ever.
-    const cancel = clock.after(2 * settings.commandTimeoutMs, () => redis.disconnect());
+    const timeoutMs = Math.min(settings.commandTimeoutMs, OPEN_TIMEOUT_MS);
+    const cancel = clock.after(timeoutMs, () => redis.disconnect());
     try {
       await redis.connect();
       // AUTH was sent before, but its refusal is only an event.
-      const [pong] = await connection.run([{ kind: 'plain', words: ['PING'] }], 2 * settings.commandTimeoutMs);
+      const [pong] = await connection.run([{ kind: 'plain', words: ['PING'] }], timeoutMs);
       if (pong?.kind === 'refused') throw pong.error;
       return connection;
     } catch (error) {

@@ -251,12 +251,12 @@ export class LiveRedisLink implements RedisLink, AsyncDisposable {
       const state = await inspectPrimary(control, metaKey, redis.commandTimeoutMs);
       this.#replicas = { connected: state.connectedReplicas, min: redis.replicasMin };
       const generation = await settler.settle(control, state);
-      for (let count = 1; count < CHANGERS + READERS; count += 1) {
-        const more = await open();
-        connections.push(more);
-        const now = await inspectPrimary(more, metaKey, redis.commandTimeoutMs);
-        if (now.identity !== state.identity) throw unavailable('the primary changed while it was connected to');
-      }
+      const more = await Promise.allSettled(Array.from({ length: CHANGERS + READERS - 1 }, open));
+      for (const opened of more) if (opened.status === 'fulfilled') connections.push(opened.value);
+      const failed = more.find((opened) => opened.status === 'rejected');
+      if (failed !== undefined) throw failed.reason;
+      const states = await Promise.all(connections.slice(1).map((connection) => inspectPrimary(connection, metaKey, redis.commandTimeoutMs)));
+      if (states.some((now) => now.identity !== state.identity)) throw unavailable('the primary changed while it was connected to');
       if (this.#ended !== null) throw this.#ended;
       this.#generation = generation;
       this.#components.onSession(generation);

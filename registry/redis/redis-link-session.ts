@@ -11,6 +11,9 @@ import type { EntryOf, LuaScript, ScriptArgument, ScriptReply } from './redis-li
 /** Scripts of one batch, so that the first of them does not wait too long for the last. */
 const BATCH_MAX = 64;
 
+/** How often a write is confirmed when nobody changes anything. */
+const WATCH_MS = 500;
+
 /** Error codes of Redis that say: nothing was executed, and this is not the place (now). */
 const NOT_EXECUTED = new Set([
   'READONLY',
@@ -82,8 +85,9 @@ export class LinkSession {
   #reason: ApplianceError | null = null;
   readonly #ended = Promise.withResolvers<ApplianceError>();
   #pumping = false;
+  #confirmSentAtMs = -Infinity;
 
-  /** `openedAtMs`: when what was found at the opening was asked. `otherConfirmedAtMs`: when the lease's thread last confirmed on this same primary, or -Infinity. */
+  /** `otherConfirmedAtMs`: when the lease's thread last confirmed on this same primary, or -Infinity. */
   constructor(
     components: { readonly clock: Clock; readonly counts: LinkCounts; readonly otherConfirmedAtMs: () => number },
     settings: SessionSettings,
@@ -100,6 +104,17 @@ export class LinkSession {
     for (const connection of [...connections.changers, ...connections.readers]) {
       connection.onEnd(() => this.end(unavailable(`the connection to Redis at ${connection.address.host}:${connection.address.port} ended`)));
     }
+    this.#watch();
+  }
+
+  /** An idle session, too, notices that its primary hangs, was demoted or lost its replicas: others may wait for this router in a recovery round. */
+  #watch(): void {
+    this.#clock.after(WATCH_MS, () => {
+      if (this.#reason !== null) return;
+      const idle = this.#changers.find((connection) => !this.#busy.has(connection));
+      if (idle !== undefined && this.#clock.monotonicMs() - this.#confirmSentAtMs >= WATCH_MS) this.#send(idle, [], true);
+      this.#watch();
+    });
   }
 
   /** Resolves with the reason when the session is over. */
@@ -171,11 +186,12 @@ export class LinkSession {
     const commands: RedisCommand[] = calls.map(({ script, keys, args }) => ({ kind: 'script', script, keys, args: [generation, ...args] }));
     // Refusals and repetitions write nothing, and a WAIT behind nothing proves nothing: there is always a write in front of it.
     const waits = confirm && replicasMin > 0;
+    if (waits || calls.length === 0) commands.push({ kind: 'script', script: CONFIRM, keys: [metaKey, confirmKey], args: [generation] });
     if (waits) {
-      commands.push({ kind: 'script', script: CONFIRM, keys: [metaKey, confirmKey], args: [generation] });
-      commands.push({ kind: 'plain', words: ['WAIT', replicasMin, commandTimeoutMs] });
+      commands.push({ kind: 'plain', words: ['WAIT', replicasMin, Math.ceil(commandTimeoutMs / 2)] });
     }
     const sentAtMs = this.#clock.monotonicMs();
+    if (confirm) this.#confirmSentAtMs = sentAtMs;
     const kept: (Promise<void> | null)[] = [];
     let keepFailure: Error | null = null;
     const onReply = (index: number, reply: ScriptReply): void => {
@@ -192,7 +208,7 @@ export class LinkSession {
     this.#busy.add(connection);
     this.#counts.roundTrips += 1;
     void connection
-      .run(commands, waits ? 2 * commandTimeoutMs : commandTimeoutMs, onReply)
+      .run(commands, commandTimeoutMs, onReply)
       .then(
         (answers) => this.#answered(calls, answers, { waits, sentAtMs, kept, keepFailure }),
         (error: unknown) => {

@@ -56,13 +56,17 @@ async function primaryOfSentinels(settings: RedisRegistrySettings, clock: Clock)
   await Promise.all(
     settings.urls.map(async (url) => {
       try {
-        const [answer] = await ask(url, settings, clock, true, [['SENTINEL', 'MASTER', name]]);
-        if (answer === undefined || answer.kind === 'refused') {
-          failures.push(answer?.error);
+        // The address of the first is the former primary's until all replicas are reconfigured; that of the second is the new one as soon as it was promoted.
+        const [answer, named] = await ask(url, settings, clock, true, [
+          ['SENTINEL', 'MASTER', name],
+          ['SENTINEL', 'GET-MASTER-ADDR-BY-NAME', name],
+        ]);
+        if (answer?.kind !== 'reply' || named?.kind !== 'reply' || !isList(named.reply)) {
+          failures.push(answer?.kind === 'refused' ? answer.error : new Error(`Sentinel ${url} knows no ${name}`));
           return;
         }
         const fields = fieldsOf(answer.reply);
-        const address = { host: fields.get('ip') ?? '', port: Number(fields.get('port')) };
+        const address = { host: textOf(named.reply[0]), port: Number(textOf(named.reply[1])) };
         const epoch = Number(fields.get('config-epoch'));
         const downAfterMs = Number(fields.get('down-after-milliseconds'));
         if (address.host === '' || !isPort(address.port) || !(downAfterMs > 0)) failures.push(new Error(`Sentinel ${url} answers no address`));

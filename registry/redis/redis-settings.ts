@@ -18,7 +18,7 @@ export interface RedisRegistrySettings {
   readonly keyFile: string | null;
   /** Replicas that must have a change before it is answered (WAIT). 0: a Redis of its own. */
   readonly replicasMin: number;
-  /** How long one answer of Redis may take. */
+  /** How long one answer of Redis may take, the WAIT of a change included; replicas get half of it. */
   readonly commandTimeoutMs: number;
   /** A router's lease. */
   readonly leaseMs: number;
