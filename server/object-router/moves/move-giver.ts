@@ -159,6 +159,7 @@ export class MoveGiver implements Pick<PeerService, 'moveAsk' | 'moveFetch' | 'm
         return refused(reserved.kind === 'gone' ? 'it was removed' : 'it changed hands meanwhile', reserved.kind !== 'gone');
       }
       const move = this.#history.begin({ role: 'giver', fileid, from: self.router, to, reason });
+      this.#history.agreed(move);
       move.behindBytes = source.offer.behindBytes;
       const attempt: Attempt = {
         object,
@@ -539,6 +540,7 @@ export class MoveGiver implements Pick<PeerService, 'moveAsk' | 'moveFetch' | 'm
       const number = reserved.kind === 'done' ? reserved.owner.moving?.attempt : undefined;
       if (number === undefined || members.get(to)?.incarnation !== toIncarnation) return null;
       move = this.#history.begin({ role: 'giver', fileid, from: self.router, to, reason });
+      this.#history.agreed(move);
       move.phase = 'switching';
       await this.#cede(owner, number, to, 'ceding');
       // Closed, clean: nothing of its last term is behind the checkpoint, as when it is opened anew.

@@ -1,4 +1,6 @@
 /** Moves that run and the last ones that ended, for people: what took how long, and why it did not work. In memory. */
+import type { OwnerRecord } from '../../../registry/ports.ts';
+import type { MoveDirection, MoveObserver } from '../../core/cluster-observer.ts';
 import type { FileId, RouterId } from '../../core/ids.ts';
 import type { Logger } from '../../core/logger.ts';
 import type { Clock } from '../../core/time.ts';
@@ -24,12 +26,15 @@ export type MoveStep =
   | 'confirm'
   | 'activate';
 
+/** `taker`: its router was dead. */
+export type MoveRole = 'giver' | 'receiver' | 'taker';
+
 export type MovePhase = 'preparing' | 'copying' | 'switching' | 'moved' | 'aborted';
 
 /** One move as one of its two routers sees it. */
 export interface MoveRecord {
   readonly id: string;
-  readonly role: 'giver' | 'receiver';
+  readonly role: MoveRole;
   readonly fileid: FileId;
   readonly from: RouterId;
   readonly to: RouterId;
@@ -43,13 +48,14 @@ export interface MoveRecord {
   /** How long I/O was held (giver), or how long the receiver saw it held. */
   readonly heldMs: number | null;
   readonly stepsMs: Readonly<Partial<Record<MoveStep, number>>>;
+  /** Why it was aborted; of a takeover by force: what was given up. */
   readonly problem: string | null;
 }
 
 /** A move under way: its parts write, others read it as a MoveRecord. */
 export class RunningMove implements MoveRecord {
   readonly id: string;
-  readonly role: 'giver' | 'receiver';
+  readonly role: MoveRole;
   readonly fileid: FileId;
   readonly from: RouterId;
   readonly to: RouterId;
@@ -62,6 +68,8 @@ export class RunningMove implements MoveRecord {
   heldMs: number | null = null;
   readonly stepsMs: Partial<Record<MoveStep, number>> = {};
   problem: string | null = null;
+  /** Giver and receiver agreed upon it. */
+  isAgreed = false;
   readonly #clock: Clock;
 
   constructor(clock: Clock, id: string, what: Pick<MoveRecord, 'role' | 'fileid' | 'from' | 'to' | 'reason'>) {
@@ -93,33 +101,36 @@ export class MoveHistory {
   readonly #ended: MoveRecord[] = [];
   readonly #listeners: ((record: MoveRecord) => void)[] = [];
   #next = 1;
-  /** By `role outcome`, since the start. */
-  readonly counts = new Map<string, number>();
-  copiedBytes = 0;
+  readonly #observer: MoveObserver | null;
 
-  constructor(clock: Clock, logger: Logger) {
+  constructor(clock: Clock, logger: Logger, observer: MoveObserver | null) {
     this.#clock = clock;
     this.#logger = logger;
+    this.#observer = observer;
   }
 
   begin(what: Pick<MoveRecord, 'role' | 'fileid' | 'from' | 'to' | 'reason'>): RunningMove {
-    const move = new RunningMove(this.#clock, `${what.role === 'giver' ? 'g' : 'r'}${this.#next}`, what);
+    const move = new RunningMove(this.#clock, `${what.role}-${this.#next}`, what);
     this.#next += 1;
     this.#running.set(move.id, move);
     return move;
   }
 
-  /** Once per move. `problem` null: the object moved. */
-  end(move: RunningMove, problem: string | null): void {
+  /** It was agreed upon: from here on it counts. */
+  agreed(move: RunningMove): void {
+    move.isAgreed = true;
+    this.#observer?.moveStarted(directionOf(move));
+  }
+
+  /** Once per move. `problem` null: the object moved. `code`: a short word for why it did not. */
+  end(move: RunningMove, problem: string | null, code = 'ended'): void {
     if (!this.#running.delete(move.id)) return;
     move.phase = problem === null ? 'moved' : 'aborted';
     move.problem = problem;
     move.endedAtMs = this.#clock.wallMs();
-    this.#ended.unshift(move);
-    if (this.#ended.length > ENDED_MAX) this.#ended.pop();
-    const key = `${move.role} ${move.phase}`;
-    this.counts.set(key, (this.counts.get(key) ?? 0) + 1);
-    this.copiedBytes += move.copiedBytes;
+    if (problem !== null && move.isAgreed) this.#observer?.moveAborted(directionOf(move), code);
+    else if (problem === null) this.#observer?.moveDone(directionOf(move), move.endedAtMs - move.startedAtMs, move.role === 'giver' ? move.heldMs : null, move.copiedBytes);
+    this.#keep(move);
     const fields = {
       fileid: move.fileid,
       move: move.id,
@@ -137,6 +148,28 @@ export class MoveHistory {
     for (const listener of this.#listeners) listener(move);
   }
 
+  #keep(move: MoveRecord): void {
+    this.#ended.unshift(move);
+    if (this.#ended.length > ENDED_MAX) this.#ended.pop();
+  }
+
+  /** An object of a dead router was claimed here. `givenUp`: by force; null: nothing was lost. */
+  takenOver(owner: OwnerRecord, to: RouterId, givenUp: string | null): void {
+    const move = this.begin({ role: 'taker', fileid: owner.fileid, from: owner.router, to, reason: 'operator' });
+    this.#running.delete(move.id);
+    move.phase = 'moved';
+    move.problem = givenUp;
+    move.endedAtMs = this.#clock.wallMs();
+    this.#keep(move);
+    this.#observer?.takenOver(givenUp !== null);
+    this.#logger.warn({ fileid: owner.fileid, from: owner.router, givenUp }, 'an object of a dead router was taken over');
+  }
+
+  /** A move that did not even begin, and that nobody asked for: it is not remembered. */
+  forget(move: RunningMove): void {
+    this.#running.delete(move.id);
+  }
+
   onEnd(listener: (record: MoveRecord) => void): void {
     this.#listeners.push(listener);
   }
@@ -149,6 +182,10 @@ export class MoveHistory {
   ended(): readonly MoveRecord[] {
     return this.#ended;
   }
+}
+
+function directionOf(move: RunningMove): MoveDirection {
+  return move.role === 'giver' ? 'given' : 'received';
 }
 
 function rounded(ms: number | null): number | null {

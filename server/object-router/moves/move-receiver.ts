@@ -98,7 +98,10 @@ export class MoveReceiver {
     const done = this.#receive(order, move).then(
       (received) => {
         this.#running.delete(order.fileid);
-        this.#history.end(move, received.kind === 'moved' ? null : received.reason);
+        if (received.kind === 'moved') this.#history.end(move, null);
+        // Routers that follow their clients' I/O ask often in vain.
+        else if (!move.isAgreed && order.reason === 'io') this.#history.forget(move);
+        else this.#history.end(move, received.reason);
         return received;
       },
       (error: unknown) => {
@@ -139,9 +142,11 @@ export class MoveReceiver {
       );
       if (answer.kind === 'refused') {
         if (answer.reason !== GIVEN_BY_RECORD) return answer;
+        this.#history.agreed(move);
         await this.#forget(order.fileid);
         return { kind: 'moved' };
       }
+      this.#history.agreed(move);
       const { offer } = answer;
       const attempt = offer.owner.moving?.attempt;
       if (attempt === undefined || !isOffer(offer, order, self.router, nonce)) {

@@ -1,3 +1,4 @@
+import type { MoveObserver } from '../../core/cluster-observer.ts';
 /**
  * Everything that changes the owner of an object on purpose: moves in both directions, their policy, drain, takeover, the reconciler. One per router of a
  * cluster; the object-router forwards its peers' calls here and tells it of what it forwarded.
@@ -6,12 +7,16 @@ import { isEnvironmentError } from '../../core/errors.ts';
 import type { FileId, RouterId, Term } from '../../core/ids.ts';
 import type { FrozenEnd, LogPieces, LogPosition, MoveAnswer, MoveOutcome, MoveReason, ObjectTarget, OwnerHint, PeerService } from '../peer-port.ts';
 import type { CededJournal } from './ceded-journal.ts';
+import { Drain, NO_DRAIN } from './drain.ts';
+import type { DrainState } from './drain.ts';
 import { MoveGiver } from './move-giver.ts';
 import { MoveHistory } from './move-history.ts';
 import type { MoveSettings, MoveSurroundings } from './move-host.ts';
 import { MovePolicy } from './move-policy.ts';
 import { MoveReceiver } from './move-receiver.ts';
 import type { Pins } from './pins.ts';
+import { Reconciler } from './reconciler.ts';
+import { Takeover } from './takeover.ts';
 
 const TICK_MS = 1_000;
 /** Moves by themselves wait for their turn. */
@@ -26,20 +31,27 @@ export class Moves implements MoveCalls {
   readonly policy: MovePolicy;
   readonly pins: Pins;
   readonly journal: CededJournal;
+  readonly takeover: Takeover;
+  readonly reconciler: Reconciler;
   readonly #around: MoveSurroundings;
   readonly #settings: MoveSettings;
   /** Crossed a threshold and wait to be looked at. */
   readonly #candidates = new Set<FileId>();
+  #drain: Drain | null = null;
   #stopTicks: (() => void) | null = null;
   #closed = false;
 
   /** `journal` and `pins` are closed by who opened them. */
-  constructor(around: MoveSurroundings, parts: { readonly journal: CededJournal; readonly pins: Pins }, settings: MoveSettings) {
+  constructor(
+    around: MoveSurroundings,
+    parts: { readonly journal: CededJournal; readonly pins: Pins; readonly observer?: MoveObserver },
+    settings: MoveSettings,
+  ) {
     this.#around = around;
     this.#settings = settings;
     this.journal = parts.journal;
     this.pins = parts.pins;
-    this.history = new MoveHistory(around.clock, around.logger);
+    this.history = new MoveHistory(around.clock, around.logger, parts.observer ?? null);
     this.policy = new MovePolicy(around.clock, settings, (fileid) => parts.pins.has(fileid));
     this.giver = new MoveGiver(
       around,
@@ -47,6 +59,8 @@ export class Moves implements MoveCalls {
       settings,
     );
     this.receiver = new MoveReceiver(around, this.history);
+    this.takeover = new Takeover(around, this.history, parts.journal);
+    this.reconciler = new Reconciler(around, (fileid) => this.giver.isGiving(fileid) || this.receiver.isReceiving(fileid));
     this.history.onEnd((record) => {
       if (record.phase === 'moved') this.policy.moved(record.fileid);
     });
@@ -54,10 +68,15 @@ export class Moves implements MoveCalls {
 
   /** Begins the periodic work. */
   start(): void {
+    this.reconciler.start();
+    this.#tick();
+  }
+
+  #tick(): void {
     this.#stopTicks = this.#around.clock.after(TICK_MS, () => {
       if (this.#closed) return;
       this.policy.decay(this.#around.host.all());
-      this.start();
+      this.#tick();
     });
   }
 
@@ -65,7 +84,34 @@ export class Moves implements MoveCalls {
   async close(): Promise<void> {
     this.#closed = true;
     this.#stopTicks?.();
-    await Promise.all([this.giver.close(), this.receiver.close()]);
+    await Promise.all([this.#drain?.stop(), this.reconciler.stop(), this.giver.close(), this.receiver.close()]);
+  }
+
+  /** Begins to give everything away, or goes on with it. */
+  drain(): void {
+    if (this.#drain !== null || this.#closed) return;
+    this.#drain = new Drain(this.#around, this.giver, this.history, this.#settings.movesMax);
+    this.#drain.start();
+  }
+
+  /** Ends a drain; moves that it began are aborted where that is still possible. */
+  async undrain(): Promise<void> {
+    const drain = this.#drain;
+    if (drain === null) return;
+    const stopped = drain.stop();
+    for (const move of this.history.running()) if (move.reason === 'drain') await this.giver.cancel(move.id, 'the drain was ended');
+    await stopped;
+    this.#drain = null;
+  }
+
+  get drainState(): DrainState {
+    return this.#drain?.state ?? NO_DRAIN;
+  }
+
+  /** Ends a running move by the id in its record; the giver goes on. False: there is none, or the owner changes already. */
+  async cancel(id: string): Promise<boolean> {
+    const reason = 'it was cancelled by an operator';
+    return this.receiver.cancel(id, reason) || (await this.giver.cancel(id, reason));
   }
 
   /** A forwarded READ or WRITE was answered. Returns at once: whether the object is asked for is decided outside of the I/O. */
@@ -100,7 +146,7 @@ export class Moves implements MoveCalls {
 
   /** Whether this router takes another object now. */
   get willReceive(): boolean {
-    return !this.#closed && this.receiver.running < this.#settings.movesMax;
+    return !this.#closed && this.#drain === null && this.receiver.running < this.#settings.movesMax;
   }
 
   /** See MoveReceiver.receiving. */

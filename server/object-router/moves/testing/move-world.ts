@@ -434,7 +434,7 @@ export class MoveWorld {
   #transfer(mutation: Mutation, fileid: FileId, term: Term, attempt: Term, closing: ClosedEpoch | null, protection: Protection): OwnerOutcome {
     const owner = this.owners.get(fileid);
     if (owner !== undefined && (owner.moving === null || !sameTerm(owner.moving.attempt, attempt))) return { kind: 'conflict', owner };
-    const life = owner?.moving == null ? undefined : this.lives.get(this.nameOf(owner.moving.to));
+    const life = this.lives.get(this.nameOf(owner?.moving?.to ?? routerId('?')));
     if (owner !== undefined && (life === undefined || this.dead.has(life.incarnation))) return { kind: 'conflict', owner };
     return this.#change(mutation, fileid, term, true, (before) => ({
       ...before,
