@@ -3,7 +3,7 @@
  * When the first router goes on, it finds the old calls: they must change nothing, be it their owner that stood still or only the way to it.
  */
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
+import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 
 import { GUARDED, made, succeeded } from '../../server/nfsd/conformance/server-under-test.ts';
 import type { Handle } from '../../server/nfsd/file-system.ts';
@@ -125,14 +125,19 @@ async function readAll(client: NfsClient, object: Handle, countBytes: number): P
 
 describe('late duplicates', () => {
   const stack = new AsyncDisposableStack();
+  let cluster: Cluster;
   let scene: Scene;
 
   before(async () => {
     const scratch = stack.use(await scratchDirectory('late-duplicates'));
-    const cluster = stack.use(
-      await Cluster.start({ directory: scratch.path, cluster: thresholds(0), environment: { VFERRY_LOG_SEAL_AFTER_MS: '100ms' } }),
-    );
-    scene = { cluster, hosts: stack.use(await twoHosts(cluster)) };
+    cluster = stack.use(await Cluster.start({ directory: scratch.path, cluster: thresholds(0), environment: { VFERRY_LOG_SEAL_AFTER_MS: '100ms' } }));
+  });
+  // A router that lost its lease closes its connections.
+  beforeEach(async () => {
+    scene = { cluster, hosts: await twoHosts(cluster) };
+  });
+  afterEach(async () => {
+    await scene.hosts[Symbol.asyncDispose]();
   });
   after(async () => {
     await stack.disposeAsync();
@@ -153,32 +158,30 @@ describe('late duplicates', () => {
     ['the way to the owner stands still until its lease is over', 'B', 10_000],
     ['the owner stands still until another one has taken over', 'A', 1000],
   ] as const) {
-    test(`${who}: no old WRITE or SETATTR(size) of a volume over a newer one`, async () => {
-      const { handle } = await fileOf(owner, 'x-flat.vmdk', 64 * KIB);
+    test(`${who}: no old WRITE, SETATTR(size) or REMOVE comes over a newer change, of volumes, files, and what is in the registry`, async () => {
+      const disk = await fileOf(owner, 'x-flat.vmdk', 64 * KIB);
       const sized = await fileOf(owner, 'y-flat.vmdk', 64 * KIB);
-      await drained(scene.cluster.router(0).process);
-      const old = Array.from({ length: 16 }, (_, index) => write(handle, index * 4 * KIB, Buffer.alloc(4 * KIB, 'a')));
-      const newer = Array.from({ length: 16 }, (_, index) => write(handle, index * 4 * KIB, Buffer.alloc(4 * KIB, 'b')));
-      await standStill(scene, stillMs, {
-        old: [...old, setSize(sized.handle, 4 * KIB)],
-        newer: [...newer, setSize(sized.handle, 32 * KIB), write(sized.handle, 0, Buffer.alloc(32 * KIB, 'b'))],
-        judge: async (client) => {
-          assert.ok((await readAll(client, handle, 64 * KIB)).equals(Buffer.alloc(64 * KIB, 'b')), 'an old write came over a newer one');
-          assert.ok((await readAll(client, sized.handle, 64 * KIB)).equals(Buffer.alloc(32 * KIB, 'b')), 'an old size came over a newer one');
-        },
-      });
-    });
-
-    test(`${who}: the same for a file, one in the registry, and a name`, async () => {
       const large = await fileOf(owner, 'x.vmsn', 64 * KIB);
       const lock = await fileOf(owner, '.lck-1', 84);
       const name = await fileOf(owner, 'x.vmx', 100);
       await drained(scene.cluster.router(0).process);
+      const blocks = (letter: string): Change[] =>
+        Array.from({ length: 16 }, (_, index) => write(disk.handle, index * 4 * KIB, Buffer.alloc(4 * KIB, letter)));
+      const all = (letter: string, bytes: number): Buffer => Buffer.alloc(bytes, letter);
       await standStill(scene, stillMs, {
-        old: [write(large.handle, 0, Buffer.alloc(64 * KIB, 'a')), write(lock.handle, 0, Buffer.alloc(84, 'a')), remove(name.directory, 'x.vmx')],
+        old: [
+          ...blocks('a'),
+          setSize(sized.handle, 4 * KIB),
+          write(large.handle, 0, all('a', 64 * KIB)),
+          write(lock.handle, 0, all('a', 84)),
+          remove(name.directory, 'x.vmx'),
+        ],
         newer: [
-          write(large.handle, 0, Buffer.alloc(64 * KIB, 'b')),
-          write(lock.handle, 0, Buffer.alloc(84, 'b')),
+          ...blocks('b'),
+          setSize(sized.handle, 32 * KIB),
+          write(sized.handle, 0, all('b', 32 * KIB)),
+          write(large.handle, 0, all('b', 64 * KIB)),
+          write(lock.handle, 0, all('b', 84)),
           setSize(lock.handle, 80),
           change(NfsProcedure.CREATE, (w) => {
             w.opaque(name.directory);
@@ -188,8 +191,10 @@ describe('late duplicates', () => {
           }),
         ],
         judge: async (client) => {
-          assert.ok((await readAll(client, large.handle, 64 * KIB)).equals(Buffer.alloc(64 * KIB, 'b')));
-          assert.ok((await readAll(client, lock.handle, 84)).equals(Buffer.alloc(80, 'b')));
+          assert.ok((await readAll(client, disk.handle, 64 * KIB)).equals(all('b', 64 * KIB)), 'an old write came over a newer one');
+          assert.ok((await readAll(client, sized.handle, 64 * KIB)).equals(all('b', 32 * KIB)), 'an old size came over a newer one');
+          assert.ok((await readAll(client, large.handle, 64 * KIB)).equals(all('b', 64 * KIB)), 'an old write of a file came over a newer one');
+          assert.ok((await readAll(client, lock.handle, 84)).equals(all('b', 80)), 'an old write of a lock came over a newer one');
           assert.equal((await client.lookup(name.directory, 'x.vmx')).status, Status.OK, 'an old REMOVE took the new file');
         },
       });

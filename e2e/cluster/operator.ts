@@ -32,7 +32,7 @@ export class Operator {
   /** The object's report as a running router gives it; null: it has no owner (yet). */
   async volume(path: string, asked = this.#anybody()): Promise<VolumeReport | null> {
     const answer = await ask(asked, 'GET', `/cluster/volume?object=${encodeURIComponent(path)}`);
-    if (answer.status === 404 || answer.status === 409) return null;
+    if (answer.status === 404 || (answer.status === 409 && answer.text.includes('no-owner'))) return null;
     return answer.json() as VolumeReport;
   }
 
@@ -108,6 +108,7 @@ export class Operator {
 
 interface Answer {
   readonly status: number;
+  readonly text: string;
   /** @throws Error with the body when the status is none of success. */
   json(): unknown;
 }
@@ -121,6 +122,7 @@ async function ask(router: ClusterRouter, method: string, path: string, body?: u
   const text = await response.text();
   return {
     status: response.status,
+    text,
     json: () => {
       if (response.status >= 300) throw new Error(`${method} ${path} at ${router.name}: ${response.status} ${text}`);
       return JSON.parse(text) as unknown;
