@@ -5,7 +5,7 @@
 import type { ClusterRegistry } from '../registry/ports.ts';
 import { CertificateFiles } from './cluster-ca/certificate-files.ts';
 import { checkCertificates } from './cluster-ca/router-certificate.ts';
-import type { ForwardObserver } from './core/cluster-observer.ts';
+import type { ForwardObserver, MoveObserver } from './core/cluster-observer.ts';
 import type { Disk } from './core/disk.ts';
 import type { Incarnation, RouterId } from './core/ids.ts';
 import type { Logger } from './core/logger.ts';
@@ -42,7 +42,7 @@ export interface ClusterComponents {
   readonly settings: Settings;
   /** Local state of the vPool. */
   readonly directory: string;
-  readonly observer: ForwardObserver;
+  readonly observer: ForwardObserver & MoveObserver;
 }
 
 /** `host:port` as it is written in a URL. */
@@ -177,7 +177,7 @@ export class Cluster implements AsyncDisposable {
     });
     const moves = new Moves(
       { host, registry, members: this.members, network: this.network, driver, clock, random, logger: logger.child({ part: 'moves' }), self },
-      { journal: this.journal, pins: this.#pins },
+      { journal: this.journal, pins: this.#pins, observer: this.#components.observer },
       settings.cluster,
     );
     const service = new ObjectService({ core, data: router.data, attributes: router.attributes }, self);
