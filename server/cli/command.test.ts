@@ -18,7 +18,7 @@ test('version prints the version of package.json', async () => {
 test('help names the commands and the flags', async () => {
   const help = await command(['--help']);
   assert.equal(help.code, 0);
-  for (const name of ['serve', 'config', 'status', 'fsck', 'vpool', 'backend', 'key', 'version'])
+  for (const name of ['serve', 'config', 'status', 'fsck', 'vpool', 'backend', 'cluster', 'router', 'volume', 'move', 'key', 'version'])
     assert.match(help.stdout, new RegExp(`^  ${name}`, 'm'));
   const serve = await command(['serve', '--help']);
   for (const flag of ['--data', '--listen', '--nfs-port', '--mount-port', '--admin-port', '--vpool', '--no-portmap', '--config', '--log-level']) {
