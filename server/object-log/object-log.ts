@@ -164,6 +164,7 @@ export class ObjectLog {
   /** First record not handed to a write yet. */
   #unwritten = 0;
   #nextSequence: number;
+  readonly #firstSegment: number;
   #nextSegment: number;
   #lastBegun: number;
   #durableSequence: number;
@@ -207,6 +208,7 @@ export class ObjectLog {
     this.#events = components.events;
     this.#identity = identity;
     this.#settings = settings;
+    this.#firstSegment = start.nextSegment;
     this.#nextSegment = start.nextSegment;
     this.#lastBegun = start.nextSegment - 1;
     this.#nextSequence = start.nextSequence;
@@ -229,6 +231,10 @@ export class ObjectLog {
   /** Number of the last segment with records; all records appended and written so far are in it or before it. */
   get lastBegunSegment(): number {
     return this.#lastBegun;
+  }
+  /** Whether anything was written in this term. */
+  get hasBegun(): boolean {
+    return this.#lastBegun >= this.#firstSegment;
   }
   /** Milliseconds that the open segment has been open with records in it; 0 when there is none. */
   get openSegmentAgeMs(): number {

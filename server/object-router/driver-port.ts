@@ -55,6 +55,11 @@ export interface DrivenObject {
   giveAway(): Promise<MoveSource>;
 }
 
+/** Where a log ends for good. `termWrote` false: nothing was written in its last term, so there is no epoch to close. */
+export interface FrozenLog extends Omit<FrozenEnd, 'repetitions'> {
+  readonly termWrote: boolean;
+}
+
 /** The giver's side of a move. */
 export interface MoveSource {
   /** Where the receiver begins and how much there is; `owner` is the caller's to add. */
@@ -65,7 +70,7 @@ export interface MoveSource {
    * Nothing is appended any more: writes that are not in the log yet are refused with `object-held`, what is in it becomes durable and is answered, the open
    * segment is sealed. Waits for the local disk only. Reads go on.
    */
-  freeze(): Promise<Omit<FrozenEnd, 'repetitions'>>;
+  freeze(): Promise<FrozenLog>;
   /** The attempt is over and the object stays: appends, releases and checkpoints go on. */
   thaw(): void;
   /**

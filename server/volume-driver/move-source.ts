@@ -5,8 +5,8 @@ import type { Logger } from '../core/logger.ts';
 import type { Clock } from '../core/time.ts';
 import type { ObjectLog } from '../object-log/object-log.ts';
 import type { LocalSegment, SegmentFiles } from '../object-log/segment-files.ts';
-import type { MoveSource } from '../object-router/driver-port.ts';
-import type { FrozenEnd, LogPiece, LogPieces, LogPosition } from '../object-router/peer-port.ts';
+import type { FrozenLog, MoveSource } from '../object-router/driver-port.ts';
+import type { LogPiece, LogPieces, LogPosition } from '../object-router/peer-port.ts';
 import type { BlockObject } from './block-object.ts';
 import type { ObjectKeeper } from './object-keeper.ts';
 
@@ -120,7 +120,7 @@ export class ObjectMoveSource implements MoveSource {
     return Math.max(bytes, 0);
   }
 
-  async freeze(): Promise<Omit<FrozenEnd, 'repetitions'>> {
+  async freeze(): Promise<FrozenLog> {
     const { log, object } = this.#components;
     this.#check();
     failPoint('move.source-before-seal');
@@ -135,7 +135,13 @@ export class ObjectMoveSource implements MoveSource {
     this.#wake();
     failPoint('move.source-sealed');
     const lastSegment = Math.max(log.lastBegunSegment, this.offer.from.segment - 1);
-    return { lastSegment, lastSequence: log.lastSequence, end: { segment: lastSegment + 1, offsetBytes: 0 }, verifier: this.#verifier() };
+    return {
+      lastSegment,
+      lastSequence: log.lastSequence,
+      end: { segment: lastSegment + 1, offsetBytes: 0 },
+      verifier: this.#verifier(),
+      termWrote: log.hasBegun,
+    };
   }
 
   thaw(): void {

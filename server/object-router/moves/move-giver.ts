@@ -60,6 +60,8 @@ interface Attempt {
   frozenAtMs: number;
   freezing: Promise<FrozenEnd | null> | null;
   frozen: FrozenEnd | null;
+  /** The term that ends wrote something: its epoch is to be closed. */
+  termWrote: boolean;
   switching: Promise<MoveOutcome> | null;
   ending: Promise<void> | null;
   cancelTimer: () => void;
@@ -176,6 +178,7 @@ export class MoveGiver implements Pick<PeerService, 'moveAsk' | 'moveFetch' | 'm
         frozenAtMs: 0,
         freezing: null,
         frozen: null,
+        termWrote: true,
         switching: null,
         ending: null,
         cancelTimer: () => undefined,
@@ -257,7 +260,9 @@ export class MoveGiver implements Pick<PeerService, 'moveAsk' | 'moveFetch' | 'm
       const repetitions = await attempt.move.measure('repetitions', () => hold.repetitions());
       if (isOver(attempt)) return null;
       failPoint('move.give-frozen');
-      attempt.frozen = { ...end, repetitions };
+      const { termWrote, ...frozenEnd } = end;
+      attempt.frozen = { ...frozenEnd, repetitions };
+      attempt.termWrote = termWrote;
       attempt.frozenAtMs = clock.monotonicMs();
       attempt.phase = 'frozen';
       return attempt.frozen;
@@ -422,7 +427,7 @@ export class MoveGiver implements Pick<PeerService, 'moveAsk' | 'moveFetch' | 'm
       await this.#end(attempt, error.message);
       return aborted(attempt);
     }
-    const closing = { term: driven.term, lastSegment: frozen.lastSegment, lastSequence: frozen.lastSequence };
+    const closing = attempt.termWrote ? { term: driven.term, lastSegment: frozen.lastSegment, lastSequence: frozen.lastSequence } : null;
     const transferred = await move.measure('transfer', () =>
       this.#transfer(driven.fileid, driven.term, attempt.number, (mutation) =>
         this.#around.registry.ownership.transfer(mutation, driven.fileid, driven.term, attempt.number, closing, { kind: 'unprotected' }),

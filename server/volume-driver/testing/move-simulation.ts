@@ -114,8 +114,9 @@ class MoveSimulation {
       await Promise.all([...clients, ticking]);
       this.#note('the round ends');
       await this.#compare('at the end of a round');
-      if (this.#chance(0.5)) await this.#kill(this.#current().node);
-      else if (this.#chance(0.5)) await this.#takeOver();
+      const end = this.#int(4);
+      if (end < 2) await this.#kill(this.#current().node);
+      else if (end === 2) await this.#takeOver();
       else await this.#close();
     }
     await this.#last();
@@ -237,7 +238,7 @@ class MoveSimulation {
       running.then(ended, ended);
       const result = await Promise.race([running, serving.died]);
       if (result === 'dead') return null;
-      if (!isHeld(result as T)) return { result: result as T, object: serving.object };
+      if (!isHeld(result)) return { result, object: serving.object };
       this.outcomes.held += 1;
       await this.#pause();
     }

@@ -7,8 +7,8 @@ import { silentLogger } from '../../core/logger.ts';
 import type { Logger } from '../../core/logger.ts';
 import type { Random, Timestamp } from '../../core/time.ts';
 import { FaultyDisk } from '../../object-log/testing/faulty-disk.ts';
-import type { DrivenObject, MoveSource, Replica } from '../../object-router/driver-port.ts';
-import type { FrozenEnd, LogPiece } from '../../object-router/peer-port.ts';
+import type { DrivenObject, FrozenLog, MoveSource, Replica } from '../../object-router/driver-port.ts';
+import type { LogPiece } from '../../object-router/peer-port.ts';
 import { SimulatedCommons, SimulatedRouter, SimulatedWorld } from './simulated-router.ts';
 import type { SimulatedClock, SimulationSettings } from './simulated-router.ts';
 
@@ -165,7 +165,7 @@ export class SimulatedCluster {
   }
 
   /** Freezes, copies the rest, and makes it durable. */
-  async freeze(move: Move): Promise<Omit<FrozenEnd, 'repetitions'>> {
+  async freeze(move: Move): Promise<FrozenLog> {
     const end = await move.source.freeze();
     const isBehind = (): boolean => {
       const { position } = move.replica;
@@ -178,8 +178,8 @@ export class SimulatedCluster {
   }
 
   /** The change of owner in the registry. */
-  async transfer({ from, owner, attempt }: Move, end: Omit<FrozenEnd, 'repetitions'>): Promise<OwnerRecord> {
-    const closing = { term: owner.term, lastSegment: end.lastSegment, lastSequence: end.lastSequence };
+  async transfer({ from, owner, attempt }: Move, end: FrozenLog): Promise<OwnerRecord> {
+    const closing = end.termWrote ? { term: owner.term, lastSegment: end.lastSegment, lastSequence: end.lastSequence } : null;
     const outcome = await from.router.registry.ownership.transfer(this.#mutation(from), owner.fileid, owner.term, attempt, closing, {
       kind: 'unprotected',
     });

@@ -634,6 +634,7 @@ export class FakeObject implements MovableObject {
           lastSequence: values.length,
           end: { segment: 1, offsetBytes: values.length * RECORD_BYTES },
           verifier: Buffer.alloc(8),
+          termWrote: true,
         };
       },
       thaw: () => {
