@@ -8,6 +8,9 @@ import type { ParsedSettings } from './schema.ts';
 
 const REDIS = 'registry.redis';
 
+/** A lease is renewed each second, and a second of it is not used: clocks do not run alike. */
+const LEASE_OVERHEAD_MS = 2000;
+
 /** What has no default: given with another kind of registry it would be without effect, and a second router would make a datastore of its own. */
 const REDIS_ONLY = ['urls', 'sentinelName', 'username', 'password', 'passwordFile', 'sentinelPassword', 'caFile', 'certFile', 'keyFile'] as const;
 
@@ -94,11 +97,12 @@ export function resolveCluster(parsed: ParsedSettings, data: string, given: Give
       if (port === cluster.port && listen === cluster.listen) add('port', `is ${port}, which is ${name} already; it must be another one`);
     }
   }
-  const leaseMsMin = 2 * registry.redis.commandTimeoutMs;
+  const { commandTimeoutMs } = registry.redis;
+  const leaseMsMin = LEASE_OVERHEAD_MS + 2 * commandTimeoutMs;
   if (cluster.leaseMs < leaseMsMin) {
     add(
       'leaseMs',
-      `is ${formatDuration(cluster.leaseMs)}; it must be at least twice registry.redis.commandTimeoutMs, ${formatDuration(leaseMsMin)}, or one lost answer ends it`,
+      `is ${formatDuration(cluster.leaseMs)}; it must be at least ${formatDuration(leaseMsMin)} with registry.redis.commandTimeoutMs ${formatDuration(commandTimeoutMs)}, or one lost answer ends it`,
     );
   }
   const directory = cluster.certificates ?? (loopback ? 'none' : resolve(data, 'cluster'));
