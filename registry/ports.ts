@@ -6,7 +6,8 @@
  * - Every verb is one atomic transaction: compare-and-set on what it read, durable before its promise resolves, linearizable.
  * - Verbs that change something take a `Mutation`. They increment the vPool's change sequence; {generation, sequence, operation id, verb,
  *   after-image, result} is written to the outbox in the same transaction. What changed nothing (refusals, repetitions) moves no sequence.
- *   `putOwnedAttributes` stays out of the outbox: the owner's own log is the redo log of what it copies.
+ *   `putOwnedAttributes` stays out of the outbox: the owner's own log is the redo log of what it copies, until `update` says that the object is `clean`:
+ *   that entry has the inode, since from then on nobody asks the owner.
  * - A `Mutation` with an operation id is executed once per verb: the same id answers with the first outcome, refusals included, without effect, for
  *   15 minutes since it was last asked for and at least while it is among the last 1,024 per client (the part of the id before the first `|`). A bound on
  *   all remembered operations (400,000 in SQLite) takes precedence. A call that needs one verb twice must use two ids.

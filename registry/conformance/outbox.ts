@@ -95,6 +95,29 @@ export function outboxConformance(name: string, open: OpenRegistry): void {
     }
   });
 
+  test(`${name}: the entry that says that an object is clean has what its owner told of size and times`, async () => {
+    await using world = await World.open(open);
+    const volume = await world.file('v', VOLUME);
+    const owned = await world.ownership.claim(world.mutation(), volume.fileid, ROUTER, null, null, 'c'.repeat(16));
+    assert.ok(owned.kind === 'done');
+    const { term } = owned.owner;
+    await world.ownership.update(world.mutation(), volume.fileid, term, { protection: { kind: 'unprotected' } });
+    const time = { seconds: 9, nanoseconds: 8 };
+    const told = { fileid: volume.fileid, term, sizeBytes: 777, usedBytes: 512, atime: time, mtime: time, ctime: world.now() };
+    await world.namespace.putOwnedAttributes(world.mutation(), [told]);
+    const before = await outboxOf(world);
+    assert.deepEqual(decodeAfterImage(before.at(-1)?.afterImage, 'test').inodes, []);
+    await world.ownership.update(world.mutation(), volume.fileid, term, { protection: { kind: 'clean' } });
+    const [entry, ...more] = (await outboxOf(world)).slice(before.length);
+    assert.deepEqual(more, []);
+    const image = decodeAfterImage(entry?.afterImage, 'test');
+    assert.deepEqual(
+      image.inodes.map(({ inode }) => inode),
+      [await world.live(volume.fileid)],
+    );
+    assert.deepEqual([image.inodes[0]?.inode.sizeBytes, image.owners[0]?.owner.protection], [777, { kind: 'clean' }]);
+  });
+
   test(`${name}: ownership, too, is made again from the outbox; applying an entry twice is harmless`, async () => {
     await using world = await World.open(open);
     const volume = await world.file('v', VOLUME);

@@ -1,10 +1,12 @@
 /** Claim, move and update of owner records: compare-and-set on the term (32 bytes, compared as they are). */
 import { CLOSED_EPOCHS_MAX } from '../owner-record.ts';
 import { plainScript, verbScript } from './lua-pieces.ts';
-import { CLOSED_EPOCH_BYTES, ROOT_HEAD_BYTES } from './packed-owner.ts';
+import { CLOSED_EPOCH_BYTES, packProtection, ROOT_HEAD_BYTES } from './packed-owner.ts';
 
 const KEYS = ['inodes', 'owners', 'owned'] as const;
 const PIECES = ['INODE', 'OWNER'] as const;
+/** Protection `clean` as it is packed, as a Lua string. */
+const CLEAN = `'${packProtection({ kind: 'clean' })}'`;
 
 const COMMON = String.raw`
   local function held(fileid)
@@ -109,7 +111,7 @@ export const TRANSFER_SCRIPT = verbScript(
 export const UPDATE_SCRIPT = verbScript(
   'update',
   KEYS,
-  PIECES,
+  [...PIECES, 'COUNT', 'PUT_INODE'],
   String.raw`${COMMON}
   local o = held(ARGV[8])
   if not o then return {'gone'} end
@@ -128,6 +130,8 @@ export const UPDATE_SCRIPT = verbScript(
     local _, counter = struct.unpack('<I8I8', o.moving, 65)
     o.counterMax = math.max(o.counterMax, counter)
   end
+  -- What the owner told of size and times is noted with it: from here on the record is all that is asked.
+  if ARGV[12] == ${CLEAN} then putInode(liveInode(ARGV[8])) end
   return put(o)
 `,
 );

@@ -104,6 +104,11 @@ export function update(step: Step, fileid: FileId, term: Term, fields: OwnerFiel
   if (!sameTerm(owner.term, term)) return { kind: 'conflict', owner };
   if (fields.root !== undefined && fields.root.uploadedSegment < owner.root.uploadedSegment) return { kind: 'conflict', owner };
   const moving = fields.moving === undefined ? owner.moving : fields.moving;
+  if (fields.protection?.kind === 'clean') {
+    // What the owner told of size and times is noted with it: from here on the record is all that is asked.
+    const inode = step.records.inode(fileid);
+    if (inode !== null) step.records.updateInode(inode, inode);
+  }
   return store(step, {
     owner: {
       ...owner,
