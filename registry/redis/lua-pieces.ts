@@ -15,12 +15,12 @@ export interface VerbScript extends LuaScript {
 /** Status of a reply: its first element. */
 export const STATUS = { done: 0, dead: 1, late: 2, corrupt: 3, bug: 4, full: 5, unavailable: 6 } as const;
 
-/** Layouts for Lua's `struct`, little-endian; lua-records.ts and packed-record.ts read the same. */
+/** Prints an integer. */
 const ID = String.raw`
 local function id(number) return string.format('%.0f', number) end
 `;
 
-/** Inodes in memory: fields by name, `raw` as read or as last written, `fixed` = verifier, uuid, target as they are packed. */
+/** Layouts are little-endian for Lua's `struct`; packed-inode.ts and packed-owner.ts read the same. Inodes in memory: fields by name, `raw` as read or as last written, `fixed` = verifier, uuid, target as they are packed. */
 const INODE = String.raw`
 local INODE = '<BI8I8I8BBBI2I4I4I4I8I8I4I4I4I4I4I4I8I8I8BI2I4'
 local function decodeInode(raw)

@@ -1,4 +1,4 @@
-/** Packed form of inodes and names in Redis (docs/formats/registry.md): what the scripts read with `struct`. Checked when read. */
+/** Packed form of inodes and names in Redis (docs/formats/redis.md): what the scripts read with `struct`. Checked when read. */
 import type { FileId } from '../../server/core/ids.ts';
 import type { NamedRecord } from '../after-image.ts';
 import { INODE_CLASSES, INODE_STATES, INODE_TYPES, inodeFromValues, type InodeRecord, NAME_BYTES_MAX } from '../inode-record.ts';

@@ -1,4 +1,4 @@
-/** Packed form of owner and router records in Redis (docs/formats/registry.md), checked when read. */
+/** Packed form of owner and router records in Redis (docs/formats/redis.md), checked when read. */
 import type { RouterId, Term } from '../../server/core/ids.ts';
 import { jsonFromProtection, jsonFromState, OBJECT_VERIFIER_BYTES, type OwnerEntry, ownerFromJson, routerFromJson } from '../owner-record.ts';
 import type { ClosedEpoch, OwnerRecord, Protection, Root, RouterRecord } from '../ports.ts';

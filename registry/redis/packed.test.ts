@@ -5,12 +5,12 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 
 import { ApplianceError } from '../../server/core/errors.ts';
-import type { FileId, Incarnation, RouterId } from '../../server/core/ids.ts';
+import type { FileId, Incarnation, ObjectUuid, RouterId } from '../../server/core/ids.ts';
 import { systemClock, systemRandom } from '../../server/core/node-time.ts';
 import { image, inode, outcome, owner } from '../conformance/record-arbitraries.ts';
 import type { InodeRecord } from '../inode-record.ts';
 import type { Inode } from '../inode.ts';
-import type { Mutation } from '../ports.ts';
+import type { Mutation, OwnerRecord } from '../ports.ts';
 import { packedSequence, packInode, unpackInode } from './packed-inode.ts';
 import { packChanges, packOutcome, unpackChanges, unpackOutcome } from './packed-outcome.ts';
 import { packOwner, unpackOwner } from './packed-owner.ts';
@@ -167,4 +167,65 @@ test('a Redis that answers nonsense gets registry-corrupt, never a wrong answer,
     }),
     { numRuns: 300 },
   );
+});
+
+test('packed records are those of docs/formats/redis.md', () => {
+  const time = (seconds: number): { seconds: number; nanoseconds: number } => ({ seconds, nanoseconds: seconds + 1 });
+  const file: Inode = {
+    fileid: 0x0102 as FileId,
+    inodeGeneration: 0x0304,
+    type: 'file',
+    class: 'inline',
+    state: 'live',
+    mode: 0o644,
+    uid: 5,
+    gid: 6,
+    nlink: 1,
+    sizeBytes: 3,
+    usedBytes: 512,
+    atime: time(7),
+    mtime: time(8),
+    ctime: time(9),
+    parent: null,
+    exclusiveVerifier: new Uint8Array(8).fill(0xee),
+    symlinkTarget: null,
+    inlineBytes: new Uint8Array([1, 2, 3]),
+    uuid: 'a'.repeat(32) as ObjectUuid,
+  };
+  assert.equal(
+    packInode({ inode: file, nextCookie: null, unlinkedMs: null }, 0x0a0b).toString('hex'),
+    [
+      '01 0b0a000000000000 0201000000000000 0403000000000000 000100 a401 05000000 06000000 01000000 0300000000000000 0002000000000000',
+      '07000000 08000000 08000000 09000000 09000000 0a000000 0000000000000000 0000000000000000 0000000000000000 0b 0000 03000000',
+      `${'ee'.repeat(8)} ${'61'.repeat(32)} 010203`,
+    ]
+      .join('')
+      .replaceAll(' ', ''),
+  );
+  const term = { generation: 1, counter: 2, nonce: 'c'.repeat(16) };
+  const record: OwnerRecord = {
+    fileid: 0x0102 as FileId,
+    uuid: 'a'.repeat(32) as ObjectUuid,
+    router: 'b'.repeat(32) as RouterId,
+    incarnation: 'd'.repeat(32) as Incarnation,
+    term,
+    state: { kind: 'running' },
+    moving: { from: 'b'.repeat(32) as RouterId, to: 'e'.repeat(32) as RouterId, attempt: { ...term, counter: 3 } },
+    root: { checkpoint: 'k', uploadedSegment: 4, uploadedSequence: 5, closedEpochs: [{ term, lastSegment: 6, lastSequence: 7 }] },
+    protection: { kind: 'clean' },
+    verifier: new Uint8Array(8).fill(0xff),
+  };
+  const packedTerm = (counter: string): string => `0100000000000000 ${counter}00000000000000 ${'63'.repeat(16)}`;
+  assert.equal(
+    packOwner({ owner: record, counterMax: 3 }, 0x0a0b).toString('hex'),
+    [
+      `01 0b0a000000000000 0201000000000000 ${'61'.repeat(32)} ${'62'.repeat(32)} ${'64'.repeat(32)} ${packedTerm('02')} 0300000000000000`,
+      `01 ${'62'.repeat(32)} ${'65'.repeat(32)} ${packedTerm('03')} ${'ff'.repeat(8)} 12000000 10000000 45000000`,
+      `${Buffer.from('{"kind":"running"}').toString('hex')} ${Buffer.from('{"kind":"clean"}').toString('hex')}`,
+      `0400000000000000 0500000000000000 01000000 6b ${packedTerm('02')} 0600000000000000 0700000000000000`,
+    ]
+      .join('')
+      .replaceAll(' ', ''),
+  );
+  assert.equal(redisKeys('vpool1').operationAge, 'vf:{vpool1}:operation-age');
 });

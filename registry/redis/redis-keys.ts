@@ -1,4 +1,4 @@
-/** Names of a vPool's keys in Redis (docs/formats/registry.md). All carry one hash tag: one slot of a Redis Cluster, one script may touch them all. */
+/** Names of a vPool's keys in Redis (docs/formats/redis.md). All carry one hash tag: one slot of a Redis Cluster, one script may touch them all. */
 
 /** Key names by what they hold. */
 export interface RedisKeys {
