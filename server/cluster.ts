@@ -5,6 +5,8 @@
 import type { ClusterRegistry } from '../registry/ports.ts';
 import { CertificateFiles } from './cluster-ca/certificate-files.ts';
 import { checkCertificates } from './cluster-ca/router-certificate.ts';
+import { RouterClusterControl } from './cluster-control.ts';
+import { assert } from './core/assert.ts';
 import type { ForwardObserver, MoveObserver } from './core/cluster-observer.ts';
 import type { Disk } from './core/disk.ts';
 import type { Incarnation, RouterId } from './core/ids.ts';
@@ -64,7 +66,9 @@ export class Cluster implements AsyncDisposable {
   readonly #pins: Pins;
   readonly #desk: PeerDesk;
   readonly #metered: PeerNetwork;
+  readonly #certificateEndsAtMs: number | null;
   #moves: Moves | null = null;
+  #host: RouterMoveHost | null = null;
 
   private constructor(
     components: ClusterComponents,
@@ -76,7 +80,7 @@ export class Cluster implements AsyncDisposable {
       pins: Pins;
       desk: PeerDesk;
       peerAddress: string;
-      encrypted: boolean;
+      certificateEndsAtMs: number | null;
     },
   ) {
     this.#components = components;
@@ -86,7 +90,8 @@ export class Cluster implements AsyncDisposable {
     this.journal = parts.journal;
     this.#pins = parts.pins;
     this.peerAddress = parts.peerAddress;
-    this.encrypted = parts.encrypted;
+    this.encrypted = parts.certificateEndsAtMs !== null;
+    this.#certificateEndsAtMs = parts.certificateEndsAtMs;
     this.#desk = parts.desk;
     this.repetitions = new Repetitions(components.clock);
     const sent = new Map<RouterId, PeerService>();
@@ -108,7 +113,8 @@ export class Cluster implements AsyncDisposable {
     const { registry, clock, random, logger, self, settings, disk, directory, observer } = components;
     await using stack = new AsyncDisposableStack();
     const { certificates, listen, port, advertise, leaseMs } = settings.cluster;
-    const tls = certificates === 'none' ? null : certificatesOf(certificates, self.router, clock.wallMs());
+    const own = certificates === 'none' ? null : certificatesOf(certificates, self.router, clock.wallMs());
+    const tls = own?.tls ?? null;
     const identity = { ...self, vpoolUuid: registry.vpool.uuid };
     const desk = new PeerDesk();
     const known: { members: MemberWatch | null } = { members: null };
@@ -140,7 +146,16 @@ export class Cluster implements AsyncDisposable {
     const journal = await CededJournal.open(disk, directory, logger.child({ part: 'moves' }));
     stack.defer(() => journal.close());
     const pins = await Pins.open(disk, directory);
-    const cluster = new Cluster(components, { members, network, server, journal, pins, desk, peerAddress, encrypted: tls !== null });
+    const cluster = new Cluster(components, {
+      members,
+      network,
+      server,
+      journal,
+      pins,
+      desk,
+      peerAddress,
+      certificateEndsAtMs: own?.endsAtMs ?? null,
+    });
     stack.move();
     return cluster;
   }
@@ -182,9 +197,34 @@ export class Cluster implements AsyncDisposable {
     );
     const service = new ObjectService({ core, data: router.data, attributes: router.attributes }, self);
     this.#moves = moves;
+    this.#host = host;
     this.#desk.open(service, moves);
     moves.start();
     return moves;
+  }
+
+  /** What an operator may ask, from `serve` on. */
+  control(about: { generation(): number; recovering(): number }): RouterClusterControl {
+    const { registry, logger, self, settings } = this.#components;
+    assert(this.#moves !== null && this.#host !== null, 'peers are served');
+    const { urls, mode, sentinelName } = settings.registry.redis;
+    const places = urls.map((url) => new URL(url).host).join(', ');
+    return new RouterClusterControl({
+      registry,
+      members: this.members,
+      network: this.network,
+      moves: this.#moves,
+      host: this.#host,
+      logger: logger.child({ part: 'moves' }),
+      self: self.router,
+      about: {
+        registry: `redis ${places}${mode === 'sentinel' ? ` (sentinel ${sentinelName})` : mode === 'cluster' ? ' (cluster)' : ''}`,
+        peerAddress: this.peerAddress,
+        encrypted: this.encrypted,
+        certificateEndsAtMs: this.#certificateEndsAtMs,
+        ...about,
+      },
+    });
   }
 
   /** No peer is answered any more, no move runs: before the objects are closed. */
@@ -202,7 +242,7 @@ export class Cluster implements AsyncDisposable {
   }
 }
 
-function certificatesOf(directory: string, router: RouterId, nowMs: number): PeerTls {
-  const { authority, certificate, key, revocations } = checkCertificates(new CertificateFiles(directory).read(), directory, router, nowMs);
-  return { ca: authority, cert: certificate, key, crl: revocations };
+function certificatesOf(directory: string, router: RouterId, nowMs: number): { readonly tls: PeerTls; readonly endsAtMs: number } {
+  const { authority, certificate, key, revocations, endsAtMs } = checkCertificates(new CertificateFiles(directory).read(), directory, router, nowMs);
+  return { tls: { ca: authority, cert: certificate, key, crl: revocations }, endsAtMs };
 }

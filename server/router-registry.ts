@@ -53,6 +53,8 @@ export interface Joined extends AsyncDisposable {
   readonly registry: ClusterRegistry;
   readonly cluster: Cluster;
   readonly records: OwnedRecords;
+  /** Of the registry; it grows whenever the registry forgot something. */
+  generation(): number;
 }
 
 export async function joinCluster(opening: Opening): Promise<Joined> {
@@ -102,7 +104,7 @@ export async function joinCluster(opening: Opening): Promise<Joined> {
     ),
   );
   const resources = stack.move();
-  return { registry, cluster, records, [Symbol.asyncDispose]: () => resources.disposeAsync() };
+  return { registry, cluster, records, generation: () => redis.counts().generation, [Symbol.asyncDispose]: () => resources.disposeAsync() };
 }
 
 /**

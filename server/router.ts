@@ -227,8 +227,9 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
   const waiting = surveyObjects({ registry, files, router: data.routerId, logger });
   // Nothing is received before what earlier attempts left was looked at. A single router begins to listen meanwhile.
   if (cluster !== null) await waiting;
-  const moves = cluster?.serve({ core, objects, router: fileSystem, driver, records: clustered!.records }) ?? null;
+  cluster?.serve({ core, objects, router: fileSystem, driver, records: clustered!.records });
   stack.defer(() => cluster?.quiet());
+  const control = clustered?.cluster.control({ generation: () => clustered.generation(), recovering: () => places.recovering.size }) ?? null;
   const access = new ExportRules([
     {
       name: settings.vpool.name,
@@ -374,7 +375,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
 
   return {
     addresses: ports.addresses,
-    cluster: null,
+    cluster: control,
     status() {
       const { blocking, other } = problems();
       usage = capacity.usage;

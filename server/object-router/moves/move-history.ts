@@ -129,7 +129,8 @@ export class MoveHistory {
     move.problem = problem;
     move.endedAtMs = this.#clock.wallMs();
     if (problem !== null && move.isAgreed) this.#observer?.moveAborted(directionOf(move), code);
-    else if (problem === null) this.#observer?.moveDone(directionOf(move), move.endedAtMs - move.startedAtMs, move.role === 'giver' ? move.heldMs : null, move.copiedBytes);
+    else if (problem === null)
+      this.#observer?.moveDone(directionOf(move), move.endedAtMs - move.startedAtMs, move.role === 'giver' ? move.heldMs : null, move.copiedBytes);
     this.#keep(move);
     const fields = {
       fileid: move.fileid,
