@@ -8,7 +8,6 @@
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
 
-import type { Incarnation, RouterId } from '../server/core/ids.ts';
 import { silentLogger } from '../server/core/logger.ts';
 import { systemClock, systemRandom } from '../server/core/node-time.ts';
 import type { PeerService } from '../server/object-router/peer-port.ts';
@@ -123,8 +122,8 @@ async function main(): Promise<void> {
   const child = fork(import.meta.filename, ['serve'], { execArgv: profiles === undefined ? [] : ['--cpu-prof', '--cpu-prof-dir', profiles] });
   child.send({ tls: ends === null ? null : { ca: String(ends.b.ca), cert: String(ends.b.cert), key: String(ends.b.key) } });
   const [{ port }] = (await once(child, 'message')) as [{ port: number }];
-  const members = new FixedMembers(ROUTER_A as RouterId);
-  members.set(ROUTER_B, INCARNATION_B as Incarnation, port);
+  const members = new FixedMembers(ROUTER_A);
+  members.set(ROUTER_B, INCARNATION_B, port);
   const network = new Http2PeerNetwork({
     members,
     clock: systemClock,

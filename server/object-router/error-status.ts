@@ -43,6 +43,8 @@ export function statusOfError(error: unknown): ErrorStatus {
     case 'lease-lapsed':
     case 'incarnation-dead':
     case 'peer-unavailable':
+    // Versions or certificates do not fit: somebody will mend it.
+    case 'peer-refused':
       return Status.JUKEBOX;
     default:
       return Status.IO;

@@ -6,8 +6,9 @@
  * answer is `not-owner` with what the asked router knows. Calls that change something carry the operation id of the client's call: an owner executes one
  * once, and a repetition joins the running one or gets its answer, for `REPETITION_WINDOW_MS` after it ended.
  *
- * Failures: ApplianceError `peer-unavailable` (retryable; for calls that change something the outcome is unknown: ask again with the same operation id),
- * `peer-refused` (versions or certificates do not fit), `peer-protocol` (it answered what is no answer).
+ * Failures: ApplianceError `peer-unavailable` (retryable; for calls that change something the outcome is unknown: ask again with the same operation id;
+ * also when it answered what is no answer), `peer-refused` (retryable; versions, vPools or certificates do not fit), and whatever the other side's service failed
+ * with, by code (`peer-failed`: by a bug).
  * Buffers: request payloads belong to the network until the promise settles and are never modified; answers belong to the caller.
  */
 import type { OwnerRecord } from '../../registry/ports.ts';

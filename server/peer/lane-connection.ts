@@ -5,10 +5,11 @@ import net from 'node:net';
 import type { Socket } from 'node:net';
 import tls from 'node:tls';
 
+import { errorCode } from '../core/errors.ts';
 import type { RouterId } from '../core/ids.ts';
 import type { Clock } from '../core/time.ts';
 import { CallStream } from './call-stream.ts';
-import type { Hello, HelloAnswer } from './hello.ts';
+import type { Hello, HelloAnswer, Refusal } from './hello.ts';
 import { isLoopbackAddress } from './loopback.ts';
 import { certifiedRouter, tlsOptions } from './peer-identity.ts';
 import type { PeerTls } from './peer-identity.ts';
@@ -23,7 +24,8 @@ export interface LaneHost {
   heard(): void;
   /** All streams of the lane were welcomed. */
   ready(): void;
-  refused(answer: HelloAnswer & { kind: 'refused' }): void;
+  /** It does not want this router, or is not the one that was called. Then the lane is closed by its host. */
+  refused(refusal: Refusal, message: string): void;
   ponged(roundTripMs: number): void;
   /** Called once; not after `close`. */
   lost(reason: string): void;
@@ -56,10 +58,13 @@ export class LaneConnection {
         // Addresses change, and certificates name routers, not hosts.
         checkServerIdentity: () => undefined,
       });
-      secure.on('error', (error) => this.#lost(`TLS: ${error.message}`));
+      secure.on('error', (error) => {
+        if (isTlsRefusal(error) && !this.#isClosed) host.refused('certificate', `TLS: ${error.message}`);
+        else this.#lost(error.message);
+      });
       secure.on('secureConnect', () => {
         const named = certifiedRouter(secure.getPeerX509Certificate());
-        if (named !== router) this.#lost(`its certificate is of ${named === null ? 'no router' : `router ${named}`}`);
+        if (named !== router) host.refused('certificate', `its certificate is of ${named === null ? 'no router' : `router ${named}`}`);
       });
       carrier = secure;
     } else {
@@ -125,10 +130,15 @@ export class LaneConnection {
 
   #greeted(answer: HelloAnswer): void {
     if (answer.kind === 'refused') {
-      this.#host.refused(answer);
+      this.#host.refused(answer.refusal, `it refuses (${answer.refusal}): ${answer.message}`);
       return;
     }
     this.#welcomed += 1;
     if (this.#welcomed === this.streams.length) this.#host.ready();
   }
+}
+
+/** True for what TLS itself finds wrong, false for what happens to the connection below it. */
+function isTlsRefusal(error: Error): boolean {
+  return !('syscall' in error) && errorCode(error)?.startsWith('ECONN') !== true;
 }

@@ -12,6 +12,7 @@ import type { Logger } from '../core/logger.ts';
 import type { Clock, Random } from '../core/time.ts';
 import type { Member, Members, PeerService } from '../object-router/peer-port.ts';
 import { VERSION_FIRST, VERSION_LAST } from './hello.ts';
+import type { Refusal } from './hello.ts';
 import { LaneConnection } from './lane-connection.ts';
 import type { PeerCall } from './peer-call.ts';
 import type { PeerSelf, PeerTls } from './peer-identity.ts';
@@ -19,6 +20,11 @@ import { CONTROL_LANE, DATA_LANE, LANES, SMALL_IO_BYTES_MAX } from './peer-setti
 import type { PeerSettings } from './peer-settings.ts';
 import { remoteService } from './remote-service.ts';
 import { laneOf } from './request-codec.ts';
+
+/** Silence and age are looked at more often than pings are sent. */
+const TICKS_PER_PING = 2;
+/** Refusals that somebody must do something about: whoever calls is told `peer-refused`. */
+const LASTING: ReadonlySet<Refusal> = new Set(['version', 'vpool', 'certificate']);
 
 export interface PeerLinkComponents {
   readonly members: Members;
@@ -49,10 +55,11 @@ export class PeerLink {
   #failures = 0;
   #addressIndex = 0;
   #problem: string | null = 'not connected yet';
+  #isRefused = false;
   #roundTripMs: number | null = null;
   #waiting: { call: PeerCall; cancel: () => void }[] = [];
   #cancelRetry: (() => void) | null = null;
-  #cancelPing: (() => void) | null = null;
+  #cancelTick: (() => void) | null = null;
   #isClosed = false;
 
   constructor(router: RouterId, components: PeerLinkComponents, settings: PeerSettings) {
@@ -98,14 +105,14 @@ export class PeerLink {
     // The first call to a router that nobody talked to yet connects.
     if (this.#state === 'resting' && this.#cancelRetry === null && !this.#isClosed) this.#connect();
     if (this.#state !== 'connecting') {
-      call.fail(unavailable(this.#router, this.#problem ?? 'not connected'));
+      call.fail(this.#error(this.#problem ?? 'not connected'));
       return;
     }
     const entry = {
       call,
       cancel: this.#components.clock.after(this.#settings.connectWaitMs, () => {
         this.#waiting = this.#waiting.filter((one) => one !== entry);
-        call.fail(unavailable(this.#router, `no connection within ${this.#settings.connectWaitMs} ms`));
+        call.fail(this.#error(`no connection within ${this.#settings.connectWaitMs} ms`));
       }),
     };
     this.#waiting.push(entry);
@@ -116,7 +123,7 @@ export class PeerLink {
     const { streams } = session.lanes[lane]!;
     const stream = streams[lane === DATA_LANE && call.chargeBytes > SMALL_IO_BYTES_MAX + 1024 ? 1 : 0]!;
     if (stream.waitingBytes + call.chargeBytes > this.#settings.queueBytesMax && stream.waitingBytes > 0) {
-      call.fail(unavailable(this.#router, `${stream.waitingBytes} bytes of calls wait for it`));
+      call.fail(this.#error(`${stream.waitingBytes} bytes of calls wait for it`));
       return;
     }
     stream.call(call);
@@ -165,7 +172,7 @@ export class PeerLink {
             tls,
             heard,
             ready: () => this.#ready(session),
-            refused: (answer) => this.#lost(session, `it refuses (${answer.refusal}): ${answer.message}`),
+            refused: (refusal, message) => this.#lost(session, message, LASTING.has(refusal)),
             ponged: (roundTripMs) => {
               if (lane === CONTROL_LANE) this.#roundTripMs = roundTripMs;
             },
@@ -188,7 +195,7 @@ export class PeerLink {
     this.#failures = 0;
     this.#problem = null;
     this.#components.logger.info({ router: this.#router }, 'connected to a peer');
-    this.#ping(session);
+    this.#tick(session, 0);
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const { call, cancel } of waiting) {
@@ -197,33 +204,34 @@ export class PeerLink {
     }
   }
 
-  #ping(session: Session): void {
+  #tick(session: Session, tick: number): void {
     for (const lane of session.lanes) {
       if (lane.silentMs > this.#settings.silenceMs) {
         this.#lost(session, `it was silent for ${Math.round(lane.silentMs)} ms`);
         return;
       }
-      lane.streams[0]!.ping();
+      if (tick % TICKS_PER_PING === 0) lane.streams[0]!.ping();
       for (const stream of lane.streams) stream.expire(this.#components.clock.monotonicMs());
     }
-    this.#cancelPing = this.#components.clock.after(this.#settings.pingIntervalMs, () => this.#ping(session));
+    this.#cancelTick = this.#components.clock.after(this.#settings.pingIntervalMs / TICKS_PER_PING, () => this.#tick(session, tick + 1));
   }
 
-  #lost(session: Session, reason: string): void {
+  #lost(session: Session, reason: string, isRefusal = false): void {
     if (this.#session !== session) return;
     this.#session = null;
     session.cancelTimeout();
-    this.#cancelPing?.();
-    this.#cancelPing = null;
+    this.#cancelTick?.();
+    this.#cancelTick = null;
     const level = this.#state === 'connected' ? 'warn' : 'debug';
     this.#components.logger[level]({ router: this.#router, reason }, 'no connection to a peer');
     for (const lane of session.lanes) lane.close(`router ${this.#router}: ${reason}`);
-    this.#rest(reason);
+    this.#rest(reason, isRefusal);
   }
 
-  #rest(problem: string): void {
+  #rest(problem: string, isRefusal = false): void {
     this.#state = 'resting';
     this.#problem = problem;
+    this.#isRefused = isRefusal;
     this.#failWaiting(problem);
     const member = this.#member();
     // `look` is called when it comes back.
@@ -235,18 +243,20 @@ export class PeerLink {
     this.#cancelRetry = this.#components.clock.after(delayMs, () => this.#connect());
   }
 
+  #error(problem: string): ApplianceError {
+    return this.#isRefused
+      ? new ApplianceError('peer-refused', `router ${this.#router} and this one do not fit: ${problem}`, { retryable: true })
+      : new ApplianceError('peer-unavailable', `router ${this.#router} cannot be reached: ${problem}`, { retryable: true });
+  }
+
   #failWaiting(problem: string): void {
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const { call, cancel } of waiting) {
       cancel();
-      call.fail(unavailable(this.#router, problem));
+      call.fail(this.#error(problem));
     }
   }
-}
-
-function unavailable(router: RouterId, problem: string): ApplianceError {
-  return new ApplianceError('peer-unavailable', `router ${router} cannot be reached: ${problem}`, { retryable: true });
 }
 
 /** Host and port of a `peer://host:port` address; null for any other. */

@@ -2,7 +2,7 @@
 import type { ServerHttp2Stream } from 'node:http2';
 
 import { AssertionError } from '../core/assert.ts';
-import { ApplianceError, isEnvironmentError } from '../core/errors.ts';
+import { ApplianceError, errorCode, isEnvironmentError } from '../core/errors.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import { isPending } from '../core/maybe-promise.ts';
 import type { PeerService } from '../object-router/peer-port.ts';
@@ -181,8 +181,9 @@ export class ServedStream {
     if (error instanceof AssertionError) onBug(error);
     if (!isEnvironmentError(error)) logger.error({ err: error, kind: request.kind }, 'a call of a peer failed by a bug');
     if (this.#isClosed) return;
-    const failure =
-      error instanceof ApplianceError ? error : new ApplianceError('peer-failed', error instanceof Error ? error.message : String(error));
+    const message = error instanceof Error ? error.message : String(error);
+    const code = isEnvironmentError(error) ? errorCode(error) : undefined;
+    const failure = error instanceof ApplianceError ? error : new ApplianceError(code ?? 'peer-failed', message);
     encodeFailure(failure, this.#sender.open());
     this.#send(request.kind, requestId, []);
   }

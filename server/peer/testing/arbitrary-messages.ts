@@ -12,10 +12,10 @@ import type { CallKind, PeerRequest } from '../request-codec.ts';
 
 const plain = { noNullPrototype: true };
 const hex = <T extends string>(digits: number): fc.Arbitrary<T> =>
-  fc.string({ unit: fc.constantFrom(...'0123456789abcdef'), minLength: digits, maxLength: digits }) as fc.Arbitrary<string> as fc.Arbitrary<T>;
+  fc.string({ unit: fc.constantFrom(...'0123456789abcdef'), minLength: digits, maxLength: digits }) as fc.Arbitrary<T>;
 const count = fc.oneof(fc.nat({ max: Number.MAX_SAFE_INTEGER }), fc.constantFrom(0, 1, 2 ** 32 - 1, 2 ** 32, Number.MAX_SAFE_INTEGER));
 const u32 = fc.oneof(fc.nat({ max: 0xffff_ffff }), fc.constantFrom(0, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff));
-const fileid = fc.integer({ min: 64, max: Number.MAX_SAFE_INTEGER }) as fc.Arbitrary<number> as fc.Arbitrary<FileId>;
+const fileid = fc.integer({ min: 64, max: Number.MAX_SAFE_INTEGER }) as unknown as fc.Arbitrary<FileId>;
 const router = hex<RouterId>(32);
 const incarnation = hex<Incarnation>(32);
 const term: fc.Arbitrary<Term> = fc.record({ generation: count, counter: count, nonce: hex(16) }, plain);
@@ -32,7 +32,7 @@ const stability = fc.constantFrom<Stability>(0, 1, 2);
 const reason = fc.constantFrom<MoveReason>('io', 'operator', 'drain');
 const attributes: fc.Arbitrary<Attributes> = fc.record(
   {
-    type: fc.integer({ min: 1, max: 7 }) as fc.Arbitrary<number> as fc.Arbitrary<FileType>,
+    type: fc.integer({ min: 1, max: 7 }) as fc.Arbitrary<FileType>,
     mode: u32,
     nlink: u32,
     uid: u32,
