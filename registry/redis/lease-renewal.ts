@@ -25,6 +25,7 @@ export class LeaseRenewal {
   /** Resolves when the renewal is confirmed (WAIT), or the incarnation is dead for good. @throws ApplianceError `registry-unavailable`: outcome unknown. */
   async renew(generation: number): Promise<'renewed' | 'dead'> {
     try {
+      if (this.#connection?.redis.ended === true) this.#connection = null;
       const connection = (this.#connection ??= await this.#connect());
       const { router, incarnation, vpoolName } = this.#data;
       const names = redisKeys(vpoolName);

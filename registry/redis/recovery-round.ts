@@ -23,7 +23,7 @@ import { redisKeys } from './redis-keys.ts';
 import type { Settler } from './redis-link-live.ts';
 import type { ScriptArgument, ScriptReply } from './redis-link.ts';
 import { fieldsOf, isList, textOf } from './redis-primary.ts';
-import { ENTER_ROUND, REPORT_IN_ROUND, roundKeys } from './round-member-scripts.ts';
+import { BEGIN_LATE_ROUND, ENTER_ROUND, REPORT_IN_ROUND, roundKeys } from './round-member-scripts.ts';
 import {
   ASSERT_OWNER_SCRIPT,
   BEGIN_ROUND_SCRIPT,
@@ -83,6 +83,8 @@ export class RecoveryRounds implements Settler {
   readonly #observer: RegistryObserver | null;
   readonly #names: ReturnType<typeof redisKeys>;
   #problem: string | null = null;
+  /** Generation before the last round that this router reported in, as long as the process lives. */
+  #reportedFrom: number | null = null;
   /** Rounds that this router took part in, and entries that it brought back in them. */
   readonly counts = { rounds: 0, replayed: 0 };
 
@@ -130,11 +132,15 @@ export class RecoveryRounds implements Settler {
         this.#problem = `this Redis has another registry of the name ${this.#settings.vpoolName} (vPool ${meta.vpoolUuid}); this router belongs to vPool ${seen?.vpoolUuid ?? '?'}: it must have been made anew after the data were lost; restore the append-only file of the former one`;
         throw new ApplianceError('registry-foreign', this.#problem, { retryable: true });
       }
-      if (meta.generation === IN_ROUND || meta.identity !== identity || meta.generation < (seen?.generation ?? 0)) {
+      if (meta.generation === IN_ROUND || meta.identity !== identity) {
         await this.#takePart(connection, identity);
         continue;
       }
-      if (seen === null || seen.generation !== meta.generation) await this.#local.saw(meta.vpoolUuid, meta.generation);
+      if (seen !== null && (await this.#missed(connection, identity, meta.generation, seen.generation))) continue;
+      if (seen?.generation !== meta.generation) {
+        await this.#assertOwn(connection, identity, meta.generation);
+        await this.#local.saw(meta.vpoolUuid, meta.generation);
+      }
       this.#problem = null;
       return meta.generation;
     }
@@ -178,33 +184,94 @@ export class RecoveryRounds implements Settler {
     }
   }
 
+  /**
+   * Rounds that ended without this router, while it was away: if its log has changes that they should have got, one more round is held for them. Resolves with true when
+   * the meta key is to be read again.
+   */
+  async #missed(connection: RedisConnection, identity: string, generation: number, seen: number): Promise<boolean> {
+    const { vpoolName, router } = this.#settings;
+    if (generation === seen) return false;
+    const [, , rounds = ''] = roundKeys(vpoolName);
+    const [reply] = await this.#run(connection, [{ kind: 'plain', words: ['HGETALL', rounds] }]);
+    const settledBelow = this.#reportedFrom === null ? seen : this.#reportedFrom + 1;
+    let cut = Infinity;
+    let newest = 0;
+    for (const [from, cutOf] of [...fieldsOf(reply ?? null)].map(([name, value]) => [Number(name), Number(value)] as const)) {
+      if (from >= generation) continue;
+      if (from >= settledBelow) cut = Math.min(cut, cutOf);
+      // A registry that is behind what was seen went on from older data without this router: what its last round began from is all that is known.
+      if (generation < seen && from > newest) [newest, cut] = [from, cutOf];
+    }
+    const entries = cut === Infinity ? [] : await this.#local.log.entriesAfter(cut, 1);
+    if (generation > seen && entries.length === 0) return false;
+    this.#logger.warn({ vpool: vpoolName, generation, seen, cut }, 'a recovery round ended without this router; another one for what it has');
+    const args = [identity, generation, cut === Infinity ? Number.MAX_SAFE_INTEGER : cut, router];
+    await this.#run(connection, [{ kind: 'script', script: BEGIN_LATE_ROUND, keys: roundKeys(vpoolName), args }]);
+    return true;
+  }
+
   async #takePart(connection: RedisConnection, identity: string): Promise<void> {
     const { log } = this.#local;
     const { vpoolName, router } = this.#settings;
     const begun = await this.#confirmed(connection, BEGIN_ROUND_SCRIPT, ['', identity]);
     if (!isList(begun) || textOf(begun[0]) !== 'round') return;
     this.counts.rounds += 1;
+    const from = Number(textOf(begun[1]));
     const startedAtMs = this.#clock.monotonicMs();
-    const { cut } = await this.#enter(connection, identity);
-    this.#logger.warn({ vpool: vpoolName, generation: textOf(begun[1]), cut }, 'Redis was restarted, promoted or restored: recovery round');
+    const { cut, late } = await this.#enter(connection, identity);
+    this.#logger.warn(
+      { vpool: vpoolName, generation: from, cut },
+      late === null ? 'Redis was restarted, promoted or restored: recovery round' : 'recovery round',
+    );
     const hole = log.dropped > cut ? log.dropped : 0;
-    if (hole === 0) await this.#replay(connection, identity, cut);
-    await this.#assertOwn(connection, identity);
+    if (late === router) await this.#replayLate(connection, identity, cut, startedAtMs);
+    else if (hole === 0) await this.#replay(connection, identity, cut);
+    await this.#assertOwn(connection, identity, IN_ROUND);
     const report: Report = { seen: this.#local.seen?.generation ?? 0, members: this.#local.members(), hole };
     const args = [identity, router, JSON.stringify(report)];
     await this.#run(connection, [{ kind: 'script', script: REPORT_IN_ROUND, keys: roundKeys(vpoolName), args }]);
     for (;;) {
       const meta = await this.#meta(connection);
-      if (meta === null || meta.generation !== IN_ROUND) return;
+      if (meta === null) return;
+      if (meta.generation !== IN_ROUND) {
+        this.#reportedFrom = from;
+        return;
+      }
       const verdict = await this.#verdict(connection, identity, startedAtMs);
       if (verdict.kind === 'finish') {
         await this.#finish(connection, identity, verdict.generationMin);
+        this.#reportedFrom = from;
         this.#observer?.recoveryRound(this.#clock.monotonicMs() - startedAtMs);
         return;
       }
       if (verdict.kind === 'hole' && this.#problem === null) this.#logger.error({ vpool: vpoolName }, verdict.problem);
       this.#problem = verdict.kind === 'hole' ? verdict.problem : null;
       await this.#clock.sleep(verdict.kind === 'hole' ? VOID_POLL_MS : POLL_MS);
+    }
+  }
+
+  /**
+   * Changes from before a round that ended without this router. What others changed since then must be known first, removals above all: else a name that was removed would
+   * come back. So all routers that ever were must have reported, with logs that reach back that far.
+   */
+  async #replayLate(connection: RedisConnection, identity: string, cut: number, startedAtMs: number): Promise<void> {
+    const { router, leaseMs } = this.#settings;
+    const { log } = this.#local;
+    for (;;) {
+      const { reports } = await this.#enter(connection, identity);
+      const routers = await this.#routers(connection);
+      const missing = [...routers.keys()].filter((id) => id !== router && !reports.has(id));
+      const hole = log.dropped > cut || [...reports.values()].some((report) => report.hole > 0);
+      if (missing.length === 0 && !hole) return this.#replay(connection, identity, cut);
+      if (hole || this.#clock.monotonicMs() - startedAtMs > leaseMs) {
+        const lost = await log.entriesAfter(cut, ENTRIES_PER_BATCH);
+        this.#logger.error(
+          { missing, changes: lost.length, first: lost[0]?.sequence, verbs: lost.slice(0, 20).map((entry) => entry.verb) },
+          'changes that this router acknowledged before Redis forgot them cannot be brought back: what others changed since is not known; they are in its outbox log and on the backend',
+        );
+        return;
+      }
+      await this.#clock.sleep(POLL_MS);
     }
   }
 
@@ -224,11 +291,11 @@ export class RecoveryRounds implements Settler {
   }
 
   /** What this router is and serves. Its lease holds: nobody else can have claimed any of it. */
-  async #assertOwn(connection: RedisConnection, identity: string): Promise<void> {
+  async #assertOwn(connection: RedisConnection, identity: string, generation: number | typeof IN_ROUND): Promise<void> {
     const self = this.#local.self();
     if (self === null) return;
     const joined = await this.#run(connection, [
-      this.#command(JOIN_SCRIPT, [IN_ROUND, self.id, self.incarnation, packRouterDetails(self.addresses, self.version)]),
+      this.#command(JOIN_SCRIPT, [generation, self.id, self.incarnation, packRouterDetails(self.addresses, self.version)]),
     ]);
     const status = isList(joined[0]) ? joined[0][0] : null;
     // Dead there: the lease's thread finds out by itself.
@@ -237,7 +304,7 @@ export class RecoveryRounds implements Settler {
     for (let from = 0; from < owned.length; from += ENTRIES_PER_BATCH) {
       const commands = owned
         .slice(from, from + ENTRIES_PER_BATCH)
-        .map((owner) => this.#command(ASSERT_OWNER_SCRIPT, ['', identity, packOwner({ owner, counterMax: owner.term.counter }, 0)]));
+        .map((owner) => this.#command(ASSERT_OWNER_SCRIPT, [generation, identity, packOwner({ owner, counterMax: owner.term.counter }, 0)]));
       await this.#run(connection, commands);
     }
   }
@@ -248,20 +315,16 @@ export class RecoveryRounds implements Settler {
     startedAtMs: number,
   ): Promise<{ kind: 'wait' } | { kind: 'hole'; problem: string } | { kind: 'finish'; generationMin: number }> {
     const { leaseMs, router, vpoolName } = this.#settings;
-    const { reports, aliveAgoMs } = await this.#enter(connection, identity);
+    const { reports, aliveAgoMs, late } = await this.#enter(connection, identity);
     // Another failover in between: everything once more.
     if (!reports.has(router)) throw unavailable('the recovery round began anew');
-    const required = new Set<string>();
-    const [listed] = await this.#run(connection, [this.#command(ROUTERS_SCRIPT, [IN_ROUND])]);
-    for (const [id, packed] of pairsOf(listed)) {
-      const record = unpackRouter(id, packed);
-      if (!record.dead) required.add(id);
-    }
+    const required = new Set<string>(late === null ? [] : [late]);
+    for (const [id, record] of await this.#routers(connection)) if (!record.dead) required.add(id);
     let generationMin = 1;
     for (const [id, report] of reports) {
       generationMin = Math.max(generationMin, report.seen + 1);
       for (const member of report.members) required.add(member);
-      if (report.hole > 0) {
+      if (report.hole > 0 && late === null) {
         return {
           kind: 'hole',
           problem: `Redis lost more of vPool ${vpoolName} than the routers can bring back (router ${id} has its changes from ${report.hole} on only); open volumes go on, the namespace waits: restore a newer append-only file of Redis`,
@@ -285,10 +348,15 @@ export class RecoveryRounds implements Settler {
     this.#logger.warn({ vpool: vpoolName }, 'the recovery round is over');
   }
 
+  async #routers(connection: RedisConnection): Promise<Map<string, RouterRecord>> {
+    const [listed] = await this.#run(connection, [this.#command(ROUTERS_SCRIPT, [IN_ROUND])]);
+    return new Map([...pairsOf(listed)].map(([id, packed]) => [id, unpackRouter(id, packed)]));
+  }
+
   async #enter(
     connection: RedisConnection,
     identity: string,
-  ): Promise<{ cut: number; reports: Map<string, Report>; aliveAgoMs: Map<string, number> }> {
+  ): Promise<{ cut: number; late: string | null; reports: Map<string, Report>; aliveAgoMs: Map<string, number> }> {
     const where = 'recovery round';
     const [reply] = await this.#run(connection, [
       { kind: 'script', script: ENTER_ROUND, keys: roundKeys(this.#settings.vpoolName), args: [identity] },
@@ -297,7 +365,8 @@ export class RecoveryRounds implements Settler {
     const reports = new Map<string, Report>();
     const aliveAgoMs = new Map<string, number>();
     const nowMs = Number(textOf(reply[2]));
-    for (const [name, value] of fieldsOf(reply[1] ?? null)) {
+    const fields = fieldsOf(reply[1] ?? null);
+    for (const [name, value] of fields) {
       const [kind = '', id = ''] = name.split(' ');
       if (kind === 'alive') aliveAgoMs.set(id, nowMs - Number(value));
       if (kind !== 'report') continue;
@@ -308,7 +377,12 @@ export class RecoveryRounds implements Settler {
         hole: integerOf(json['hole'], 0, Number.MAX_SAFE_INTEGER, where, 'hole'),
       });
     }
-    return { cut: integerOf(Number(textOf(reply[0])), 0, Number.MAX_SAFE_INTEGER, where, 'cut'), reports, aliveAgoMs };
+    return {
+      cut: integerOf(Number(textOf(reply[0])), 0, Number.MAX_SAFE_INTEGER, where, 'cut'),
+      late: fields.get('late') ?? null,
+      reports,
+      aliveAgoMs,
+    };
   }
 
   async #meta(connection: RedisConnection): Promise<Meta | null> {

@@ -239,7 +239,8 @@ export class LinkSession {
         short = unavailable(`only ${waited.reply} of ${replicasMin} replicas of Redis confirmed in time; the outcome is unknown`);
       }
       if (short === null) this.#confirmedAtMs = Math.max(this.#confirmedAtMs, batch.sentAtMs);
-    } else if (replicasMin === 0 && answers.every((answer) => answer.kind === 'reply'))
+    } else if (calls.length === 0 && answers[0]?.kind !== 'reply') short = this.#refused(answers[0]);
+    else if (replicasMin === 0 && answers.every((answer) => answer.kind === 'reply'))
       this.#confirmedAtMs = Math.max(this.#confirmedAtMs, batch.sentAtMs);
     if (short !== null) this.end(short);
     const isFresh = replicasMin === 0 || this.#clock.monotonicMs() - this.confirmedAtMs <= confirmedMsMax;

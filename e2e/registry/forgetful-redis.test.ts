@@ -1,0 +1,198 @@
+/** A Redis that forgets: restored from an older append-only file, or emptied. What routers acknowledged comes back, or the namespace waits; owned objects go on. */
+import assert from 'node:assert/strict';
+import { cp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+
+import type { NewInode } from '../../registry/ports.ts';
+import { Member, type MemberOptions, redisSettings } from '../../registry/redis/testing/linked-registry.ts';
+import { errorCode } from '../../server/core/errors.ts';
+import type { FileId } from '../../server/core/ids.ts';
+import { systemClock } from '../../server/core/node-time.ts';
+import { scratchFor } from '../scratch.ts';
+import { RedisService } from '../services/redis.ts';
+import { stackOf } from '../test-stack.ts';
+import { NamespaceLoad } from './namespace-load.ts';
+
+const INLINE: NewInode = { class: 'inline', mode: 0o644, uid: 0, gid: 0, sizeBytes: 0, atime: null, mtime: null, exclusiveVerifier: null };
+const VOLUME: NewInode = { ...INLINE, class: 'volume', sizeBytes: 1_048_576 };
+const LEASE_MS = 3_000;
+
+/** A Redis whose append-only file can be put back to an earlier state. */
+class RestorableRedis {
+  readonly service: RedisService;
+  readonly home: string;
+
+  private constructor(service: RedisService, home: string) {
+    this.service = service;
+    this.home = home;
+  }
+
+  static async forTest(t: TestContext): Promise<RestorableRedis> {
+    const directory = await scratchFor(t, 'redis');
+    return new RestorableRedis(stackOf(t).use(await RedisService.start({ directory })), join(directory, 'primary'));
+  }
+
+  get options(): MemberOptions {
+    const settings = redisSettings([this.service.primary.port], { leaseMs: LEASE_MS, commandTimeoutMs: 500 });
+    return { vpoolName: 'forgetful', settings, patienceMs: 300 };
+  }
+
+  /** Everything answered so far: `appendfsync always`. */
+  async backUp(): Promise<void> {
+    await rm(join(this.home, 'backup'), { recursive: true, force: true });
+    await cp(join(this.home, 'appendonlydir'), join(this.home, 'backup'), { recursive: true });
+  }
+
+  async restore(): Promise<void> {
+    await this.service.primary.kill();
+    await rm(join(this.home, 'appendonlydir'), { recursive: true });
+    await cp(join(this.home, 'backup'), join(this.home, 'appendonlydir'), { recursive: true });
+    await this.service.primary.start();
+  }
+}
+
+function name(text: string): Uint8Array {
+  return new Uint8Array(Buffer.from(text));
+}
+
+async function create(member: Member, text: string, file: NewInode): Promise<FileId> {
+  const { namespace } = member.registry;
+  const outcome = await namespace.createFile(member.mutation(), namespace.root, name(text), file);
+  assert.ok(outcome.kind === 'created');
+  return outcome.inode.fileid;
+}
+
+async function kindOf(member: Member, text: string): Promise<string> {
+  const { namespace } = member.registry;
+  return (await until(() => namespace.lookup(namespace.root, name(text)))).kind;
+}
+
+/** Asks again while the registry is unavailable. */
+async function until<T>(ask: () => Promise<T> | T, timeoutMs = 15_000): Promise<T> {
+  const deadlineMs = systemClock.monotonicMs() + timeoutMs;
+  for (;;) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (errorCode(error) !== 'registry-unavailable' || systemClock.monotonicMs() > deadlineMs) throw error;
+    }
+  }
+}
+
+test('restored from an older append-only file right after changes of every kind: all that was acknowledged is back, what was removed stays so', async (t) => {
+  const redis = await RestorableRedis.forTest(t);
+  const a = stackOf(t).use(await Member.joined(redis.options));
+  const b = stackOf(t).use(await Member.joined(redis.options));
+  const { namespace, ownership } = a.registry;
+  const kept = await create(a, 'kept', INLINE);
+  await create(a, 'removed', INLINE);
+  await create(b, 'renamed', INLINE);
+  const moved = await create(a, 'moved', VOLUME);
+  const claimed = await ownership.claim(a.mutation(), moved, a.router, null, null, 'a'.repeat(16));
+  assert.ok(claimed.kind === 'done');
+  const late = await create(b, 'late', VOLUME);
+  await redis.backUp();
+
+  await namespace.remove(a.mutation(), namespace.root, name('removed'));
+  await namespace.rename(b.mutation(), namespace.root, name('renamed'), namespace.root, name('target'));
+  const lock = await create(b, 'lock', INLINE);
+  await namespace.writeInline(a.mutation(), kept, 0, name('written by a'));
+  await b.registry.namespace.writeInline(b.mutation(), kept, 8, name('by b'));
+  const repeated = b.mutation('10.0.0.1|x');
+  const first = await b.registry.namespace.createFile(repeated, namespace.root, name('once'), INLINE);
+  const attempt = await ownership.beginMove(a.mutation(), moved, claimed.owner.term, b.router, 'b'.repeat(16));
+  assert.ok(attempt.kind === 'done' && attempt.owner.moving !== null);
+  const transferred = await ownership.transfer(a.mutation(), moved, claimed.owner.term, attempt.owner.moving.attempt, null, { kind: 'clean' });
+  assert.ok(transferred.kind === 'done' && transferred.owner.router === b.router);
+  const claim = await b.registry.ownership.claim(b.mutation(), late, b.router, null, null, 'c'.repeat(16));
+  assert.ok(claim.kind === 'done');
+  b.owned.push(transferred.owner, claim.owner);
+
+  await redis.restore();
+  assert.equal(await kindOf(a, 'removed'), 'absent');
+  assert.equal(await kindOf(a, 'renamed'), 'absent');
+  assert.equal(await kindOf(b, 'target'), 'found');
+  assert.equal(await kindOf(a, 'lock'), 'found');
+  const inode = await namespace.inode(kept, null);
+  assert.equal(Buffer.from(inode?.inlineBytes ?? []).toString(), 'written by b');
+  const again = await a.registry.namespace.createFile({ ...repeated, incarnation: a.incarnation }, namespace.root, name('once'), INLINE);
+  assert.deepEqual(again, first, 'a remembered operation is remembered still');
+  assert.deepEqual(await ownership.owner(moved), transferred.owner);
+  assert.deepEqual(await ownership.owner(late), claim.owner);
+  const next = await create(a, 'next', INLINE);
+  assert.ok(next > lock + 2 ** 31, 'numbers that may have been given out are not given out again');
+  assert.equal(a.registry.counts().generation, 2);
+  assert.equal(b.registry.counts().generation, 2);
+  for await (const problem of a.registry.verify()) assert.fail(problem);
+  assert.deepEqual([...a.lapses, ...b.lapses], []);
+});
+
+test('restored again and again under load: nothing acknowledged is lost, nothing is executed twice', async (t) => {
+  const redis = await RestorableRedis.forTest(t);
+  const options = { ...redis.options, settings: { ...redis.options.settings, leaseMs: 7_000 } };
+  const routers = [stackOf(t).use(await Member.joined(options)), stackOf(t).use(await Member.joined(options))];
+  const load = new NamespaceLoad(routers, 3, 7);
+  load.start();
+  for (let round = 0; round < 3; round += 1) {
+    await load.more(50);
+    await redis.backUp();
+    await load.more(150);
+    await redis.restore();
+  }
+  await load.more(100);
+  await load.stop();
+  await load.verify();
+  t.diagnostic(
+    `generation ${routers[0]?.registry.counts().generation}, brought back ${routers.map(({ registry }) => registry.counts().replayed).join(' and ')}`,
+  );
+});
+
+test('a router whose Redis was restored while it was away replays its log when it starts; what it acknowledged is back', async (t) => {
+  const redis = await RestorableRedis.forTest(t);
+  const a = stackOf(t).use(await Member.joined(redis.options));
+  const directory = await scratchFor(t, 'router-b');
+  const b = await Member.joined({ ...redis.options, directory });
+  await redis.backUp();
+  await create(b, 'by b', INLINE);
+  await create(a, 'by a', INLINE);
+  await b[Symbol.asyncDispose]();
+  await redis.restore();
+  assert.equal(await kindOf(a, 'by a'), 'found');
+  const restarted = stackOf(t).use(await Member.joined({ ...redis.options, directory, router: b.router }));
+  assert.equal(await kindOf(restarted, 'by b'), 'found');
+  assert.equal(await kindOf(a, 'by b'), 'found');
+});
+
+for (const how of ['FLUSHALL', 'an empty Redis in its place'] as const) {
+  test(`${how}: leases and owned objects go on, the namespace is not served as if it were empty, and is back when the data are restored`, async (t) => {
+    const redis = await RestorableRedis.forTest(t);
+    const a = stackOf(t).use(await Member.joined(redis.options));
+    const b = stackOf(t).use(await Member.joined(redis.options));
+    await create(a, 'there', INLINE);
+    await redis.backUp();
+    await create(b, 'there too', INLINE);
+    if (how === 'FLUSHALL') assert.equal(await redis.service.primary.command('FLUSHALL'), '+OK');
+    else {
+      await redis.service.primary.command('CONFIG', 'SET', 'appendonly', 'no');
+      await redis.service.primary.kill();
+      await rm(join(redis.home, 'appendonlydir'), { recursive: true });
+      await redis.service.primary.start();
+    }
+    const startedMs = systemClock.monotonicMs();
+    while (systemClock.monotonicMs() - startedMs < LEASE_MS + 1_000) {
+      for (const { registry } of [a, b]) {
+        await assert.rejects(async () => registry.namespace.lookup(registry.namespace.root, name('there')), { code: 'registry-unavailable' });
+        await assert.rejects(async () => registry.namespace.entries(registry.namespace.root, 0, 10), { code: 'registry-unavailable' });
+        assert.equal(registry.lease.valid, true, 'what is owned goes on');
+      }
+    }
+    assert.match(a.registry.health() ?? '', /restore the append-only file/);
+    await assert.rejects(Member.open({ ...redis.options, whenEmpty: 'refuse' }), { code: 'registry-void' });
+    await redis.restore();
+    assert.equal(await kindOf(a, 'there'), 'found');
+    assert.equal(await kindOf(a, 'there too'), 'found');
+    assert.doesNotMatch(a.registry.health() ?? '', /restore/);
+    assert.deepEqual([...a.lapses, ...b.lapses], []);
+  });
+}
