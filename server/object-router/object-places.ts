@@ -24,6 +24,8 @@ const PATIENCE_MS = 25_000;
  * completed calls can tell from the first one: by then, PATIENCE_MS, no copy of the call may be on its way anywhere, or it would put old bytes over newer ones.
  */
 const BEGIN_MS_MAX = 14_000;
+/** The same for a call that waited for its owner to start again: the memory of completed calls went with the owner's former life. */
+const BEGIN_AFTER_RESTART_MS_MAX = 5_000;
 const RETRY_MS_FIRST = 5;
 const RETRY_MS_MAX = 250;
 /** For attributes in a directory listing: rather none than a listing that hangs. */
@@ -57,6 +59,13 @@ export type Place =
   | { readonly kind: 'there'; readonly remote: Remote }
   /** Its record says all that is to be known: a directory, a symlink, an inline file, or an object that nobody has open and that nothing is missing of. */
   | { readonly kind: 'record'; readonly inode: Inode };
+
+/** When a client's call came, and who was asked for it first. */
+export interface Begun {
+  /** Monotonic clock. */
+  readonly atMs: number;
+  readonly owner: OwnerHint | null;
+}
 
 /** What is done where the object is. `here` answers null when it was not done because the object is being given away. */
 export interface Everywhere<T> {
@@ -176,7 +185,15 @@ export class ObjectPlaces {
   }
 
   /** Does something where the object is, wherever it goes meanwhile. Null from `record`: look again. Rejects as `find`, or when it took too long. */
-  async run<T>(object: ObjectKey, open: boolean, everywhere: Everywhere<T>, started = this.#clock.monotonicMs()): Promise<T | typeof Status.STALE> {
+  async run<T>(
+    object: ObjectKey,
+    open: boolean,
+    everywhere: Everywhere<T>,
+    begun: Begun = { atMs: this.#clock.monotonicMs(), owner: null },
+  ): Promise<T | typeof Status.STALE> {
+    const started = begun.atMs;
+    let first = begun.owner;
+    let beginMsMax = BEGIN_MS_MAX;
     let waitMs = RETRY_MS_FIRST;
     const isOver = (): boolean => this.#clock.monotonicMs() - started > PATIENCE_MS;
     for (;;) {
@@ -186,11 +203,17 @@ export class ObjectPlaces {
       } catch (error) {
         // Its router may just be starting again: a client is told to come back only when that takes long (and not before, see BEGIN_MS_MAX).
         if (isOver() || !this.#isWorthWaiting(error)) throw error;
+        if (errorCode(error) === 'object-recovering') beginMsMax = BEGIN_AFTER_RESTART_MS_MAX;
         await this.#clock.sleep(RETRY_MS_MAX);
         continue;
       }
       if (typeof place === 'number') return place;
-      if (everywhere.isChange === true && this.cluster !== null && this.#clock.monotonicMs() - started > BEGIN_MS_MAX) {
+      if (place.kind === 'there') {
+        const { hint } = place.remote;
+        first ??= hint;
+        if (first.router === hint.router && first.incarnation !== hint.incarnation) beginMsMax = BEGIN_AFTER_RESTART_MS_MAX;
+      }
+      if (everywhere.isChange === true && this.cluster !== null && this.#clock.monotonicMs() - started > beginMsMax) {
         await this.#clock.sleep(Math.max(0, started + PATIENCE_MS - this.#clock.monotonicMs()));
         throw new ApplianceError('peer-unavailable', `object ${object.fileid} was not reached in time`, { retryable: true });
       }
