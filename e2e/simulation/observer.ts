@@ -8,8 +8,8 @@ import { compareEpoch, type FileId, type Incarnation, type RouterId, type Term }
 import type { DrivenObject, ObjectDriver, Replica } from '../../server/object-router/driver-port.ts';
 
 interface Handling {
-  /** Objects that this call touched here, and the terms in which it did. */
-  readonly touched: Map<FileId, Term>;
+  /** Objects that this call touched here, in which terms, and when last. */
+  readonly touched: Map<FileId, { readonly term: Term; readonly atMs: number }>;
 }
 
 interface LastAnswer {
@@ -23,7 +23,8 @@ export class OwnershipObserver {
   readonly #nowMs: () => number;
   readonly #problem: (message: string) => void;
   readonly #handling = new AsyncLocalStorage<Handling>();
-  readonly #last = new Map<FileId, LastAnswer>();
+  /** First answer of the newest term. */
+  readonly #newest = new Map<FileId, LastAnswer>();
   /** Answers noted, and changes of owner seen in them. */
   answers = 0;
   changes = 0;
@@ -36,33 +37,45 @@ export class OwnershipObserver {
     this.#trace = trace;
   }
 
-  /** Runs a call that a client or a peer made of a router. `isAnswer`: what it gave rests on the objects that it touched. */
-  async watch<T>(router: RouterId, incarnation: Incarnation, isAnswer: (result: T) => boolean, call: () => T | Promise<T>): Promise<T> {
+  /**
+   * Runs a call that a client or a peer made of a router. `reaches`: what it gives is an answer that rests on the objects that it touched, and somebody hears
+   * it. `lease`: whether the router may still answer.
+   */
+  async watch<T>(
+    router: RouterId,
+    incarnation: Incarnation,
+    reaches: (result: T) => boolean,
+    lease: () => boolean,
+    call: () => T | Promise<T>,
+  ): Promise<T> {
     const handling: Handling = { touched: new Map() };
     const result = await this.#handling.run(handling, async () => call());
-    if (isAnswer(result)) for (const [fileid, term] of handling.touched) this.#answered(fileid, term, router, incarnation);
+    if (!reaches(result)) return result;
+    for (const [fileid, { term, atMs }] of handling.touched) {
+      if (!lease()) this.#problem(`${router.slice(0, 4)} answers for ${fileid} without a lease`);
+      this.#answered(fileid, term, router, incarnation, atMs);
+    }
     return result;
   }
 
-  #answered(fileid: FileId, term: Term, router: RouterId, incarnation: Incarnation): void {
+  /** Who looked at an object before another term had answered for it may say what it saw: nobody can tell that from a slow answer. */
+  #answered(fileid: FileId, term: Term, router: RouterId, incarnation: Incarnation, touchedMs: number): void {
     this.answers += 1;
-    const last = this.#last.get(fileid);
-    if (last !== undefined) {
-      const order = compareEpoch(term, last.term);
-      if (order < 0) {
+    const newest = this.#newest.get(fileid);
+    if (newest !== undefined) {
+      const order = compareEpoch(term, newest.term);
+      const where = `${router.slice(0, 4)} answers in term ${term.generation}.${term.counter}`;
+      if (order < 0 && touchedMs > newest.atMs) {
         this.#problem(
-          `two owners of ${fileid}: ${router.slice(0, 4)} answers in term ${term.generation}.${term.counter}, after ` +
-            `${last.router.slice(0, 4)} had answered in ${last.term.generation}.${last.term.counter} at ${last.atMs.toFixed(1)} ms`,
+          `two owners of ${fileid}: ${where}, after ${newest.router.slice(0, 4)} had answered in ${newest.term.generation}.${newest.term.counter} at ${newest.atMs.toFixed(1)} ms`,
         );
-        return;
       }
-      if (order === 0 && last.incarnation !== incarnation) {
-        this.#problem(`two owners of ${fileid} in one term ${term.generation}.${term.counter}: ${router.slice(0, 4)} and ${last.router.slice(0, 4)}`);
-        return;
-      }
-      if (order > 0) this.changes += 1;
+      if (order === 0 && newest.incarnation !== incarnation)
+        this.#problem(`two owners of ${fileid} in one term: ${where}, and so does ${newest.router.slice(0, 4)}`);
+      if (order <= 0) return;
+      this.changes += 1;
     }
-    this.#last.set(fileid, { term, router, incarnation, atMs: this.#nowMs() });
+    this.#newest.set(fileid, { term, router, incarnation, atMs: this.#nowMs() });
   }
 
   /** The driver, with everything that is done to its objects noted. */
@@ -84,7 +97,7 @@ export class OwnershipObserver {
     const name = `${router} ${driven.fileid} term ${term.generation}.${term.counter}`;
     this.#trace(`${name} is open`);
     const touch = (): void => {
-      this.#handling.getStore()?.touched.set(driven.fileid, driven.term);
+      this.#handling.getStore()?.touched.set(driven.fileid, { term: driven.term, atMs: this.#nowMs() });
     };
     return proxied(driven, {
       attributes: () => {

@@ -474,11 +474,14 @@ export class Machine {
 
   #watched<T extends object>(target: T, incarnation: Incarnation, isAnswer: (result: unknown) => boolean): T {
     const { observer } = this.#world;
+    const reaches = (result: unknown): boolean => isAnswer(result) && this.station?.incarnation === incarnation && !this.isStopped;
+    const lease = (): boolean => this.#life?.connection.registry.lease.valid === true;
     return new Proxy(target, {
       get: (object, property) => {
         const value: unknown = Reflect.get(object, property, object);
         if (typeof value !== 'function') return value;
-        return (...args: unknown[]): Promise<unknown> => observer.watch(this.id, incarnation, isAnswer, () => value.apply(object, args) as unknown);
+        return (...args: unknown[]): Promise<unknown> =>
+          observer.watch(this.id, incarnation, reaches, lease, () => value.apply(object, args) as unknown);
       },
     });
   }
