@@ -41,8 +41,8 @@ interface OpenObjectComponents {
   readonly records: ObjectRecords;
 }
 
-/** How long a checkpoint that is under way may keep an object from being given away. */
-const CHECKPOINT_PATIENCE_MS = 2000;
+/** How long something that is under way, such as a checkpoint, may keep an object from being given away. */
+const BUSY_PATIENCE_MS = 2000;
 
 export class OpenObject implements DrivenObject {
   readonly fileid: FileId;
@@ -141,8 +141,11 @@ export class OpenObject implements DrivenObject {
       new ApplianceError('object-busy', `object ${this.fileid} cannot move now: ${why}`, { retryable: true });
     if (this.#source !== null || this.#ceded) throw refuse('it is on its way already');
     if (this.log.problem !== null || this.log.moving) throw refuse('its log had a fault');
-    if (this.#unsealed.length + this.#arrived.length > 0) throw refuse('segments of its log are being repaired');
     const { files, clock, logger } = this.#components;
+    // What arrived a moment ago is put in its place in a moment.
+    if (this.#repairing !== null) await Promise.race([this.#repairing, clock.sleep(BUSY_PATIENCE_MS)]);
+    if (this.#unsealed.length + this.#arrived.length > 0) throw refuse('segments of its log are being repaired');
+    if (this.#source !== null || this.#ceded) throw refuse('it is on its way already');
     const source = new ObjectMoveSource({ files, clock, logger, object: this.object, log: this.log, keeper: this.keeper }, () => this.#verifier, {
       thawed: () => {
         this.#source = null;
@@ -153,7 +156,7 @@ export class OpenObject implements DrivenObject {
     });
     this.#source = source;
     try {
-      if (!(await this.keeper.pin(CHECKPOINT_PATIENCE_MS))) throw refuse('a checkpoint is being made');
+      if (!(await this.keeper.pin(BUSY_PATIENCE_MS))) throw refuse('a checkpoint is being made');
       source.begin();
       failPoint('move.source-offered');
     } catch (error) {

@@ -111,6 +111,8 @@ export class SimulatedCommons {
   readonly living = new Map<RouterId, Incarnation>();
   /** Calls to the store that are on their way. */
   storeCalls = 0;
+  /** Calls that change something in the registry, so far. */
+  registryCalls = 0;
 
   /** `disks`: of all routers that share the clock; null when each life has a clock of its own. */
   constructor(random: Random, objectClass: 'volume' | 'file', disks: readonly FaultyDisk[] | null = null) {
@@ -201,9 +203,11 @@ export class SimulatedWorld {
   }
 
   registry(isAlive: () => boolean): Registry {
+    const { commons } = this;
     const never = new Promise<never>(() => undefined);
     const verb = async <T>(work: () => T): Promise<T> => {
       if (!isAlive()) return never;
+      commons.registryCalls += 1;
       await new Promise((resolve) => setImmediate(resolve));
       if (!isAlive()) return never;
       const lost = this.random.fraction() < this.registryFaults;
@@ -212,7 +216,6 @@ export class SimulatedWorld {
       if (lost) throw new ApplianceError('registry-unavailable', 'no answer', { retryable: true });
       return result;
     };
-    const { commons } = this;
     const same = (owner: OwnerRecord, term: OwnerRecord['term']): boolean => sameTerm(owner.term, term);
     const registry: Pick<Registry, 'vpool'> & {
       ownership: Pick<Registry['ownership'], 'owner' | 'ownedBy' | 'claim' | 'update' | 'beginMove' | 'transfer'>;
