@@ -40,7 +40,10 @@ export class DataCalls {
     const served = this.#core.served(handle);
     if (served !== null) {
       served.ownIo.reads += 1;
-      return this.readServed(caller, served, offsetBytes, target);
+      const answer = this.readServed(caller, served, offsetBytes, target);
+      if (!isPending(answer) && answer !== null) return answer;
+      const moved = Buffer.from(handle);
+      return Promise.resolve(answer).then((read) => read ?? this.#readSlowly(caller, moved, offsetBytes, target));
     }
     const remote = this.#core.remote(handle);
     const key = Buffer.from(handle);
@@ -67,8 +70,8 @@ export class DataCalls {
     });
   }
 
-  /** READ of an object that is open here. */
-  readServed(caller: Rights, served: ServedObject, offsetBytes: number, target: Buffer): MaybePromise<ReadAnswer> {
+  /** READ of an object that is open here. Null: it went to another router meanwhile, which is the one to answer. */
+  readServed(caller: Rights, served: ServedObject, offsetBytes: number, target: Buffer): MaybePromise<ReadAnswer | null> {
     if (served.unlinked) return { status: Status.STALE, attributes: null };
     if (!mayDoIo(served.inode, caller, Permission.READ) && !mayDoIo(served.inode, caller, Permission.EXECUTE)) {
       return { status: Status.ACCES, attributes: served.attributes() };
