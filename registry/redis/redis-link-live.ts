@@ -9,6 +9,7 @@ import type { Clock, Random } from '../../server/core/time.ts';
 import type { OutboxEntry } from '../ports.ts';
 import { confirmKeyOf, inspectPrimary, type PrimaryState } from './generation-record.ts';
 import { credentialsOf, RedisConnection, unavailable } from './redis-connection.ts';
+import { type Deficiencies, deficienciesOf } from './redis-deficiencies.ts';
 import { redisKeys } from './redis-keys.ts';
 import { type CallOutcome, type LinkCounts, LinkSession, type ScriptCall } from './redis-link-session.ts';
 import type { EntryOf, LuaScript, RedisLink, ScriptArgument, ScriptReply } from './redis-link.ts';
@@ -82,7 +83,7 @@ export class LiveRedisLink implements RedisLink, AsyncDisposable {
   #ended: ApplianceError | null = null;
   #running: Promise<void> | null = null;
   readonly #opened = Promise.withResolvers<void>();
-  #replicas: { connected: number; min: number } | null = null;
+  #deficiencies: Deficiencies = { problem: null, warnings: [] };
   #connection: RedisConnection | null = null;
 
   constructor(components: LiveLinkComponents, settings: LiveLinkSettings) {
@@ -111,11 +112,12 @@ export class LiveRedisLink implements RedisLink, AsyncDisposable {
   get problem(): string | null {
     if (this.#components.settler.problem !== null) return this.#components.settler.problem;
     if (this.#session === null) return `the registry cannot be reached: ${this.#trouble ?? 'connecting'}`;
-    const replicas = this.#replicas;
-    if (replicas !== null && replicas.connected > 2 * replicas.min && replicas.min > 0) {
-      return `Redis has ${replicas.connected} replicas, but registry.redis.replicasMin is ${replicas.min}, which is no majority: a failover may forget changes; raise it to ${Math.ceil(replicas.connected / 2)}`;
-    }
-    return null;
+    return this.#deficiencies.problem;
+  }
+
+  /** What is not as it should be in this Redis's configuration. */
+  get warnings(): readonly string[] {
+    return this.#deficiencies.warnings;
   }
 
   /** Monotonic send time of the newest write of this router that is confirmed. */
@@ -236,7 +238,7 @@ export class LiveRedisLink implements RedisLink, AsyncDisposable {
   }
 
   async #connect(): Promise<LinkSession> {
-    const { clock, settler } = this.#components;
+    const { clock, logger, settler } = this.#components;
     const { redis, vpoolName } = this.#settings;
     const metaKey = redisKeys(vpoolName).meta;
     const primary = await findPrimary(redis, metaKey, clock);
@@ -249,7 +251,6 @@ export class LiveRedisLink implements RedisLink, AsyncDisposable {
       this.#connection = control;
       if (this.#ended !== null) throw this.#ended;
       const state = await inspectPrimary(control, metaKey, redis.commandTimeoutMs);
-      this.#replicas = { connected: state.connectedReplicas, min: redis.replicasMin };
       const generation = await settler.settle(control, state);
       const more = await Promise.allSettled(Array.from({ length: CHANGERS + READERS - 1 }, open));
       for (const opened of more) if (opened.status === 'fulfilled') connections.push(opened.value);
@@ -257,6 +258,9 @@ export class LiveRedisLink implements RedisLink, AsyncDisposable {
       if (failed !== undefined) throw failed.reason;
       const states = await Promise.all(connections.slice(1).map((connection) => inspectPrimary(connection, metaKey, redis.commandTimeoutMs)));
       if (states.some((now) => now.identity !== state.identity)) throw unavailable('the primary changed while it was connected to');
+      const deficiencies = await deficienciesOf(control, state, redis);
+      for (const warning of deficiencies.warnings) if (!this.#deficiencies.warnings.includes(warning)) logger.warn({}, warning);
+      this.#deficiencies = deficiencies;
       if (this.#ended !== null) throw this.#ended;
       this.#generation = generation;
       this.#components.onSession(generation);

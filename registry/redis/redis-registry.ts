@@ -74,6 +74,8 @@ export interface RedisRegistryCounts {
 
 export interface RedisRegistry extends ClusterRegistry {
   counts(): RedisRegistryCounts;
+  /** What in Redis's configuration is less than the docs ask for; nothing that stops a router. */
+  warnings(): readonly string[];
 }
 
 /**
@@ -211,6 +213,7 @@ export async function openRedisRegistry(options: RedisRegistryOptions): Promise<
       return verbs.corruption ?? link.problem ?? (lease.trouble === null ? null : `the lease could not be renewed: ${lease.trouble}`);
     },
     verify: () => verifyRedis(verbs, members_),
+    warnings: () => link.warnings,
     counts: () => ({
       generation: link.generation,
       ...link.counts,
