@@ -25,6 +25,12 @@ export class OwnershipObserver {
   readonly #handling = new AsyncLocalStorage<Handling>();
   /** First answer of the newest term. */
   readonly #newest = new Map<FileId, LastAnswer>();
+  /** Terms that began without the memory of completed calls of the one before: claimed after a crash, or from a dead router. */
+  readonly #claimed = new Map<FileId, Term[]>();
+  /** First term in which a change was executed, by object and number of the change. */
+  readonly #executed = new Map<string, Term>();
+  /** Changes that were executed again although a claim lies between (decision 0028, 3: what remains), by object and number. */
+  readonly #repeated = new Set<string>();
   /** Answers noted, and changes of owner seen in them. */
   answers = 0;
   changes = 0;
@@ -81,9 +87,33 @@ export class OwnershipObserver {
   /** The driver, with everything that is done to its objects noted. */
   driver(router: string, driver: ObjectDriver): ObjectDriver {
     return {
-      open: async (inode) => this.#object(router, await driver.open(inode)),
+      open: async (inode, ...more) => {
+        const driven = await driver.open(inode, ...more);
+        const claimed = this.#claimed.get(driven.fileid);
+        if (claimed === undefined) this.#claimed.set(driven.fileid, [driven.term]);
+        else claimed.push(driven.term);
+        return this.#object(router, driven);
+      },
       receive: async (inode, offer) => this.#replica(router, await driver.receive(inode, offer)),
     };
+  }
+
+  /** Whether a change, known by its number, was executed again in a later life of its owner: known not to be excluded. */
+  wasRepeated(fileid: number, change: number): boolean {
+    return this.#repeated.has(`${fileid} ${change}`);
+  }
+
+  get repeated(): number {
+    return this.#repeated.size;
+  }
+
+  #execute(fileid: FileId, change: number, term: Term): void {
+    const key = `${fileid} ${change}`;
+    const first = this.#executed.get(key);
+    if (first === undefined) this.#executed.set(key, term);
+    else if (this.#claimed.get(fileid)?.some((claimed) => compareEpoch(claimed, first) > 0 && compareEpoch(claimed, term) <= 0) === true) {
+      this.#repeated.add(key);
+    }
   }
 
   #replica(router: string, replica: Replica): Replica {
@@ -110,7 +140,9 @@ export class OwnershipObserver {
       },
       write: (offsetBytes, countBytes, chunks, stable, now) => {
         touch();
-        this.#trace(`${name} write ${Buffer.from(chunks[0] ?? []).readUInt32LE(0)} at sector ${offsetBytes / 512}, ${countBytes / 512} sectors`);
+        const write = Buffer.from(chunks[0] ?? []).readUInt32LE(0);
+        this.#execute(driven.fileid, write, driven.term);
+        this.#trace(`${name} write ${write} at sector ${offsetBytes / 512}, ${countBytes / 512} sectors`);
         return driven.write(offsetBytes, countBytes, chunks, stable, now);
       },
       commit: (now) => {
@@ -119,6 +151,7 @@ export class OwnershipObserver {
       },
       setAttributes: (changes, now) => {
         touch();
+        if (changes.sizeBytes !== null) this.#execute(driven.fileid, (changes.sizeBytes - 8192) / 512, driven.term);
         this.#trace(`${name} size ${changes.sizeBytes}`);
         return driven.setAttributes(changes, now);
       },

@@ -56,7 +56,7 @@ import { newWay, type Way } from './ways.ts';
 const DIRECTORY = '/vpool';
 export const LEASE_MS = 7000;
 const STANDSTILL_MS = 5000;
-const RESTART_MS = 1000;
+const RESTART_MS = 400;
 /** A turn of an event loop, for the simulated disk. */
 const TURN_MS = 0.05;
 
@@ -100,8 +100,6 @@ interface Life {
   readonly station: Station;
   readonly objects: OpenObjects;
   readonly moves: Moves;
-  /** Orderly end, within no time: as the real process does when its lease lapsed. */
-  close(): Promise<void>;
 }
 
 export class Machine {
@@ -230,20 +228,12 @@ export class Machine {
     );
   }
 
+  /** The process replaces its image (decision 0028, 6): nothing of the old one goes on, the page cache stays. */
   #lapsed(time: ProcessTime): void {
-    this.#closeSockets();
-    const life = this.#life;
-    if (life === null || this.#starting) return;
+    if (time !== this.#time || !time.alive) return;
     this.#world.trace(`${this.name} lost its lease`);
-    this.#life = null;
-    this.#starting = true;
-    void life
-      .close()
-      .catch((error: unknown) => this.#world.problem(`${this.name} does not close: ${error instanceof Error ? error.stack : String(error)}`))
-      .finally(() => {
-        this.#starting = false;
-        time.after(0, () => this.#begin(time));
-      });
+    this.kill(false);
+    this.#world.schedule.after(RESTART_MS, () => this.start());
   }
 
   async #open(time: ProcessTime): Promise<Life> {
@@ -422,19 +412,6 @@ export class Machine {
       objects,
       moves,
       station: { time, fileSystem: this.#watchedFileSystem(fileSystem, incarnation), incarnation },
-      close: async () => {
-        desk.close();
-        await Promise.race([moves?.close(), clock.sleep(1000)]);
-        await objects.close(clock.monotonicMs());
-        connection.close();
-        await reclaimer.stop();
-        await members.stop();
-        await journal.close();
-        await engine.recall.close();
-        await pool.close();
-        await files.close();
-        disk.die();
-      },
     };
   }
 

@@ -34,6 +34,8 @@ export interface Outcome {
   readonly lives: number;
   readonly answers: number;
   readonly ownerChanges: number;
+  /** Changes that were executed again in a later life of their owner: decision 0028, 3. */
+  readonly repeated: number;
   readonly faults: Readonly<Record<string, number>>;
 }
 
@@ -157,6 +159,7 @@ class Simulation {
       lives: this.#machines.reduce((sum, machine) => sum + machine.lives, 0),
       answers: this.#observer.answers,
       ownerChanges: this.#observer.changes,
+      repeated: this.#observer.repeated,
       faults: this.#faults.counts,
     };
   }
@@ -193,6 +196,7 @@ class Simulation {
       schedule: this.#schedule,
       random: this.#random,
       disksFail: () => this.#diskFaults,
+      wasRepeated: (fileid, change) => this.#observer.wasRepeated(fileid, change),
       problem: (message) => this.#problem(message),
     };
     const mounted = await client.call('mount', (fs, caller) => fs.mount(caller, 'vpool1'));

@@ -13,6 +13,8 @@ export interface WorkWorld {
   readonly random: Random;
   /** Disks fail: errors that say so are no bugs. */
   readonly disksFail: () => boolean;
+  /** A change that was executed again where that is known not to be excluded. */
+  readonly wasRepeated: (fileid: number, change: number) => boolean;
   problem(message: string): void;
 }
 
@@ -69,6 +71,7 @@ export class Disk {
     this.#name = name;
     this.handle = handle;
     this.history = new BlockHistory(object, sectors);
+    this.history.excused = (write) => world.wasRepeated(fileidOf(handle), write);
     this.#identity = new Identity(world, name);
   }
 
@@ -190,8 +193,9 @@ export class SizedFile {
       return;
     }
     this.#identity.check(result.attributes, ctime);
-    const problem = this.#history.seen(beganMs, schedule.nowMs, (result.attributes.sizeBytes - 8192) / 512, true);
-    if (problem !== null) this.#world.problem(`size of ${this.#name}: ${problem}`);
+    const write = (result.attributes.sizeBytes - 8192) / 512;
+    const problem = this.#history.seen(beganMs, schedule.nowMs, write, true);
+    if (problem !== null && !this.#world.wasRepeated(fileidOf(this.#handle), write)) this.#world.problem(`size of ${this.#name}: ${problem}`);
   }
 }
 
@@ -306,6 +310,11 @@ export class LockDirectory {
   #failed(what: string, status: Status): void {
     if (!this.#world.disksFail()) this.#world.problem(`${what} failed with status ${status}`);
   }
+}
+
+/** As it stands in a handle (server/object-router/handles.ts). */
+function fileidOf(handle: Handle): number {
+  return Number(Buffer.from(handle).readBigUInt64BE(8));
 }
 
 function hex(bytes: Uint8Array): string {
