@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { seededRandom } from '../../backends/virtual-clock.ts';
 import { errorCode } from '../core/errors.ts';
 import { silentLogger } from '../core/logger.ts';
+import type { Logger } from '../core/logger.ts';
 import type { DrivenObject, ObjectChange } from '../object-router/driver-port.ts';
 import { surveyObjects } from '../object-router/startup-recovery.ts';
 import { SimulatedCluster } from './testing/simulated-cluster.ts';
@@ -51,8 +52,12 @@ class Pair {
     this.b = b;
   }
 
-  static async start(objectClass: 'volume' | 'file' = 'volume', settings: Partial<SimulationSettings> = {}): Promise<Pair> {
-    return new Pair(await SimulatedCluster.start(seededRandom(11), objectClass, 2, settings));
+  static async start(
+    objectClass: 'volume' | 'file' = 'volume',
+    settings: Partial<SimulationSettings> = {},
+    logger: Logger = silentLogger,
+  ): Promise<Pair> {
+    return new Pair(await SimulatedCluster.start(seededRandom(11), objectClass, 2, settings, logger));
   }
 
   run<T>(promise: PromiseLike<T> | T): Promise<T> {
@@ -221,7 +226,7 @@ test('an attempt that is given up leaves nothing behind: writes, checkpoints and
   const { owner } = cluster.commons;
   assert.equal(owner?.root.checkpoint, null, 'no checkpoint is made meanwhile');
   assert.ok((owner?.root.uploadedSegment ?? 0) > 10, 'uploads and the root go on');
-  const uploaded = a.router.files.segmentsOf(owner!.uuid).filter((segment) => segment.number <= owner!.root.uploadedSegment);
+  const uploaded = a.router.files.segmentsOf(owner.uuid).filter((segment) => segment.number <= owner.root.uploadedSegment);
   assert.ok(uploaded.length > 10 && uploaded.every((segment) => segment.place === 'log'), 'nothing is released');
   await pair.run(cluster.catchUp(move));
   await pair.run(cluster.freeze(move));
@@ -253,7 +258,7 @@ test('an object that is busy otherwise is not given away, and can be later', asy
   pair.backend({ failBefore: 1 });
   for (let n = 0; n < 40; n += 1) accepted(await pair.run(write(object, n * BLOCK, 1 + n)));
   await cluster.turns(20);
-  pair.backend({ bytesPerSecond: 1000 });
+  pair.backend({ bytesPerSecond: 6000 });
   object.backendRecovered();
   await cluster.turns(20);
   const startedMs = cluster.clock.monotonicMs();
@@ -430,7 +435,7 @@ test('who waits for room to write hears of the hold at once', async () => {
   const startedMs = cluster.clock.monotonicMs();
   await pair.run(source.freeze());
   const refused = await pair.run(stopped);
-  assert.ok(refused.kind === 'refused' && errorCode(refused.error) === 'object-held', String(refused.kind));
+  assert.ok(refused.kind === 'refused' && errorCode(refused.error) === 'object-held', refused.kind);
   assert.ok(cluster.clock.monotonicMs() - startedMs < 100, `after ${cluster.clock.monotonicMs() - startedMs} ms`);
   source.thaw();
   pair.backend({});
@@ -564,8 +569,8 @@ test('what a giver kept as cache is an owner’s log again when the receiver die
   pair.backend({});
   const again = await pair.open(a);
   pair.backend({ failBefore: 1 });
-  const uuid = cluster.commons.owner!.uuid;
-  const uploaded = cluster.commons.owner!.root.uploadedSegment;
+  const uuid = cluster.commons.owner.uuid;
+  const uploaded = cluster.commons.owner.root.uploadedSegment;
   const needed = a.router.files.segmentsOf(uuid).filter((segment) => segment.number > uploaded);
   assert.ok(needed.length > 0);
   for (const segment of needed) assert.equal(segment.place, 'log', `segment ${segment.number} could be evicted`);
@@ -577,7 +582,9 @@ test('what a giver kept as cache is an owner’s log again when the receiver die
 });
 
 test('a segment of a term that does not count is not read, whatever its number', async () => {
-  const pair = await Pair.start('volume', { cacheBytes: 4096 * KIB });
+  const warnings: string[] = [];
+  const logger: Logger = { ...silentLogger, warn: (_fields: unknown, message?: string) => warnings.push(String(message)), child: () => logger };
+  const pair = await Pair.start('volume', { cacheBytes: 4096 * KIB }, logger);
   const { a, b, cluster } = pair;
   const object = await pair.open(a);
   accepted(await pair.run(write(object, 0, 1)));
@@ -599,6 +606,11 @@ test('a segment of a term that does not count is not read, whatever its number',
   b.kill(false);
   const back = await pair.open(a);
   assert.equal((await pair.run(contents(back)))[0], 3);
+  // Its CRC would have said so, too, and somebody would have been told that the disk is bad.
+  assert.deepEqual(
+    warnings.filter((message) => message.includes('CRC')),
+    [],
+  );
 });
 
 test('a takeover is claimed on the backend before the object is served; an own term is not', async () => {
