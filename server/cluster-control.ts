@@ -36,6 +36,8 @@ const PAGE = 500;
 const COUNTED_MAX = 20_000;
 /** Inodes that are asked for at a time. */
 const INODES_AT_ONCE = 32;
+/** Objects whose path was found once, for reports of their moves. */
+const NAMED_MAX = 1_024;
 
 export interface ClusterControlComponents {
   readonly registry: ClusterRegistry;
@@ -60,9 +62,40 @@ export interface ClusterControlComponents {
 
 export class RouterClusterControl implements ClusterControl {
   readonly #components: ClusterControlComponents;
+  readonly #named = new Map<FileId, string>();
+  #naming: Promise<void> = Promise.resolve();
 
   constructor(components: ClusterControlComponents) {
     this.#components = components;
+    components.moves.history.onAgreed(({ fileid }) => this.#name(fileid));
+  }
+
+  /** Looks for the path of an object that moves: reports of moves must not wait for it. One at a time. */
+  #name(fileid: FileId): void {
+    if (this.#named.has(fileid)) return;
+    this.#naming = this.#naming.then(async () => {
+      if (this.#named.has(fileid)) return;
+      try {
+        const inode = await this.#components.registry.namespace.inode(fileid, null);
+        const uuid = inode?.uuid ?? null;
+        const path = uuid === null ? undefined : (await this.#paths([uuid])).get(uuid);
+        if (path !== undefined) this.#remember(fileid, path);
+      } catch (error) {
+        if (!isEnvironmentError(error)) throw error;
+        this.#components.logger.debug({ err: error, fileid }, 'the path of an object that moves was not found');
+      }
+    });
+  }
+
+  #remember(fileid: FileId, path: string): void {
+    this.#named.delete(fileid);
+    this.#named.set(fileid, path);
+    const [oldest] = this.#named.keys();
+    if (this.#named.size > NAMED_MAX && oldest !== undefined) this.#named.delete(oldest);
+  }
+
+  #moveReport(move: MoveRecord): MoveReport {
+    return { ...reportOf(move), path: this.#named.get(move.fileid) ?? null };
   }
 
   status(): ClusterStatus {
@@ -227,6 +260,7 @@ export class RouterClusterControl implements ClusterControl {
       );
     }
     path ??= (await this.#paths([owner.uuid])).get(owner.uuid) ?? null;
+    if (path !== null) this.#remember(inode.fileid, path);
     return { owner, inode, path };
   }
 
@@ -244,7 +278,7 @@ export class RouterClusterControl implements ClusterControl {
 
   moves(): MovesReport {
     const { history } = this.#components.moves;
-    return { running: history.running().map(reportOf), history: history.ended().map(reportOf) };
+    return { running: history.running().map((move) => this.#moveReport(move)), history: history.ended().map((move) => this.#moveReport(move)) };
   }
 
   async move(object: ObjectReference, to: RouterId): Promise<MoveStarted> {
@@ -271,7 +305,7 @@ export class RouterClusterControl implements ClusterControl {
         logger.error({ err: error, fileid }, 'a move failed');
       });
       const move = moves.history.running().find((one) => one.fileid === fileid);
-      return { kind: 'started', move: move === undefined ? null : reportOf(move) };
+      return { kind: 'started', move: move === undefined ? null : this.#moveReport(move) };
     }
     try {
       if (!(await network.peer(to).moveOffer(order, owner.router, 'operator'))) {
@@ -282,7 +316,7 @@ export class RouterClusterControl implements ClusterControl {
       return refusal('router-unavailable', `router ${to} does not answer: ${error.message}`, true);
     }
     const move = moves.history.running().find((one) => one.fileid === fileid);
-    return { kind: 'started', move: move === undefined ? null : reportOf(move) };
+    return { kind: 'started', move: move === undefined ? null : this.#moveReport(move) };
   }
 
   #notNow(isDraining: boolean): Refusal {
@@ -317,7 +351,7 @@ export class RouterClusterControl implements ClusterControl {
       ...state,
       startedAt: startedAtMs === null ? null : isoOf(startedAtMs),
       behindBytes,
-      failed: failed.map(({ fileid, reason }) => ({ fileid, path: null, reason })),
+      failed: failed.map(({ fileid, reason }) => ({ fileid, path: this.#named.get(fileid) ?? null, reason })),
     };
   }
 
@@ -416,11 +450,10 @@ function lossOf(plan: TakeoverSight): string[] {
   return sentences;
 }
 
-function reportOf(move: MoveRecord): MoveReport {
+function reportOf(move: MoveRecord): Omit<MoveReport, 'path'> {
   return {
     id: move.id,
     fileid: move.fileid,
-    path: null,
     from: move.from,
     to: move.to,
     reason: move.reason,

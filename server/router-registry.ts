@@ -103,6 +103,7 @@ export async function joinCluster(opening: Opening): Promise<Joined> {
       VERSION,
     ),
   );
+  records.checkClaim = (fileid, expected) => cluster.journal.checkClaim(fileid, expected);
   const resources = stack.move();
   return { registry, cluster, records, generation: () => redis.counts().generation, [Symbol.asyncDispose]: () => resources.disposeAsync() };
 }

@@ -4,12 +4,14 @@
  */
 import type { OwnerOutcome, OwnerRecord, Ownership } from '../../registry/ports.ts';
 import { compareEpoch } from '../core/ids.ts';
-import type { FileId, RouterId } from '../core/ids.ts';
+import type { FileId, RouterId, Term } from '../core/ids.ts';
 
 export class OwnedRecords implements Ownership {
   readonly #inner: Ownership;
   readonly #self: RouterId;
   readonly #records = new Map<FileId, OwnerRecord>();
+  /** Throws when this router knows of a later term than the one that it is about to end. */
+  checkClaim: (fileid: FileId, expected: Term | null) => void = () => undefined;
 
   constructor(inner: Ownership, self: RouterId) {
     this.#inner = inner;
@@ -30,6 +32,7 @@ export class OwnedRecords implements Ownership {
   }
 
   async claim(...parameters: Parameters<Ownership['claim']>): Promise<OwnerOutcome> {
+    this.checkClaim(parameters[1], parameters[3]);
     return this.#seen(parameters[1], await this.#inner.claim(...parameters));
   }
 

@@ -11,6 +11,7 @@ import { crc32 } from 'node:zlib';
 import type { Disk, DiskFile } from '../../core/disk.ts';
 import { ApplianceError, errorCode } from '../../core/errors.ts';
 import type { FileId, ObjectUuid, RouterId, Term } from '../../core/ids.ts';
+import { compareEpoch } from '../../core/ids.ts';
 import type { Logger } from '../../core/logger.ts';
 
 const MAGIC = 0x56466365;
@@ -38,6 +39,10 @@ export interface CededEntry {
   readonly state: CededState;
   /** Wall clock. */
   readonly atMs: number;
+}
+
+function isForgotten(entry: CededEntry, term: Term | null): boolean {
+  return entry.state === 'moved' && (term === null || compareEpoch(term, entry.to) < 0);
 }
 
 /** 128 bytes, docs/formats/data-directory.md. */
@@ -121,6 +126,27 @@ export class CededJournal {
 
   entry(fileid: FileId): CededEntry | undefined {
     return this.#entries.get(fileid);
+  }
+
+  /**
+   * Before a claim that ends term `expected` (null: no record). @throws ApplianceError `object-recovering` when this router gave the object away in a later term: the
+   * registry has forgotten that, and what the receiver acknowledged since then only the receiver has. It puts its record back when it is there again.
+   */
+  checkClaim(fileid: FileId, expected: Term | null): void {
+    const entry = this.#entries.get(fileid);
+    if (entry === undefined || !isForgotten(entry, expected)) return;
+    throw new ApplianceError(
+      'object-recovering',
+      `object ${fileid} was moved to router ${entry.router} (term ${entry.to.generation}.${entry.to.counter}), which the registry has forgotten; ` +
+        'it goes on by itself when that router is back',
+      { retryable: true },
+    );
+  }
+
+  /** Whether a record of that term is older than a move away from here. */
+  hasForgotten(fileid: FileId, term: Term): boolean {
+    const entry = this.#entries.get(fileid);
+    return entry !== undefined && isForgotten(entry, term);
   }
 
   get size(): number {

@@ -1,9 +1,9 @@
 /**
  * Gives objects away: the owner's side of a move (design section 10). Implements the move* part of PeerService but moveOffer.
  *
- * One attempt per object. Whatever fails before `ceded` is in the journal ends the attempt, and the object is served as before. From then on the term E is
- * never served again here: either the registry says that the owner changed, or, once it says that it did not, a new term is claimed, which a change that
- * is still on its way cannot overtake.
+ * One attempt per object. Whatever fails before the registry is asked to change the owner ends the attempt, and the object is served as before. It is asked
+ * only when the journal says so, durably; from then on the term E is never served again here: either the registry says that the owner changed, or, once it says
+ * that it did not, a new term is claimed, which a change that is still on its way cannot overtake.
  */
 import type { Mutation, OwnerRecord } from '../../../registry/ports.ts';
 import { ApplianceError, errorCode, isEnvironmentError } from '../../core/errors.ts';
@@ -59,6 +59,8 @@ interface Attempt {
   heldFromMs: number;
   frozenAtMs: number;
   freezing: Promise<FrozenEnd | null> | null;
+  /** The entry in the journal that says that it may be the receiver's; settles with what went wrong, or null. */
+  ceding: Promise<Error | null> | null;
   frozen: FrozenEnd | null;
   /** The term that ends wrote something: its epoch is to be closed. */
   termWrote: boolean;
@@ -177,6 +179,7 @@ export class MoveGiver implements Pick<PeerService, 'moveAsk' | 'moveFetch' | 'm
         heldFromMs: 0,
         frozenAtMs: 0,
         freezing: null,
+        ceding: null,
         frozen: null,
         termWrote: true,
         switching: null,
@@ -255,6 +258,11 @@ export class MoveGiver implements Pick<PeerService, 'moveAsk' | 'moveFetch' | 'm
       attempt.cancelTimer = clock.after(HOLD_MS_MAX, () => {
         if (attempt.phase !== 'switching') this.#endInBackground(attempt, `the switch took longer than ${HOLD_MS_MAX} ms`);
       });
+      // Beside the freeze and the receiver's part, since it is a sync of the disk. An entry of an attempt that ends does no harm: later terms are above it.
+      attempt.ceding = this.#cede(attempt.owner, attempt.number, attempt.to, 'ceding').then(
+        () => null,
+        (error: unknown) => (error instanceof Error ? error : new Error(String(error))),
+      );
       const end = await attempt.move.measure('freeze', () => attempt.source.freeze());
       if (isOver(attempt)) return null;
       const repetitions = await attempt.move.measure('repetitions', () => hold.repetitions());
@@ -421,7 +429,8 @@ export class MoveGiver implements Pick<PeerService, 'moveAsk' | 'moveFetch' | 'm
       if (receiver === null || receiver.dead || receiver.incarnation !== attempt.toIncarnation) throw ended(`router ${attempt.to} was started anew`);
       await move.measure('registry', () => this.#confirmRegistry(attempt));
       failPoint('move.give-before-ceded');
-      await move.measure('ceded', () => this.#cede(attempt.owner, attempt.number, attempt.to, 'ceding'));
+      const failed = await move.measure('ceded', () => attempt.ceding ?? Promise.resolve(null));
+      if (failed !== null) throw failed;
     } catch (error) {
       if (!isEnvironmentError(error)) throw error;
       await this.#end(attempt, error.message);

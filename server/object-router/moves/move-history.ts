@@ -100,6 +100,7 @@ export class MoveHistory {
   readonly #running = new Map<string, RunningMove>();
   readonly #ended: MoveRecord[] = [];
   readonly #listeners: ((record: MoveRecord) => void)[] = [];
+  readonly #beginListeners: ((record: MoveRecord) => void)[] = [];
   #next = 1;
   readonly #observer: MoveObserver | null;
 
@@ -120,6 +121,11 @@ export class MoveHistory {
   agreed(move: RunningMove): void {
     move.isAgreed = true;
     this.#observer?.moveStarted(directionOf(move));
+    for (const listener of this.#beginListeners) listener(move);
+  }
+
+  onAgreed(listener: (record: MoveRecord) => void): void {
+    this.#beginListeners.push(listener);
   }
 
   /** Once per move. `problem` null: the object moved. `code`: a short word for why it did not. */

@@ -166,7 +166,7 @@ export class MoveReceiver {
   }
 
   async #follow(order: MoveOrder, peer: PeerService, offer: MoveOffer, attempt: Term, move: RunningMove): Promise<Received> {
-    const { host } = this.#around;
+    const { host, clock } = this.#around;
     const { fileid } = order;
     let replica: Replica | null = null;
     let hold: ObjectHold | null = null;
@@ -184,9 +184,12 @@ export class MoveReceiver {
         failPoint('move.take-caught-up');
         this.#check(order);
         move.phase = 'switching';
-        // Operations wait here rather than there; nobody opens what arrives.
+        const startedMs = clock.monotonicMs();
+        frozen = await this.#freeze(fileid, peer, attempt, move);
+        // From here on operations wait here as well as there, and nobody opens what arrives.
         hold = host.hold(fileid);
-        frozen = await this.#tail(order, peer, attempt, copied, move);
+        await this.#tail(fileid, peer, attempt, copied, frozen, move);
+        move.heldMs = clock.monotonicMs() - startedMs;
         failPoint('move.take-before-confirm');
       } catch (error) {
         if (!isEnvironmentError(error)) throw error;
@@ -301,20 +304,25 @@ export class MoveReceiver {
   }
 
   /** The owner's I/O is held from here on. */
-  async #tail(order: MoveOrder, peer: PeerService, attempt: Term, replica: Replica, move: RunningMove): Promise<FrozenEnd> {
+  async #freeze(fileid: FileId, peer: PeerService, attempt: Term, move: RunningMove): Promise<FrozenEnd> {
     const { clock } = this.#around;
-    const { fileid } = order;
-    const startedMs = clock.monotonicMs();
     const frozen = await move.measure('freeze', () => within(clock, peer.moveFreeze(fileid, attempt), HOLD_MS_MAX, 'the hold'));
     if (frozen === null) throw new ApplianceError('move-ended', 'the owner ended the attempt', { retryable: true });
     failPoint('move.take-frozen');
+    return frozen;
+  }
+
+  /** Fetches what was left and makes all of it durable. */
+  async #tail(fileid: FileId, peer: PeerService, attempt: Term, replica: Replica, frozen: FrozenEnd, move: RunningMove): Promise<void> {
+    const { clock } = this.#around;
+    const untilMs = clock.monotonicMs() + HOLD_MS_MAX;
     await move.measure('tail', async () => {
       while (isBefore(replica.position, frozen.end)) {
         const got = await this.#fetch(fileid, peer, attempt, replica, move);
         if (got.bytes === 0 && isBefore(replica.position, frozen.end)) {
           throw new ApplianceError('move-ended', 'the owner has less than it said', { retryable: true });
         }
-        if (clock.monotonicMs() - startedMs > HOLD_MS_MAX) throw new ApplianceError('move-ended', 'the hold is over', { retryable: true });
+        if (clock.monotonicMs() > untilMs) throw new ApplianceError('move-ended', 'the hold is over', { retryable: true });
       }
     });
     const lastSequence = await move.measure('sync', () => replica.sync());
@@ -323,9 +331,7 @@ export class MoveReceiver {
         retryable: true,
       });
     }
-    move.heldMs = clock.monotonicMs() - startedMs;
     move.behindBytes = 0;
-    return frozen;
   }
 
   /** The record by which the object is ours, or why it is not and never will be by this attempt. */

@@ -58,10 +58,11 @@ export class Takeover {
     const member = members.get(owner.router);
     const ownerSilentMs = member === null || member.incarnation !== owner.incarnation ? null : member.silentMs;
     const ownerDead = owner.router !== self.router && members.isDead(owner.router, owner.incarnation);
-    // Taken over by force here, and stopped in the middle.
-    const isStuckHere = owner.router === self.router && host.served(fileid) === undefined && owner.state.kind !== 'running';
+    // Taken over by force here, and stopped in the middle; or given away, to a router that is gone, by a change of owner that the registry has forgotten.
+    const isUnfit = owner.state.kind !== 'running' || this.#journal.hasForgotten(fileid, owner.term);
+    const isStuckHere = owner.router === self.router && host.served(fileid) === undefined && isUnfit;
     if (!ownerDead && !isStuckHere) return { kind: 'owner-alive', owner, silentMs: ownerSilentMs };
-    const needsForce = owner.protection.kind !== 'clean';
+    const needsForce = owner.protection.kind !== 'clean' || this.#journal.hasForgotten(fileid, owner.term);
     const keptSequence = owner.root.uploadedSequence;
     const knownLostRecords = needsForce ? Math.max(0, ...owner.root.closedEpochs.map((epoch) => epoch.lastSequence - keptSequence)) : 0;
     return { kind: 'plan', plan: { owner, inode, ownerDead, ownerSilentMs, needsForce, keptSequence, knownLostRecords } };
@@ -94,6 +95,8 @@ export class Takeover {
   async #claim(owner: OwnerRecord): Promise<'done' | 'changed' | 'gone' | 'owner-alive'> {
     const { registry, random, self } = this.#around;
     const { fileid, root } = owner;
+    const given = this.#journal.entry(fileid);
+    if (given !== undefined && this.#journal.hasForgotten(fileid, owner.term)) await this.#journal.write({ ...given, state: 'kept' });
     const closing: ClosedEpoch = { term: owner.term, lastSegment: root.uploadedSegment, lastSequence: root.uploadedSequence };
     const nonce = random.bytes(8).toString('hex');
     const counterMin = this.#journal.cededCounter(fileid);
