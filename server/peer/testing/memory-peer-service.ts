@@ -117,7 +117,7 @@ export class MemoryPeerService implements PeerService {
   async moveAsk(target: ObjectTarget, from: RouterId, nonce: string, reason: MoveReason): Promise<MoveAnswer> {
     this.calls.push(`moveAsk ${reason}`);
     if (reason === 'operator') return { kind: 'refused', reason: 'the object is pinned', retryable: false };
-    const attempt: Term = { generation: target.term.generation, counter: target.term.counter + 1, nonce };
+    const attempt: Term = { generation: target.term.generation, counter: Math.min(target.term.counter + 1, Number.MAX_SAFE_INTEGER), nonce };
     return {
       kind: 'offer',
       offer: {
@@ -150,7 +150,7 @@ export class MemoryPeerService implements PeerService {
     return {
       pieces: [
         { segment: from.segment, term: attempt, offsetBytes: from.offsetBytes, bytes, sealedBytes: this.#sizeBytes },
-        { segment: from.segment + 1, term: attempt, offsetBytes: 0, bytes: Buffer.alloc(0), sealedBytes: null },
+        { segment: Math.min(from.segment + 1, Number.MAX_SAFE_INTEGER), term: attempt, offsetBytes: 0, bytes: Buffer.alloc(0), sealedBytes: null },
       ],
       behindBytes: 0,
     };
