@@ -2,10 +2,10 @@
  * After-images: what the outbox keeps of a change (invariant 7, docs/formats/registry.md). Applying the after-images of all changes in
  * sequence order to nothing gives the records again; applying one twice is harmless.
  */
-import type { FileId } from '../server/core/ids.ts';
+import type { FileId, Incarnation } from '../server/core/ids.ts';
 import { FILEID_MIN, inodeFromJson, type InodeRecord, jsonFromInode, NAME_BYTES_MAX } from './inode-record.ts';
 import { jsonFromOwner, type OwnerEntry, ownerFromJson } from './owner-record.ts';
-import { base64From, base64Of, corrupt, integerOf, jsonOf, listOf, recordOf } from './record-check.ts';
+import { base64From, base64Of, corrupt, HEX_32, integerOf, jsonOf, listOf, patternOf, recordOf } from './record-check.ts';
 
 /** Version of the JSON; a reader refuses a higher one. */
 export const AFTER_IMAGE_VERSION = 1;
@@ -43,7 +43,11 @@ export function encodeAfterImage(image: AfterImage): string {
   if (image.droppedInodes.length > 0) json['droppedInodes'] = image.droppedInodes;
   if (image.entries.length > 0) json['entries'] = image.entries.map((entry) => ({ ...entry, name: base64From(entry.name) }));
   if (image.droppedEntries.length > 0) json['droppedEntries'] = image.droppedEntries.map((entry) => ({ ...entry, name: base64From(entry.name) }));
-  if (image.owners.length > 0) json['owners'] = image.owners.map((entry) => ({ ...jsonFromOwner(entry.owner), counterMax: entry.counterMax }));
+  if (image.owners.length > 0)
+    json['owners'] = image.owners.map((entry) => {
+      const owner = { ...jsonFromOwner(entry.owner), counterMax: entry.counterMax };
+      return entry.receiver === undefined ? owner : { ...owner, receiver: entry.receiver };
+    });
   if (image.droppedOwners.length > 0) json['droppedOwners'] = image.droppedOwners;
   return JSON.stringify(json);
 }
@@ -62,8 +66,10 @@ export function decodeAfterImage(text: unknown, where: string): AfterImage {
     }),
     droppedEntries: list(json, 'droppedEntries', where).map((value) => nameFromJson(recordOf(value, where, 'entry'), where)),
     owners: list(json, 'owners', where).map((value): OwnerEntry => {
-      const counterMax = recordOf(value, where, 'owner')['counterMax'];
-      return { owner: ownerFromJson(value, where), counterMax: integerOf(counterMax, 0, Number.MAX_SAFE_INTEGER, where, 'counterMax') };
+      const json = recordOf(value, where, 'owner');
+      const counterMax = integerOf(json['counterMax'], 0, Number.MAX_SAFE_INTEGER, where, 'counterMax');
+      const entry = { owner: ownerFromJson(value, where), counterMax };
+      return json['receiver'] === undefined ? entry : { ...entry, receiver: patternOf(json['receiver'], HEX_32, where, 'receiver') as Incarnation };
     }),
     droppedOwners: list(json, 'droppedOwners', where).map((value) => fileidOf(value, where)),
   };

@@ -18,6 +18,8 @@ const PROTECTIONS = ['clean', 'unprotected', 'protected'] as const;
 export interface OwnerEntry {
   readonly owner: OwnerRecord;
   readonly counterMax: number;
+  /** With `moving`: the incarnation of the receiver that lived when the attempt began. No other one knows of the attempt, so it goes to no other one. */
+  readonly receiver?: Incarnation;
 }
 
 export function jsonFromTerm(term: Term): unknown {
@@ -91,7 +93,7 @@ export function stateFromJson(value: unknown, where: string): OwnerRecord['state
   return kind === 'running' ? { kind } : { kind, reason: textOf(json['reason'], REASON_CHARACTERS_MAX, where, 'reason') };
 }
 
-export function jsonFromMoving(moving: OwnerRecord['moving']): unknown {
+export function jsonFromMoving(moving: OwnerRecord['moving']): Record<string, unknown> | null {
   return moving === null ? null : { from: moving.from, to: moving.to, attempt: jsonFromTerm(moving.attempt) };
 }
 

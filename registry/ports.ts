@@ -271,13 +271,14 @@ export interface Ownership {
   ): Promise<OwnerOutcome>;
   /**
    * Begins a move to router `to`: reserves an epoch above every earlier one, with `nonce`, and notes it in `moving` (compare-and-set on `term`, which must
-   * be the caller's incarnation's). Replaces a former attempt, whose number is burnt. The owner stays the same.
+   * be the caller's incarnation's). Replaces a former attempt, whose number is burnt. The owner stays the same. The attempt is for the incarnation of `to`
+   * that lives now, the only one that can know of it.
    */
   beginMove(mutation: Mutation, fileid: FileId, term: Term, to: RouterId, nonce: string): Promise<OwnerOutcome>;
   /**
    * The switch of a move, by the owner in `term`: the record goes to `moving.to`, its living incarnation, and the term `attempt`; compare-and-set on `term` and
    * `moving.attempt`. `closing` as in `claim`. State `running`, `moving` null, the given protection; root and verifier stay. `conflict` also when the
-   * router that it goes to has no living incarnation.
+   * incarnation that the attempt began with is not the router's living one.
    */
   transfer(mutation: Mutation, fileid: FileId, term: Term, attempt: Term, closing: ClosedEpoch | null, protection: Protection): Promise<OwnerOutcome>;
   /** Compare-and-set on the term (generation, counter and nonce). Fields left out stay. The counter of a `moving.attempt` is never given out again. A root's uploadedSegment never goes backwards (assertion: `conflict`). */

@@ -60,10 +60,10 @@ export function operationsConformance(name: string, open: OpenRegistry): void {
     await twice((id) => world.ownership.claim(as(id), target.fileid, ROUTER, null, null, 'c'.repeat(16)));
     const owner = await world.ownership.owner(target.fileid);
     assert.ok(owner !== null);
+    await world.registry.membership.join(OTHER_ROUTER, OTHER_INCARNATION, [], 'test');
     await twice((id) => world.ownership.beginMove(as(id), target.fileid, owner.term, OTHER_ROUTER, 'd'.repeat(16)));
     const attempt = (await world.ownership.owner(target.fileid))?.moving?.attempt;
     assert.ok(attempt !== undefined);
-    await world.registry.membership.join(OTHER_ROUTER, OTHER_INCARNATION, [], 'test');
     await twice((id) => world.ownership.transfer(as(id), target.fileid, owner.term, attempt, null, { kind: 'unprotected' }));
     await twice((id) => world.namespace.dropTombstone(as(id), target.fileid));
     await world.assertSound();

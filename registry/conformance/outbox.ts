@@ -133,9 +133,9 @@ export function outboxConformance(name: string, open: OpenRegistry): void {
     const moved = await world.file('m', VOLUME);
     const before = await world.ownership.claim(world.mutation(), moved.fileid, ROUTER, null, null, 'e'.repeat(16));
     assert.ok(before.kind === 'done');
+    await world.registry.membership.join(OTHER_ROUTER, OTHER_INCARNATION, [], 'test');
     const begun = await world.ownership.beginMove(world.mutation(), moved.fileid, before.owner.term, OTHER_ROUTER, 'f'.repeat(16));
     assert.ok(begun.kind === 'done' && begun.owner.moving !== null);
-    await world.registry.membership.join(OTHER_ROUTER, OTHER_INCARNATION, [], 'test');
     const { attempt } = begun.owner.moving;
     const given = await world.ownership.transfer(world.mutation(), moved.fileid, before.owner.term, attempt, null, { kind: 'unprotected' });
     assert.equal(given.kind, 'done');

@@ -182,18 +182,29 @@ export function ownershipConformance(name: string, open: OpenRegistry): void {
     const first = await claim(world, fileid);
     const root: Root = { checkpoint: 'c-1', uploadedSegment: 5, uploadedSequence: 50, closedEpochs: [] };
     await world.ownership.update(world.mutation(), fileid, first.term, { root, state: { kind: 'recovering', reason: 'test' } });
-    const begun = await world.ownership.beginMove(world.mutation(), fileid, first.term, OTHER_ROUTER, 'd'.repeat(16));
+    let begun = await world.ownership.beginMove(world.mutation(), fileid, first.term, OTHER_ROUTER, 'd'.repeat(16));
     assert.ok(begun.kind === 'done' && begun.owner.moving !== null);
-    const { attempt } = begun.owner.moving;
+    let { attempt } = begun.owner.moving;
     const closing = { term: first.term, lastSegment: 7, lastSequence: 70 };
     const transfer = (of: Term, to: Term): Promise<OwnerOutcome> =>
       world.ownership.transfer(world.mutation(), fileid, of, to, closing, { kind: 'unprotected' });
-    const sequence = await world.sequence();
     assert.deepEqual(await transfer(first.term, attempt), conflict(begun.owner), 'the other router never joined');
     await world.registry.membership.join(OTHER_ROUTER, OTHER_INCARNATION, [], 'test');
+    assert.deepEqual(await transfer(first.term, attempt), conflict(begun.owner), 'who joined later knows nothing of the attempt');
+    const again = async (): Promise<void> => {
+      begun = await world.ownership.beginMove(world.mutation(), fileid, first.term, OTHER_ROUTER, 'd'.repeat(16));
+      assert.ok(begun.kind === 'done' && begun.owner.moving !== null);
+      ({ attempt } = begun.owner.moving);
+    };
+    await again();
     await world.registry.membership.leave(OTHER_ROUTER, OTHER_INCARNATION);
     assert.deepEqual(await transfer(first.term, attempt), conflict(begun.owner), 'the other router is dead');
     await world.registry.membership.join(OTHER_ROUTER, THIRD_INCARNATION, [], 'test');
+    assert.deepEqual(await transfer(first.term, attempt), conflict(begun.owner), 'its next incarnation knows nothing of the attempt');
+    await again();
+    await world.ownership.update(world.mutation(), fileid, first.term, { moving: begun.owner.moving });
+    await world.reopen();
+    const sequence = await world.sequence();
     assert.deepEqual(await transfer(first.term, { ...attempt, nonce: NONCE }), conflict(begun.owner), 'another attempt');
     const late = world.mutation({ incarnation: THIRD_INCARNATION });
     assert.deepEqual(

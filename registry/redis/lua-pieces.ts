@@ -150,7 +150,7 @@ end
 
 /** Owner records in memory: `raw` as read or last written; state, protection and root are opaque texts but for the root's head. */
 const OWNER = String.raw`
-local OWNER = '<BI8I8c32c32c32c32I8Bc96c8I4I4I4'
+local OWNER = '<BI8I8c32c32c32c32I8Bc128c8I4I4I4'
 local function decodeOwner(raw)
   local o, _, stateLength, protectionLength, rootLength, at = {raw = raw}
   _, o.seq, o.fileid, o.uuid, o.router, o.incarnation, o.term, o.counterMax, o.moves, o.moving, o.verifier, stateLength, protectionLength, rootLength, at =
@@ -298,14 +298,22 @@ for at = 1, #parts do
 end
 local outcome, image = table.concat(parts), table.concat(changes)
 if #changes == 0 then sequence = 0 end
+-- Counters before all else: a change that is made has its number, whatever may go wrong with the memory.
 local counters = {}
 if operation ~= '' then
   ordinal = ordinal + 1
+  counters = {'ordinal', id(ordinal)}
+end
+if sequence > 0 then counters[#counters + 1] = 'sequence'; counters[#counters + 1] = id(sequence) end
+if nextFileid ~= tonumber(meta[2]) then counters[#counters + 1] = 'next_fileid'; counters[#counters + 1] = id(nextFileid) end
+if inodes ~= tonumber(meta[3]) then counters[#counters + 1] = 'inodes'; counters[#counters + 1] = id(inodes) end
+if used ~= tonumber(meta[4]) then counters[#counters + 1] = 'used_bytes'; counters[#counters + 1] = id(used) end
+if #counters > 0 then redis.call('HSET', META, unpack(counters)) end
+if operation ~= '' then
   local client = clientKey(operation)
   redis.call('HSET', OPERATIONS, operation, struct.pack(REMEMBERED, wallMs, ordinal, sequence, tonumber(generation), #outcome) .. outcome .. image)
   redis.call('ZADD', OPERATION_AGE, ordinal, operation)
   redis.call('ZADD', OPERATION_CLIENTS, 0, client .. struct.pack('>I8', ordinal))
-  counters = {'ordinal', id(ordinal)}
   local function forget(field, its)
     redis.call('HDEL', OPERATIONS, field)
     redis.call('ZREM', OPERATION_AGE, field)
@@ -320,9 +328,11 @@ if operation ~= '' then
       for _, member in ipairs(redis.call('ZRANGEBYLEX', OPERATION_CLIENTS, from, to, 'LIMIT', 0, math.min(excess, 32))) do
         local its = struct.unpack('>I8', string.sub(member, -8))
         local field = redis.call('ZRANGEBYSCORE', OPERATION_AGE, id(its), id(its))[1]
-        local atMs = struct.unpack('<I8', redis.call('HGET', OPERATIONS, field))
-        if atMs > wallMs - (internal and ${INTERNAL_KEPT_MS} or ${OPERATION_KEPT_MS}) then break end
-        forget(field, its)
+        local known = field and redis.call('HGET', OPERATIONS, field)
+        if not known then
+          redis.call('ZREM', OPERATION_CLIENTS, member)
+        elseif struct.unpack('<I8', known) > wallMs - (internal and ${INTERNAL_KEPT_MS} or ${OPERATION_KEPT_MS}) then break
+        else forget(field, its) end
       end
     end
   end
@@ -332,11 +342,6 @@ if operation ~= '' then
     for at = 1, #oldest, 2 do forget(oldest[at], tonumber(oldest[at + 1])) end
   end
 end
-if sequence > 0 then counters[#counters + 1] = 'sequence'; counters[#counters + 1] = id(sequence) end
-if nextFileid ~= tonumber(meta[2]) then counters[#counters + 1] = 'next_fileid'; counters[#counters + 1] = id(nextFileid) end
-if inodes ~= tonumber(meta[3]) then counters[#counters + 1] = 'inodes'; counters[#counters + 1] = id(inodes) end
-if used ~= tonumber(meta[4]) then counters[#counters + 1] = 'used_bytes'; counters[#counters + 1] = id(used) end
-if #counters > 0 then redis.call('HSET', META, unpack(counters)) end
 return {0, clockMs, tonumber(generation), sequence, outcome, image}
 `,
   );

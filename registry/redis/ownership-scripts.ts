@@ -18,7 +18,7 @@ const COMMON = String.raw`
     note('O', o.raw)
     return {'done', o.raw}
   end
-  local NOT_MOVING = string.rep('\0', 96)
+  local NOT_MOVING = string.rep('\0', 128)
   -- A closed epoch more at the end of a root; nil when there are too many.
   local function closed(root, closing)
     local checkpointLength = struct.unpack('<I4', root, 17)
@@ -72,16 +72,18 @@ export const CLAIM_SCRIPT = verbScript(
 /** ARGV: 8 fileid, 9 term, 10 router that it goes to, 11 nonce. */
 export const BEGIN_MOVE_SCRIPT = verbScript(
   'beginMove',
-  KEYS,
-  PIECES,
+  [...KEYS, 'routers'],
+  [...PIECES, 'ROUTER'],
   String.raw`${COMMON}
   local o = held(ARGV[8])
   if not o then return {'gone'} end
   if o.term ~= ARGV[9] or o.incarnation ~= ARGV[2] then return {'conflict', o.raw} end
   if o.router == ARGV[10] then return nil, 4, 'an object moves to another router' end
+  local receiver = readRouter(ARGV[10])
   o.counterMax = o.counterMax + 1
   o.moves = 1
   o.moving = o.router .. ARGV[10] .. struct.pack('<I8I8', tonumber(generation), o.counterMax) .. ARGV[11]
+    .. (receiver and not receiver.dead and receiver.incarnation or string.rep('\0', 32))
   return put(o)
 `,
 );
@@ -95,10 +97,10 @@ export const TRANSFER_SCRIPT = verbScript(
   local o = held(ARGV[8])
   if not o then return {'gone'} end
   if o.term ~= ARGV[9] or o.incarnation ~= ARGV[2] then return {'conflict', o.raw} end
-  if o.moves == 0 or string.sub(o.moving, 65) ~= ARGV[10] then return {'conflict', o.raw} end
+  if o.moves == 0 or string.sub(o.moving, 65, 96) ~= ARGV[10] then return {'conflict', o.raw} end
   local to = string.sub(o.moving, 33, 64)
   local receiver = readRouter(to)
-  if not receiver or receiver.dead then return {'conflict', o.raw} end
+  if not receiver or receiver.dead or receiver.incarnation ~= string.sub(o.moving, 97) then return {'conflict', o.raw} end
   local root = ARGV[11] == '' and o.root or closed(o.root, ARGV[11])
   if not root then return nil, 5, 'the owner record of inode ' .. ARGV[8] .. ' has too many closed epochs' end
   o.root, o.router, o.incarnation, o.term = root, to, receiver.incarnation, ARGV[10]
@@ -124,7 +126,7 @@ export const UPDATE_SCRIPT = verbScript(
   if ARGV[12] ~= '' then o.protection = ARGV[12] end
   if ARGV[13] ~= '' then o.verifier = ARGV[13] end
   if ARGV[14] == '-' then o.moves, o.moving = 0, NOT_MOVING
-  elseif ARGV[14] ~= '' then o.moves, o.moving = 1, ARGV[14] end
+  elseif ARGV[14] ~= '' and string.sub(ARGV[14], 1, 96) ~= string.sub(o.moving, 1, 96) then o.moves, o.moving = 1, ARGV[14] end
   -- A number reserved for a move is never given out again, whatever becomes of the move.
   if o.moves == 1 then
     local _, counter = struct.unpack('<I8I8', o.moving, 65)

@@ -1,8 +1,8 @@
 /** Packed form of owner and router records in Redis (docs/formats/redis.md), checked when read. */
-import type { RouterId, Term } from '../../server/core/ids.ts';
+import type { Incarnation, RouterId, Term } from '../../server/core/ids.ts';
 import { jsonFromProtection, jsonFromState, OBJECT_VERIFIER_BYTES, type OwnerEntry, ownerFromJson, routerFromJson } from '../owner-record.ts';
 import type { ClosedEpoch, OwnerRecord, Protection, Root, RouterRecord } from '../ports.ts';
-import { base64From, corrupt, HEX_32, jsonOf, listOf, recordOf } from '../record-check.ts';
+import { base64From, corrupt, HEX_32, jsonOf, listOf, patternOf, recordOf } from '../record-check.ts';
 import { integer64, PACKED_VERSION, putInteger64 } from './packed-inode.ts';
 
 const TERM_BYTES = 32;
@@ -10,7 +10,8 @@ const TERM_BYTES = 32;
 export const CLOSED_EPOCH_BYTES = TERM_BYTES + 16;
 /** Uploaded segment, uploaded sequence, length of the checkpoint's name. */
 export const ROOT_HEAD_BYTES = 20;
-const MOVING_BYTES = 96;
+/** From, to, attempt, incarnation of the receiver. */
+const MOVING_BYTES = 128;
 const OWNER_HEAD_BYTES = 1 + 8 + 8 + 32 * 4 + 8 + 1 + MOVING_BYTES + OBJECT_VERIFIER_BYTES + 12;
 const NO_CHECKPOINT = 0xffff_ffff;
 
@@ -66,8 +67,10 @@ function rootJson(bytes: Buffer, where: string): unknown {
   };
 }
 
-export function packMoving(moving: NonNullable<OwnerRecord['moving']>): Buffer {
-  return Buffer.concat([Buffer.from(moving.from + moving.to, 'latin1'), packTerm(moving.attempt)]);
+/** `receiver`: see OwnerEntry; without one, zeros, and nothing can be transferred. */
+export function packMoving(moving: NonNullable<OwnerRecord['moving']>, receiver?: Incarnation): Buffer {
+  const incarnation = receiver === undefined ? Buffer.alloc(32) : Buffer.from(receiver, 'latin1');
+  return Buffer.concat([Buffer.from(moving.from + moving.to, 'latin1'), packTerm(moving.attempt), incarnation]);
 }
 
 export function packState(state: OwnerRecord['state']): string {
@@ -93,12 +96,12 @@ export function packOwner(entry: OwnerEntry, sequence: number): Buffer {
   putInteger64(head, 145, entry.counterMax);
   if (owner.moving !== null) {
     head[153] = 1;
-    packMoving(owner.moving).copy(head, 154);
+    packMoving(owner.moving, entry.receiver).copy(head, 154);
   }
-  head.set(owner.verifier, 250);
-  head.writeUInt32LE(state.byteLength, 258);
-  head.writeUInt32LE(protection.byteLength, 262);
-  head.writeUInt32LE(root.byteLength, 266);
+  head.set(owner.verifier, 282);
+  head.writeUInt32LE(state.byteLength, 290);
+  head.writeUInt32LE(protection.byteLength, 294);
+  head.writeUInt32LE(root.byteLength, 298);
   return Buffer.concat([head, state, protection, root]);
 }
 
@@ -108,9 +111,9 @@ export function unpackOwner(bytes: Buffer, where: string): OwnerEntry {
     return corrupt(where, `an owner record of ${bytes.byteLength} bytes, version ${bytes[0] ?? 'none'}`);
   }
   const place = `${where} ${integer64(bytes, 9)}`;
-  const protectionAt = OWNER_HEAD_BYTES + bytes.readUInt32LE(258);
-  const rootAt = protectionAt + bytes.readUInt32LE(262);
-  if (rootAt + bytes.readUInt32LE(266) !== bytes.byteLength) return corrupt(place, 'the parts of an owner record do not add up');
+  const protectionAt = OWNER_HEAD_BYTES + bytes.readUInt32LE(290);
+  const rootAt = protectionAt + bytes.readUInt32LE(294);
+  if (rootAt + bytes.readUInt32LE(298) !== bytes.byteLength) return corrupt(place, 'the parts of an owner record do not add up');
   const moves = bytes[153] ?? 0;
   if (moves > 1) return corrupt(place, `its mark of a move is ${moves}`);
   const owner = ownerFromJson(
@@ -125,13 +128,14 @@ export function unpackOwner(bytes: Buffer, where: string): OwnerEntry {
         moves === 0 ? null : { from: bytes.toString('latin1', 154, 186), to: bytes.toString('latin1', 186, 218), attempt: termJson(bytes, 218) },
       root: rootJson(bytes.subarray(rootAt), place),
       protection: jsonOf(bytes.toString('utf8', protectionAt, rootAt), place, 'protection'),
-      verifier: base64From(bytes.subarray(250, 258)),
+      verifier: base64From(bytes.subarray(282, 290)),
     },
     place,
   );
   const counterMax = integer64(bytes, 145);
   if (!Number.isSafeInteger(counterMax) || counterMax < owner.term.counter) return corrupt(place, `its highest counter is ${counterMax}`);
-  return { owner, counterMax };
+  if (moves === 0 || bytes[250] === 0) return { owner, counterMax };
+  return { owner, counterMax, receiver: patternOf(bytes.toString('latin1', 250, 282), HEX_32, place, 'receiver') as Incarnation };
 }
 
 const ROUTER_HEAD_BYTES = 1 + 1 + 8 + 32;

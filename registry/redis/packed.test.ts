@@ -44,7 +44,8 @@ test('an inode survives its packed form, numbers up to 2^53 - 1 and all bytes in
 test('an owner record survives its packed form', () => {
   fc.assert(
     fc.property(owner, sequence, (value, of) => {
-      const entry = { owner: value, counterMax: Number.MAX_SAFE_INTEGER };
+      const receiver = 'f'.repeat(32) as Incarnation;
+      const entry = { owner: value, counterMax: Number.MAX_SAFE_INTEGER, ...(value.moving === null ? {} : { receiver }) };
       const packed = packOwner(entry, of);
       assert.deepEqual(unpackOwner(packed, 'test'), entry);
       assert.equal(packedSequence(packed), of);
@@ -217,10 +218,10 @@ test('packed records are those of docs/formats/redis.md', () => {
   };
   const packedTerm = (counter: string): string => `0100000000000000 ${counter}00000000000000 ${'63'.repeat(16)}`;
   assert.equal(
-    packOwner({ owner: record, counterMax: 3 }, 0x0a0b).toString('hex'),
+    packOwner({ owner: record, counterMax: 3, receiver: 'f'.repeat(32) as Incarnation }, 0x0a0b).toString('hex'),
     [
       `01 0b0a000000000000 0201000000000000 ${'61'.repeat(32)} ${'62'.repeat(32)} ${'64'.repeat(32)} ${packedTerm('02')} 0300000000000000`,
-      `01 ${'62'.repeat(32)} ${'65'.repeat(32)} ${packedTerm('03')} ${'ff'.repeat(8)} 12000000 10000000 45000000`,
+      `01 ${'62'.repeat(32)} ${'65'.repeat(32)} ${packedTerm('03')} ${'66'.repeat(32)} ${'ff'.repeat(8)} 12000000 10000000 45000000`,
       `${Buffer.from('{"kind":"running"}').toString('hex')} ${Buffer.from('{"kind":"clean"}').toString('hex')}`,
       `0400000000000000 0500000000000000 01000000 6b ${packedTerm('02')} 0600000000000000 0700000000000000`,
     ]

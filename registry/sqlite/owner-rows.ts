@@ -3,7 +3,7 @@ import type { Incarnation, ObjectUuid, RouterId } from '../../server/core/ids.ts
 import { jsonFromMoving, jsonFromProtection, jsonFromRoot, jsonFromState, movingFromJson, OBJECT_VERIFIER_BYTES } from '../owner-record.ts';
 import { type OwnerEntry, protectionFromJson, rootFromJson, routerFromJson, stateFromJson } from '../owner-record.ts';
 import type { RouterRecord } from '../ports.ts';
-import { corrupt, HEX_16, HEX_32, integerOf, jsonOf, patternOf } from '../record-check.ts';
+import { corrupt, HEX_16, HEX_32, integerOf, jsonOf, patternOf, recordOf } from '../record-check.ts';
 import { fileidOf } from './inode-rows.ts';
 import { checkRow } from './row-checksum.ts';
 
@@ -19,7 +19,9 @@ export function ownerFromRow(row: readonly unknown[]): OwnerEntry {
     return corrupt(where, `verifier is not ${OBJECT_VERIFIER_BYTES} bytes`);
   }
   const counter = integerOf(row[5], 0, Number.MAX_SAFE_INTEGER, where, 'counter');
-  const entry = {
+  const moving = jsonOf(row[9], where, 'moving');
+  const receiver = moving === null ? undefined : recordOf(moving, where, 'moving')['receiver'];
+  const entry: OwnerEntry = {
     owner: {
       fileid,
       uuid: patternOf(row[1], HEX_32, where, 'uuid') as ObjectUuid,
@@ -31,12 +33,13 @@ export function ownerFromRow(row: readonly unknown[]): OwnerEntry {
         nonce: patternOf(row[6], HEX_16, where, 'nonce'),
       },
       state: stateFromJson(jsonOf(row[8], where, 'state'), where),
-      moving: movingFromJson(jsonOf(row[9], where, 'moving'), where),
+      moving: movingFromJson(moving, where),
       root: rootFromJson(jsonOf(row[10], where, 'root'), where),
       protection: protectionFromJson(jsonOf(row[11], where, 'protection'), where),
       verifier,
     },
     counterMax: integerOf(row[7], counter, Number.MAX_SAFE_INTEGER, where, 'counter_max'),
+    ...(receiver === undefined ? {} : { receiver: patternOf(receiver, HEX_32, where, 'receiver') as Incarnation }),
   };
   checkRow(row, 0, OWNER_COLUMN_COUNT, where);
   return entry;
@@ -55,7 +58,7 @@ export function ownerValues(entry: OwnerEntry): (number | string | Uint8Array)[]
     owner.term.nonce,
     entry.counterMax,
     JSON.stringify(jsonFromState(owner.state)),
-    JSON.stringify(jsonFromMoving(owner.moving)),
+    JSON.stringify(owner.moving === null ? null : { ...jsonFromMoving(owner.moving), receiver: entry.receiver }),
     JSON.stringify(jsonFromRoot(owner.root)),
     JSON.stringify(jsonFromProtection(owner.protection)),
     owner.verifier,

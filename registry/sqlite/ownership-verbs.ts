@@ -63,7 +63,9 @@ export function beginMove(step: Step, fileid: FileId, term: Term, to: RouterId, 
   assert(to !== owner.router, 'an object moves to another router');
   const counter = entry.counterMax + 1;
   const moving = { from: owner.router, to, attempt: { generation: step.generation, counter, nonce } };
-  return store(step, { owner: { ...owner, moving }, counterMax: counter });
+  const receiver = step.records.router(to);
+  const living = receiver === null || receiver.dead ? {} : { receiver: receiver.incarnation };
+  return store(step, { owner: { ...owner, moving }, counterMax: counter, ...living });
 }
 
 export function transfer(step: Step, fileid: FileId, term: Term, attempt: Term, closing: ClosedEpoch | null, protection: Protection): OwnerOutcome {
@@ -75,7 +77,7 @@ export function transfer(step: Step, fileid: FileId, term: Term, attempt: Term, 
   if (!sameTerm(owner.term, term) || owner.incarnation !== step.mutation.incarnation) return { kind: 'conflict', owner };
   if (moving === null || !sameTerm(moving.attempt, attempt)) return { kind: 'conflict', owner };
   const receiver = step.records.router(moving.to);
-  if (receiver === null || receiver.dead) return { kind: 'conflict', owner };
+  if (receiver === null || receiver.dead || receiver.incarnation !== entry.receiver) return { kind: 'conflict', owner };
   return store(step, {
     owner: {
       ...owner,
@@ -104,6 +106,7 @@ export function update(step: Step, fileid: FileId, term: Term, fields: OwnerFiel
   if (!sameTerm(owner.term, term)) return { kind: 'conflict', owner };
   if (fields.root !== undefined && fields.root.uploadedSegment < owner.root.uploadedSegment) return { kind: 'conflict', owner };
   const moving = fields.moving === undefined ? owner.moving : fields.moving;
+  const sameAttempt = moving !== null && owner.moving !== null && moving.to === owner.moving.to && sameTerm(moving.attempt, owner.moving.attempt);
   if (fields.protection?.kind === 'clean') {
     // What the owner told of size and times is noted with it: from here on the record is all that is asked.
     const inode = step.records.inode(fileid);
@@ -120,6 +123,7 @@ export function update(step: Step, fileid: FileId, term: Term, fields: OwnerFiel
     },
     // A number reserved for a move is never given out again, whatever becomes of the move.
     counterMax: Math.max(entry.counterMax, moving?.attempt.counter ?? 0),
+    ...(sameAttempt && entry.receiver !== undefined ? { receiver: entry.receiver } : {}),
   });
 }
 
