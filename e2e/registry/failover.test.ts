@@ -4,6 +4,7 @@ import { test, type TestContext } from 'node:test';
 
 import { Member, type MemberOptions, redisSettings } from '../../registry/redis/testing/linked-registry.ts';
 import { systemClock } from '../../server/core/node-time.ts';
+import { NetworkPath } from '../services/network-path.ts';
 import { RedisService, SENTINEL_MASTER } from '../services/redis.ts';
 import { stackOf } from '../test-stack.ts';
 import { NamespaceLoad } from './namespace-load.ts';
@@ -52,3 +53,55 @@ for (const [what, strike] of [
     }
   });
 }
+
+test('a replica that had got nothing for a while is promoted: what only the other one had is brought back, though it was acknowledged long before', async (t) => {
+  const service = await RedisService.forTest(t, { replicas: 2, sentinels: 3 });
+  const [complete, lagging] = service.replicas;
+  assert.ok(complete !== undefined && lagging !== undefined);
+  // Sentinel takes the one with the most data, unless it must not.
+  assert.equal(await complete.command('CONFIG', 'SET', 'replica-priority', '0'), '+OK');
+  const routers = await members(t, overSentinels(service));
+  const load = new NamespaceLoad(routers, 2, 3);
+  load.start();
+  await load.more(100);
+  // As behind a cut cable: it keeps what it has, and is a replica still.
+  assert.equal(await lagging.command('REPLICAOF', '127.0.0.1', '1'), '+OK');
+  await load.more(200);
+  await service.primary.kill();
+  await load.more(200);
+  await load.stop();
+  const info = await lagging.command('INFO', 'replication');
+  assert.match(info, /role:master/, 'the lagging one was promoted');
+  const replayed = routers.reduce((sum, { registry }) => sum + registry.counts().replayed, 0);
+  assert.ok(replayed >= 150, `${replayed} changes were brought back`);
+  await load.verify();
+  assert.deepEqual(
+    routers.flatMap(({ lapses }) => lapses),
+    [],
+  );
+});
+
+test('replies that get lost: asked again with the same operation id, each change is executed once', async (t) => {
+  const service = await RedisService.forTest(t);
+  const paths = [stackOf(t).use(await NetworkPath.to(service.primary.port)), stackOf(t).use(await NetworkPath.to(service.primary.port))];
+  const routers: Member[] = [];
+  for (const path of paths) {
+    const settings = redisSettings([path.port], { commandTimeoutMs: 300 });
+    routers.push(stackOf(t).use(await Member.joined({ vpoolName: 'lost', settings })));
+  }
+  const load = new NamespaceLoad(routers, 4, 5);
+  load.start();
+  for (let round = 0; round < 6; round += 1) {
+    await load.more(60);
+    const path = paths[round % 2];
+    path?.cut();
+    await systemClock.sleep(400);
+    path?.restore();
+  }
+  await load.more(100);
+  await load.stop();
+  await load.verify();
+  const { retries, generation } = routers[0]?.registry.counts() ?? { retries: 0, generation: 0 };
+  assert.ok(retries > 0, 'some had to be asked again');
+  assert.equal(generation, 1, 'and Redis was the same all the time');
+});
