@@ -202,7 +202,7 @@ export interface ClusterControl {
   /** Ends a drain, wherever it is: moves under way are aborted, what was moved stays where it is. Does nothing without a drain. */
   undrain(): Promise<DrainReport>;
   drainReport(): DrainReport;
-  /** Until it is unpinned, no forwarded I/O moves the object. Known to its owner, and to the next one. */
+  /** Until it is unpinned, no forwarded I/O moves the object away from this router, which must own it (`owner-unavailable`). */
   pin(object: ObjectReference, pinned: boolean): Promise<VolumeReport | Refusal>;
   takeoverPlan(object: ObjectReference): Promise<TakeoverPlan | Refusal>;
   /** Takes over what `takeoverPlan` showed in `volume.term`: `changed` when it has another term now, `not-clean` when it needs `force` and has none. */

@@ -34,8 +34,11 @@ test('init, token, join: the token is all that stdout has there, the shared sett
     // As a terminal breaks it.
     const joined = await command(['cluster', 'join', token.slice(0, 40), token.slice(40), ...at('b')]);
     assert.equal(joined.code, 0, joined.stderr);
-    assert.match(joined.stderr, /^router .*\ncertificate .*\nauthority .*\n\nSettings that all routers share/s);
-    assert.match(joined.stdout, /^vpool:\n {2}name: gold\n {2}backend:\n {4}kind: directory\n {4}path: \/shared\nregistry:\n {2}kind: redis\n/);
+    assert.match(joined.stderr, /^router .*\ncertificate .*\nauthority .*\n\nSettings for this host: complete/s);
+    assert.match(
+      joined.stdout,
+      /^data: ".*\/b"\nvpool:\n {2}name: gold\n {2}backend:\n {4}kind: directory\n {4}path: \/shared\nregistry:\n {2}kind: redis\n/,
+    );
     const { code, stdout, stderr } = await offer.finished();
     assert.deepEqual([code, stdout], [0, `${token}\n`]);
     assert.match(stderr, /Waiting at 127\.0\.0\.1:\d+ until 20.*\n[^]*Router [0-9a-f]{32} at 127\.0\.0\.1 has joined\.\n$/);

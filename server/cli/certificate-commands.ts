@@ -64,8 +64,8 @@ export function addCertificateCommands(program: Command, run: RunAction, print: 
     "get this router's certificate with a token; prints the settings that the cluster shares. Again: renews it",
     async (certificates, { settings }, command) => {
       const { report, sharedSettings } = await certificates.join(settings, command.args.join(''));
-      print.err(`${reportText(report)}\nSettings that all routers share; add data, nfs.listen, cluster.listen and admin of this host:\n\n`);
-      print.out(sharedSettings);
+      print.err(`${reportText(report)}\nSettings for this host: complete its addresses, and the files and secrets that are named:\n\n`);
+      print.out(`data: ${JSON.stringify(settings.data)}\n${sharedSettings}`);
       return ExitCode.OK;
     },
   ).argument('<token...>', 'from vferry cluster token on the other host');

@@ -86,7 +86,7 @@ export function drainText(report: DrainReport): string {
   if (report.behindBytes > 0) parts.push(`${roundSize(report.behindBytes)} to go`);
   if (report.phase === 'drained') parts.push('drained');
   if (report.problem !== null) parts.push(report.problem);
-  return `${bar(report.total === 0 ? 1 : report.done / report.total)} ${parts.join(', ')}`;
+  return `${bar(report.total === 0 ? Number(report.phase === 'drained') : report.done / report.total)} ${parts.join(', ')}`;
 }
 
 function bar(fraction: number): string {

@@ -41,7 +41,7 @@ export const cluster = {
     'Directory with the certificates (`vferry cluster init`, `join`); none: plain text, on loopback only.',
   ),
   leaseMs: setting(
-    kinds.duration(3 * SECOND, 60 * SECOND),
+    kinds.duration(6 * SECOND, 60 * SECOND),
     '7s',
     'How long a router serves its objects without its registry, and how long others wait at least before they take them over.',
   ),

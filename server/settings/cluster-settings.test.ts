@@ -89,7 +89,7 @@ test('peers are encrypted unless they listen on loopback; the certificates are i
 });
 
 test('a router on its own is as it was: nothing of a cluster is asked of it', () => {
-  assert.deepEqual(problemsOf({ 'cluster.listen': '0.0.0.0', 'cluster.certificates': 'none', 'cluster.port': '2049', 'cluster.leaseMs': '3s' }), []);
+  assert.deepEqual(problemsOf({ 'cluster.listen': '0.0.0.0', 'cluster.certificates': 'none', 'cluster.port': '2049', 'cluster.leaseMs': '6s' }), []);
   // Where backend and data are one directory, it is not shared.
   assert.deepEqual(problemsOf({ 'vpool.backend.path': '/work/data/b' }), []);
 });
@@ -175,8 +175,8 @@ const CONTRADICTIONS: readonly (readonly [string, Readonly<Record<string, string
   ['the admin port', { ...REDIS, 'cluster.port': '8080' }, '--flag: cluster.port is 8080, which is admin.port already; it must be another one'],
   [
     'a lease that one lost answer ends',
-    { ...REDIS, 'cluster.leaseMs': '5s', 'registry.redis.commandTimeoutMs': '2s' },
-    '--flag: cluster.leaseMs is 5s; it must be at least 6s with registry.redis.commandTimeoutMs 2s, or one lost answer ends it',
+    { ...REDIS, 'cluster.leaseMs': '6s', 'registry.redis.commandTimeoutMs': '2s' },
+    '--flag: cluster.leaseMs is 6s; it must be at least 7s with registry.redis.commandTimeoutMs 2s, or one lost answer ends it',
   ],
   [
     'a backend that the others do not have',
@@ -256,8 +256,11 @@ test('the settings that routers share are those of the datastore, not of the hos
       '    sentinelName: mymaster',
       '    # password: a secret; set it here too',
       'cluster:',
+      '  # listen: an address of this host',
       '  leaseMs: 7s',
       '  movesMax: 4',
+      'nfs:',
+      '  # listen: an address of this host',
       'exports:',
       '  clients: ["10.0.0.0/8"]',
       '',

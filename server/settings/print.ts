@@ -24,9 +24,13 @@ const SHARED = /^(vpool|registry|exports)\.|^cluster\.(leaseMs|volume\w+|file\w+
 /** Shown although they may be defaults: a cluster does not work without them being the same. */
 const SHARED_ALWAYS = new Set(['vpool.name', 'vpool.backend.kind', 'registry.kind', 'cluster.leaseMs']);
 
-/** The settings that another router of the cluster needs, as a part of its settings file. Secrets are not in it, but named. */
+/** What every host says for itself. */
+const OWN = new Set(['cluster.listen', 'nfs.listen']);
+
+/** The settings that another router of the cluster needs, as a settings file to be completed: secrets are not in it, but named, as addresses are. */
 export function printSharedSettings(settings: Settings, origins: ReadonlyMap<string, Origin>): string {
   return yamlOf(({ key, setting }) => {
+    if (OWN.has(key)) return `# ${lastOf(key)}: an address of this host`;
     const given = valueAt(settings, key);
     if (!SHARED.test(key) || given === undefined || isAbsent(given) || !(origins.has(key) || SHARED_ALWAYS.has(key))) return null;
     if (setting.secret === true) return `# ${lastOf(key)}: a secret; set it here too`;

@@ -8,8 +8,8 @@ import type { ParsedSettings } from './schema.ts';
 
 const REDIS = 'registry.redis';
 
-/** A lease is renewed each second, and a second of it is not used: clocks do not run alike. */
-const LEASE_OVERHEAD_MS = 2000;
+/** A lease is renewed each second, a second of it is not used since clocks do not run alike, and an object is given away only while 3 s are left. */
+const LEASE_OVERHEAD_MS = 5000;
 
 /** What has no default: given with another kind of registry it would be without effect, and a second router would make a datastore of its own. */
 const REDIS_ONLY = ['urls', 'sentinelName', 'username', 'password', 'passwordFile', 'sentinelPassword', 'caFile', 'certFile', 'keyFile'] as const;
@@ -98,7 +98,7 @@ export function resolveCluster(parsed: ParsedSettings, data: string, given: Give
     }
   }
   const { commandTimeoutMs } = registry.redis;
-  const leaseMsMin = LEASE_OVERHEAD_MS + 2 * commandTimeoutMs;
+  const leaseMsMin = LEASE_OVERHEAD_MS + commandTimeoutMs;
   if (cluster.leaseMs < leaseMsMin) {
     add(
       'leaseMs',

@@ -282,7 +282,7 @@ const REFUSED: readonly (readonly [string, string, string])[] = [
   ['cluster.advertise', '10.0.0.1', 'auto, or host:port, such as 192.168.10.5:2050'],
   ['cluster.advertise', '10.0.0.1:0', 'auto, or host:port'],
   ['cluster.advertise', '[10.0.0.1]:2050', 'auto, or host:port'],
-  ['cluster.leaseMs', '2s', 'a time from 3s to 1m'],
+  ['cluster.leaseMs', '5s', 'a time from 6s to 1m'],
   ['cluster.movesMax', '0', 'a whole number from 1 to 64'],
   ['cluster.volumeReadThreshold', '-1', 'a whole number from 0 to'],
   ['data', '', 'a directory path'],
