@@ -182,6 +182,15 @@ test('a move that is aborted while it is waited for is exit code 1 with the reas
   assert.equal(err, 'The move was aborted: no space at the receiver; /vm1/vm1-flat.vmdk stays on router aaaaaaaaaaaa.\n');
 });
 
+test('a move that this router never sees begin is given up after a while', async () => {
+  const { code, err } = await run((client) => client.moveVolume(PATH, B, true), {
+    move: () => Promise.resolve({ kind: 'started', move: null }),
+    moves: () => ({ running: [], history: [] }),
+  });
+  assert.equal(code, ExitCode.FAILED);
+  assert.match(err, /The move did not come about; .* vferry move list on router abababababab says why\.\n$/);
+});
+
 test('a refusal is exit code 1 with what the router says', async () => {
   const { code, err } = await run((client) => client.moveVolume(PATH, B, false), {
     move: () => Promise.resolve({ kind: 'refused', code: 'busy', message: 'Two moves run already.', retryable: true }),

@@ -173,7 +173,13 @@ export class ControlClient {
       if (move?.phase === 'aborted' || (move === null && volume.moving === null && progress.rounds > UNSEEN_ROUNDS_MAX)) {
         progress.end();
         this.#show({ volume, move }, () => '');
-        throw new Refused(ExitCode.FAILED, `The move was aborted${problemText(move)}; ${nameOf(volume)} stays on router ${shortId(volume.router)}.`);
+        const stays = `${nameOf(volume)} stays on router ${shortId(volume.router)}`;
+        throw new Refused(
+          ExitCode.FAILED,
+          move === null
+            ? `The move did not come about; ${stays}. vferry move list on router ${shortId(to)} says why.`
+            : `The move was aborted${problemText(move)}; ${stays}.`,
+        );
       }
       progress.show(move === null ? 'moving' : `${move.phase}, ${movedText(move)}`);
       if (await this.#interruptedAfter(POLL_MS)) {
