@@ -81,6 +81,36 @@ test('a replica that had got nothing for a while is promoted: what only the othe
   );
 });
 
+test('a primary that has lost its replicas answers no read and acknowledges no change: it may have been replaced', async (t) => {
+  const service = await RedisService.forTest(t, { replicas: 1, sentinels: 1, downAfterMs: 2_000 });
+  const settings = { ...overSentinels(service).settings, commandTimeoutMs: 400 };
+  const member = stackOf(t).use(await Member.joined({ vpoolName: 'alone', settings, patienceMs: 200 }));
+  const { namespace, ownership } = member.registry;
+  const name = new Uint8Array(Buffer.from('file'));
+  assert.equal((await namespace.lookup(namespace.root, name)).kind, 'absent');
+  const [replica] = service.replicas;
+  assert.ok(replica !== undefined);
+  replica.pause();
+  // Half of down-after: until then nobody can have been promoted, and reads may rest on what was confirmed before.
+  const pausedAtMs = systemClock.monotonicMs();
+  const file = { class: 'inline', mode: 0o644, uid: 0, gid: 0, sizeBytes: 0, atime: null, mtime: null, exclusiveVerifier: null } as const;
+  await assert.rejects(namespace.createFile(member.mutation('c|1'), namespace.root, name, file), { code: 'registry-unavailable' });
+  while (systemClock.monotonicMs() - pausedAtMs < 1_500) await systemClock.sleep(100);
+  for (let look = 0; look < 4; look += 1) {
+    await assert.rejects(async () => namespace.lookup(namespace.root, name), { code: 'registry-unavailable' });
+    await assert.rejects(async () => ownership.owner(namespace.root), { code: 'registry-unavailable' });
+    await systemClock.sleep(20);
+  }
+  assert.equal(member.registry.lease.valid, false, 'nor is a lease renewed');
+  replica.resume();
+  const again = stackOf(t).use(await Member.joined({ vpoolName: 'alone', settings, patienceMs: 5_000 }));
+  const created = await again.registry.namespace.createFile(again.mutation('c|1'), namespace.root, name, file);
+  assert.equal(created.kind, 'created', 'the one that was not acknowledged, or the first: once');
+  assert.ok(created.kind === 'created');
+  const found = await again.registry.namespace.lookup(namespace.root, name);
+  assert.ok(found.kind === 'found' && found.inode.fileid === created.inode.fileid);
+});
+
 test('replies that get lost: asked again with the same operation id, each change is executed once', async (t) => {
   const service = await RedisService.forTest(t);
   const paths = [stackOf(t).use(await NetworkPath.to(service.primary.port)), stackOf(t).use(await NetworkPath.to(service.primary.port))];

@@ -47,6 +47,13 @@ export function decodeLogRecord(bytes: Buffer, offset: number, where: string): {
   return { record: recordFromJson(jsonOf(text.toString(), where, 'record'), where), next: offset + FRAME_HEAD_BYTES + length };
 }
 
+/** Where the frame behind a damaged one at `offset` begins, if its length is to be believed and that one is whole; else null. */
+export function nextLogRecord(bytes: Buffer, offset: number): number | null {
+  if (bytes.byteLength - offset < FRAME_HEAD_BYTES) return null;
+  const next = offset + FRAME_HEAD_BYTES + bytes.readUInt32LE(offset);
+  return next < bytes.byteLength && decodeLogRecord(bytes, next, 'outbox') !== null ? next : null;
+}
+
 function recordFromJson(value: unknown, where: string): LogRecord {
   const json = recordOf(value, where, 'record');
   const kind = memberOf(json['kind'], ['head', 'entry', 'released'], where, 'kind');

@@ -10,7 +10,7 @@ import type { Disk, DiskFile } from '../../server/core/disk.ts';
 import { ApplianceError } from '../../server/core/errors.ts';
 import type { Clock } from '../../server/core/time.ts';
 import type { OutboxEntry } from '../ports.ts';
-import { decodeLogRecord, encodeLogRecord, type LogRecord, OUTBOX_LOG_VERSION } from './outbox-log-format.ts';
+import { decodeLogRecord, encodeLogRecord, type LogRecord, nextLogRecord, OUTBOX_LOG_VERSION } from './outbox-log-format.ts';
 
 export interface OutboxLogSettings {
   /** A file that has reached this is followed by the next. */
@@ -83,6 +83,7 @@ export class OutboxLog {
   /** Whoever touches the last file waits for its turn here. */
   #turn: Promise<void> = Promise.resolve();
   #failure: Error | null = null;
+  #damage: string | null = null;
 
   private constructor(components: { disk: Disk; clock: Clock }, directory: string, settings: OutboxLogSettings) {
     this.#disk = components.disk;
@@ -137,6 +138,11 @@ export class OutboxLog {
   /** Why nothing can be appended any more, or null. */
   get failure(): Error | null {
     return this.#failure;
+  }
+
+  /** What was found damaged at the opening, or null. */
+  get damage(): string | null {
+    return this.#damage;
   }
 
   /** Appends an entry, unless it is there; resolves when it is durable. Rejects with the disk's error, and then with the same for ever: nothing is known after a failed sync. */
@@ -332,10 +338,23 @@ export class OutboxLog {
     }
     const file: LogFile = { name, number, bytes: bytes.byteLength, ordinalEnd: this.#ordinal, sequenceMax: 0, lastAtMs: this.#clock.monotonicMs() };
     this.#files.push(file);
+    let damagedAt: number | null = null;
     for (let offset = 0; ;) {
       const decoded = decodeLogRecord(bytes, offset, `outbox ${name} at ${offset}`);
-      if (decoded === null) break;
+      if (decoded === null) {
+        // Nothing whole behind it: the tail that a crash tore.
+        const behind = nextLogRecord(bytes, offset);
+        if (behind === null) break;
+        damagedAt = offset;
+        offset = behind;
+        continue;
+      }
       const { record, next } = decoded;
+      if (damagedAt !== null && record.kind === 'entry') {
+        this.#damage = `the outbox log ${path} is damaged at ${damagedAt}: should Redis forget changes from before ${record.entry.sequence}, some of them cannot be brought back`;
+        this.#dropped = Math.max(this.#dropped, record.entry.sequence - 1);
+        damagedAt = null;
+      }
       if (record.kind === 'entry') this.#place(record.entry.sequence, file, offset, next - offset);
       else if (record.kind === 'released') {
         this.#released = Math.max(this.#released, record.sequence);

@@ -210,7 +210,7 @@ export async function openRedisRegistry(options: RedisRegistryOptions): Promise<
       const failure = log.failure;
       if (failure !== null)
         return `the outbox log in ${directory} cannot be written (${errorCode(failure) ?? failure.name}): namespace changes are refused`;
-      return verbs.corruption ?? link.problem ?? (lease.trouble === null ? null : `the lease could not be renewed: ${lease.trouble}`);
+      return verbs.corruption ?? link.problem ?? log.damage ?? (lease.trouble === null ? null : `the lease could not be renewed: ${lease.trouble}`);
     },
     verify: () => verifyRedis(verbs, members_),
     warnings: () => link.warnings,
