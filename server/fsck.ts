@@ -64,6 +64,13 @@ class Report {
 
 /** See FsckDataDirectory (fsck-port.ts). */
 export async function fsckDataDirectory(settings: Settings, logger: Logger, event: (event: FsckEvent) => void): Promise<FsckReport> {
+  if (settings.registry.kind === 'redis') {
+    // An old or empty registry of its own would be found clean.
+    throw new ApplianceError(
+      'registry-shared',
+      'the registry of this vPool is in Redis: fsck verifies routers on their own; a cluster checks every record and block when it is read',
+    );
+  }
   const directory = join(settings.data, 'vpools', settings.vpool.name);
   const known = existsSync(join(directory, 'registry.db')) ? readVpoolFile(directory) : null;
   if (known === null)

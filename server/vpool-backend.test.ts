@@ -424,6 +424,19 @@ test('vpool create makes what serve finds, once; backend test leaves nothing', a
   assert.notEqual(opened.file.probe?.figures['uploadBytesPerSecond'], null);
 });
 
+test('vpool create and fsck refuse a registry in Redis instead of making or praising one of their own', async (t) => {
+  const settings = Place.for(t).settings();
+  const shared = { ...settings, registry: { ...settings.registry, kind: 'redis' as const } };
+  await refused(createVpool(shared, PROBE), 'registry-shared', /the first router that starts makes the vPool/);
+  assert.equal(existsSync(settings.data), false);
+  await createVpool(settings, PROBE);
+  await refused(
+    fsckDataDirectory(shared, silentLogger, () => undefined),
+    'registry-shared',
+    /the registry of this vPool is in Redis/,
+  );
+});
+
 test('a directory that cannot be written is unfit', async (t) => {
   const place = Place.for(t);
   writeFileSync(place.backend, 'a file');

@@ -21,6 +21,12 @@ const COMPONENTS = { clock: systemClock, random: systemRandom, logger: silentLog
 /** See CreateVpool (vpool-port.ts). */
 export async function createVpool(settings: Settings, options: ProbeOptions): Promise<CreatedVpool> {
   const { name, backend } = settings.vpool;
+  if (settings.registry.kind === 'redis') {
+    throw new ApplianceError(
+      'registry-shared',
+      'with registry.kind redis the first router that starts makes the vPool; vferry backend test tries the backend out',
+    );
+  }
   await using stack = new AsyncDisposableStack();
   stack.use(openDataDirectory(settings.data, systemRandom));
   const directory = join(settings.data, 'vpools', name);
