@@ -126,7 +126,7 @@ export const PUT_OWNED_SCRIPT = verbScript(
 export const DROP_TOMBSTONE_SCRIPT = verbScript(
   'dropTombstone',
   ['inodes', 'owners', 'owned', 'tombstones'],
-  [...PIECES, 'OWNER'],
+  [...PIECES, 'OWNER', 'PUT_OWNER'],
   String.raw`
   local i = readInode(ARGV[8])
   if not i or i.state ~= 1 then return {} end

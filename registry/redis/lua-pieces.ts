@@ -165,6 +165,10 @@ local function readOwner(fileid)
   local raw = redis.call('HGET', OWNERS, fileid)
   return raw and decodeOwner(raw)
 end
+`;
+
+/** Writing owner records: needs OWNER. */
+const PUT_OWNER = String.raw`
 local function epochOf(term)
   local generation, counter = struct.unpack('<I8I8', term)
   return generation, counter
@@ -203,7 +207,7 @@ local function putRouter(router, r)
 end
 `;
 
-const PIECES = { ID, INODE, COUNT, PUT_INODE, NAMES, OWNER, ROUTER } as const;
+const PIECES = { ID, INODE, COUNT, PUT_INODE, NAMES, OWNER, PUT_OWNER, ROUTER } as const;
 export type Piece = keyof typeof PIECES;
 
 /** KEYS as Lua locals: `operationAge` becomes OPERATION_AGE. */

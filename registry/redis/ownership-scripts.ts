@@ -4,7 +4,7 @@ import { plainScript, verbScript } from './lua-pieces.ts';
 import { CLOSED_EPOCH_BYTES, packProtection, ROOT_HEAD_BYTES } from './packed-owner.ts';
 
 const KEYS = ['inodes', 'owners', 'owned'] as const;
-const PIECES = ['INODE', 'OWNER'] as const;
+const PIECES = ['INODE', 'OWNER', 'PUT_OWNER'] as const;
 /** Protection `clean` as it is packed, as a Lua string. */
 const CLEAN = `'${packProtection({ kind: 'clean' })}'`;
 

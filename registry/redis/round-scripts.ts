@@ -83,7 +83,7 @@ return {'round', found[1], found[2], nowMs}
 export const REPLAY_ENTRY_SCRIPT = bareScript(
   'replayEntry',
   ['inodes', 'names', 'listing', 'tombstones', 'owners', 'owned', 'drops', 'operations', 'operationAge', 'operationClients'],
-  ['ID', 'INODE', 'OWNER'],
+  ['ID', 'INODE', 'OWNER', 'PUT_OWNER'],
   String.raw`
 local meta = redis.call('HMGET', META, 'generation', 'round_identity', 'sequence', 'next_fileid', 'inodes', 'used_bytes', 'ordinal')
 if meta[1] ~= 'round' or meta[2] ~= ARGV[2] then return {err = 'GENERATION ' .. (meta[1] or 'none')} end
@@ -194,7 +194,7 @@ return applied
 export const ASSERT_OWNER_SCRIPT = bareScript(
   'assertOwner',
   ['inodes', 'owners', 'owned'],
-  ['ID', 'INODE', 'OWNER'],
+  ['ID', 'INODE', 'OWNER', 'PUT_OWNER'],
   String.raw`
 local meta = redis.call('HMGET', META, 'generation', 'round_identity')
 if meta[1] ~= ARGV[1] and not (meta[1] == 'round' and meta[2] == ARGV[2]) then return {err = 'GENERATION ' .. (meta[1] or 'none')} end

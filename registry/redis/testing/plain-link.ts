@@ -14,8 +14,10 @@ export class PlainLink implements RedisLink {
   calls = 0;
   readonly #loaded = new Map<LuaScript, Promise<string>>();
 
-  constructor(port: number) {
-    this.redis = new Redis({ port, host: '127.0.0.1', maxRetriesPerRequest: 0 });
+  /** `user`: of Redis's ACL, with the password `secret`. */
+  constructor(port: number, user?: string) {
+    const login = user === undefined ? {} : { username: user, password: 'secret' };
+    this.redis = new Redis({ port, host: '127.0.0.1', maxRetriesPerRequest: 0, enableReadyCheck: false, ...login });
   }
 
   close(): void {

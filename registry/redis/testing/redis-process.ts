@@ -1,6 +1,9 @@
 /** A redis-server of a test file's own: in memory only, on a free port. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 
 import { Redis } from 'ioredis';
 
@@ -9,16 +12,26 @@ import { freePorts } from '../../../e2e/free-port.ts';
 export class RedisProcess implements AsyncDisposable {
   readonly port: number;
   readonly #child: ChildProcess;
+  readonly #directory: string;
 
-  private constructor(port: number, child: ChildProcess) {
+  private constructor(port: number, child: ChildProcess, directory: string) {
     this.port = port;
     this.#child = child;
+    this.#directory = directory;
   }
 
-  static async start(): Promise<RedisProcess> {
+  /** `options`: more of redis-server's. */
+  static async start(options: readonly string[] = []): Promise<RedisProcess> {
     const [port = 0] = await freePorts(1);
-    const child = spawn('redis-server', ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'], { stdio: 'ignore' });
-    const started = new RedisProcess(port, child);
+    const directory = mkdtempSync(join(tmpdir(), 'vferry-redis-'));
+    const child = spawn(
+      'redis-server',
+      ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--dir', directory, '--appendonly', 'no', ...options],
+      {
+        stdio: 'ignore',
+      },
+    );
+    const started = new RedisProcess(port, child, directory);
     const redis = new Redis({ port, host: '127.0.0.1', retryStrategy: () => 20, maxRetriesPerRequest: 200 });
     // Refused connections until it listens.
     redis.on('error', () => undefined);
@@ -31,5 +44,6 @@ export class RedisProcess implements AsyncDisposable {
     const gone = once(this.#child, 'exit');
     this.#child.kill('SIGKILL');
     await gone;
+    rmSync(this.#directory, { recursive: true });
   }
 }

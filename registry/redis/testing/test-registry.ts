@@ -36,10 +36,10 @@ export class TestRegistry implements RegistryUnderTest {
   }
 
   /** A new vPool in the Redis on this port. */
-  static async open(port: number): Promise<TestRegistry> {
+  static async open(port: number, user?: string): Promise<TestRegistry> {
     const vpoolName = `test-${randomBytes(6).toString('hex')}`;
     const clock = new TestClock();
-    const link = new PlainLink(port);
+    const link = new PlainLink(port, user);
     const keys = redisKeys(vpoolName);
     const vpoolUuid = systemRandom.bytes(16).toString('hex') as ObjectUuid;
     const names = CREATE_VPOOL_SCRIPT.keys.map((key) => keys[key]);
