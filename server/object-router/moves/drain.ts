@@ -196,6 +196,8 @@ export class Drain {
     for (const router of targets) {
       const ended = this.#nextEnd(fileid);
       try {
+        // Counted before the answer: others ask at the same time.
+        this.#given.set(router, (this.#given.get(router) ?? 0) + 1);
         const target = { fileid, inodeGeneration: inode.inodeGeneration, term: owner.term };
         const wanted = await within(
           clock,
@@ -203,8 +205,10 @@ export class Drain {
           OFFER_MS_MAX,
           `an answer of router ${router}`,
         );
-        if (!wanted) continue;
-        this.#given.set(router, (this.#given.get(router) ?? 0) + 1);
+        if (!wanted) {
+          this.#given.set(router, (this.#given.get(router) ?? 1) - 1);
+          continue;
+        }
         const record = await ended.record;
         if (record !== null && record.phase === 'moved') {
           this.#done += 1;

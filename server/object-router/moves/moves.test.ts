@@ -103,6 +103,9 @@ const MISHAPS: readonly Mishap[] = [
   { kind: 'lost', when: 'after', ms: 0 },
   { kind: 'lost', when: 'before', ms: 3_000 },
   { kind: 'lost', when: 'after', ms: 3_000 },
+  { kind: 'late', ms: 3 },
+  { kind: 'late', ms: 400 },
+  { kind: 'late', ms: 5_000 },
 ];
 
 for (const what of MISHAPS) {

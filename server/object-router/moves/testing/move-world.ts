@@ -37,7 +37,9 @@ export const SETTINGS: MoveSettings = {
 export type Mishap =
   | { readonly kind: 'kill'; readonly routers: readonly string[] }
   /** The call fails, and so do all of its kind (registry, peers or disk) for `ms`. */
-  | { readonly kind: 'lost'; readonly when: 'before' | 'after'; readonly ms: number };
+  | { readonly kind: 'lost'; readonly when: 'before' | 'after'; readonly ms: number }
+  /** The call fails, and has its effect only `ms` later. */
+  | { readonly kind: 'late'; readonly ms: number };
 
 export class VirtualClock implements Clock {
   nowMs = 1_000;
@@ -64,10 +66,11 @@ export class VirtualClock implements Clock {
   }
 
   /** The next timer, when nothing else is left to do in this turn. False: there is none. */
-  async turn(untilMs = Infinity): Promise<boolean> {
+  async turn(untilMs = Infinity, isOver: () => boolean = () => false): Promise<boolean> {
     do {
       for (let drained = 0; drained < 2; drained += 1) await new Promise((resolve) => setImmediate(resolve));
     } while (this.isBusy());
+    if (isOver()) return true;
     let next: { atMs: number; callback: () => void } | null = null;
     for (const timer of this.#timers) if (next === null || timer.atMs < next.atMs) next = timer;
     if (next === null || next.atMs > untilMs) return false;
@@ -85,7 +88,7 @@ export class VirtualClock implements Clock {
     promise.then(done, done);
     const endMs = this.nowMs + msMax;
     while (!settled) {
-      if (!(await this.turn(endMs)) && !settled) throw new Error(`nothing came of it in ${msMax} ms`);
+      if (!(await this.turn(endMs, () => settled)) && !settled) throw new Error(`nothing came of it in ${msMax} ms`);
     }
     return promise;
   }
@@ -304,6 +307,9 @@ export class MoveWorld {
         if (mishap.what.kind === 'kill') {
           for (const name of mishap.what.routers) this.kill(name);
           if (!life.alive) return never();
+        } else if (mishap.what.kind === 'late') {
+          this.clock.after(mishap.what.ms, () => void Promise.resolve(action()).catch(() => undefined));
+          throw unavailable(kind);
         } else {
           this.awayFor(kind, mishap.what.ms);
           if (mishap.what.when === 'before') throw unavailable(kind);
