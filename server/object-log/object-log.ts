@@ -308,7 +308,12 @@ export class ObjectLog {
     this.#schedule();
   }
 
-  /** Seals the open segment if it holds anything, whatever is being appended. Resolves when it is sealed, or when a fault prevents that. */
+  /** Begins to make the next segment's file, which the next record would have to wait for. */
+  prepareAhead(): void {
+    if (this.#current === null && this.#prepared === null && !this.#rotating && !this.#closed) this.#prepared = this.#prepareNext();
+  }
+
+  /** Seals the open segment if it holds anything, whatever is being appended; if the log is held, behind everything that was. Resolves when it is sealed, or when a fault prevents that. */
   async seal(): Promise<void> {
     const current = this.#current;
     if (current !== null && current.index.count > 0) {
@@ -380,14 +385,8 @@ export class ObjectLog {
 
   #pump(): void {
     if (this.#closed) return;
-    const wanted = this.#sealWanted;
-    if (wanted !== null && !this.#writing && !this.#rotating && this.#fault === null) {
-      this.#sealWanted = null;
-      if (wanted === this.#current) {
-        this.#current = null;
-        this.#startSeal(wanted);
-      }
-    }
+    // Of a log that is held the seal is the last thing: it goes to the disk with what is before it, by one sync.
+    if (this.#held === null) this.#sealIfWanted();
     while (!this.#writing && !this.#rotating && this.#fault === null && this.#unwritten < this.#records.length) {
       const current = this.#current;
       if (current === null || current.payloadBytes >= this.#settings.segmentBytes) {
@@ -396,7 +395,17 @@ export class ObjectLog {
       }
       this.#writeBatch(current);
     }
+    if (this.#unwritten === this.#records.length) this.#sealIfWanted();
     this.#syncWhereNeeded();
+  }
+
+  #sealIfWanted(): void {
+    const wanted = this.#sealWanted;
+    if (wanted === null || this.#writing || this.#rotating || this.#fault !== null) return;
+    this.#sealWanted = null;
+    if (wanted !== this.#current) return;
+    this.#current = null;
+    this.#startSeal(wanted);
   }
 
   #writeBatch(segment: OpenSegment): void {
@@ -469,6 +478,7 @@ export class ObjectLog {
   #syncWhereNeeded(): void {
     const current = this.#current;
     if (current === null || current.syncing || current.writtenSequence === current.syncedSequence || this.#fault !== null) return;
+    if (this.#held !== null && this.#sealWanted === current) return;
     // Someone waits for durability exactly when the oldest unapplied record is written and stable.
     const waiting = this.#records[this.#applied];
     const someoneWaits = waiting !== undefined && waiting.stable && waiting.sequence <= current.writtenSequence;

@@ -126,10 +126,11 @@ export class ObjectMoveSource implements MoveSource {
     failPoint('move.source-before-seal');
     log.hold(new ApplianceError('object-held', `object ${object.uuid} is on its way to another router`, { retryable: true }));
     object.held();
-    await log.drained();
-    await log.seal();
-    await log.drained();
-    this.#check();
+    do {
+      await log.seal();
+      await log.drained();
+      this.#check();
+    } while (log.openSegmentBytes > 0);
     if (log.openSegmentBytes > 0 || object.appliedSequence !== log.lastSequence) throw this.#over('its log did not come to rest');
     this.#state = 'frozen';
     this.#wake();

@@ -142,6 +142,8 @@ export class ObjectReplica implements Replica {
       unsealed: [],
       arrived,
     });
+    // Who was held wants to write.
+    if (arrived.length > 0) opened.log.prepareAhead();
     failPoint('move.replica-activated');
     logger.info({ fileid: inode.fileid, object: loaded.uuid, segments: arrived.length, lastSequence }, 'an object arrived from another router');
     return opened;
