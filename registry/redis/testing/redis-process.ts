@@ -24,9 +24,25 @@ export class RedisProcess implements AsyncDisposable {
   static async start(options: readonly string[] = []): Promise<RedisProcess> {
     const [port = 0] = await freePorts(1);
     const directory = mkdtempSync(join(tmpdir(), 'vferry-redis-'));
+    // The kernel kills it when we die.
     const child = spawn(
-      'redis-server',
-      ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--dir', directory, '--appendonly', 'no', ...options],
+      'setpriv',
+      [
+        '--pdeathsig',
+        'KILL',
+        'redis-server',
+        '--port',
+        String(port),
+        '--bind',
+        '127.0.0.1',
+        '--save',
+        '',
+        '--dir',
+        directory,
+        '--appendonly',
+        'no',
+        ...options,
+      ],
       {
         stdio: 'ignore',
       },
