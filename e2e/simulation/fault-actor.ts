@@ -4,7 +4,7 @@ import type { SimulatedPeers } from './peer-network.ts';
 import type { RegistryConnection } from './registry/registry-connection.ts';
 import type { RegistryServer } from './registry/registry-server.ts';
 import type { Schedule } from './schedule.ts';
-import { LEASE_MS, type Machine } from './simulated-router.ts';
+import { isExpected, LEASE_MS, type Machine } from './simulated-router.ts';
 
 export interface FaultWorld {
   readonly schedule: Schedule;
@@ -20,6 +20,8 @@ type Fault = readonly [name: string, weight: number, happen: () => Promise<void>
 
 export class FaultActor {
   readonly counts: Record<string, number> = {};
+  /** Some disk failed at some time: clients may have been told so. */
+  disksFailed = false;
   readonly #world: FaultWorld;
   readonly #running = new Set<Promise<void>>();
 
@@ -54,6 +56,7 @@ export class FaultActor {
       for (const other of machines) if (other !== machine) Object.assign(peers.way(machine.id, other.id), { cut: false, loss: 0 });
       machine.backendCut = false;
       machine.setStoreFaults({});
+      machine.disk.setFaults({});
       machine.continue();
       machine.start();
     }
@@ -165,7 +168,79 @@ export class FaultActor {
         },
       ],
       ['forgetful registry', 1, () => this.#failOver()],
+      ['operator move', 4, () => this.#move()],
+      [
+        'trouble in a move',
+        5,
+        async () => {
+          const moving = this.#move();
+          await schedule.sleep(this.#random() * (this.#chance(0.7) ? 12 : 100));
+          const one = this.#machine();
+          const other = machines[(machines.indexOf(one) + 1) % machines.length] as Machine;
+          const lastsMs = this.#chance(0.5) ? this.#random() * 200 : this.#duration();
+          const kind = Math.floor(this.#random() * 6);
+          this.#world.trace(`trouble ${kind} at ${one.name}`);
+          if (kind === 0) one.kill(this.#chance(0.5));
+          else if (kind === 1) one.stop();
+          else if (kind === 2) peers.way(one.id, other.id).cut = true;
+          else if (kind === 3) one.toRegistry.cut = true;
+          else if (kind === 4) one.toRegistry.loss = 0.7;
+          else peers.way(one.id, other.id).loss = 0.7;
+          await schedule.sleep(lastsMs);
+          Object.assign(peers.way(one.id, other.id), { cut: false, loss: 0 });
+          Object.assign(one.toRegistry, { cut: false, loss: 0 });
+          one.continue();
+          one.start();
+          await moving;
+        },
+      ],
+      [
+        'drain',
+        1,
+        async () => {
+          const machine = this.#machine();
+          const { life } = machine;
+          if (life === null) return;
+          life.time.enter(() => life.moves.drain());
+          await schedule.sleep(this.#duration());
+          life.time.enter(() => void life.moves.undrain());
+        },
+      ],
+      [
+        'bad disk',
+        0.7,
+        async () => {
+          const machine = this.#machine();
+          this.disksFailed = true;
+          machine.disk.setFaults(
+            this.#chance(0.5) ? { syncError: this.#random() * 0.5 } : { writeError: 0.1, shortWrite: 0.1, syncError: 0.05, metadataError: 0.05 },
+          );
+          await schedule.sleep(this.#duration());
+          machine.disk.setFaults({});
+        },
+      ],
     ];
+  }
+
+  /** An operator moves some object somewhere. */
+  async #move(): Promise<void> {
+    const { server } = this.#world;
+    const owners = [...server.records.owners.values()].map(({ owner }) => owner);
+    const owner = owners[Math.floor(this.#random() * owners.length)];
+    const to = this.#machine().life;
+    const inode = owner === undefined ? undefined : server.records.inode(owner.fileid)?.inode;
+    if (owner === undefined || inode === undefined || to === null || owner.router === to.router) return;
+    const { fileid, term } = owner;
+    this.#world.trace(`an operator moves ${fileid}`);
+    to.time.enter(() => {
+      if (!to.moves.willReceive) return;
+      to.moves.receiver
+        .receive({ fileid, inodeGeneration: inode.inodeGeneration, term, owner: owner.router, reason: 'operator' })
+        .catch((error: unknown) => {
+          if (!isExpected(error)) throw error;
+        });
+    });
+    await Promise.resolve();
   }
 
   /** A failover that loses the last seconds, and the recovery round after it. */

@@ -126,12 +126,16 @@ export class OwnershipObserver {
     const { term } = driven;
     const name = `${router} ${driven.fileid} term ${term.generation}.${term.counter}`;
     this.#trace(`${name} is open`);
+    // What is told of an object beside what was done to it is as old as that.
+    const look = (): void => {
+      if (this.#handling.getStore()?.touched.get(driven.fileid)?.term !== driven.term) touch();
+    };
     const touch = (): void => {
       this.#handling.getStore()?.touched.set(driven.fileid, { term: driven.term, atMs: this.#nowMs() });
     };
     return proxied(driven, {
       attributes: () => {
-        touch();
+        look();
         return driven.attributes();
       },
       read: (offsetBytes, target) => {

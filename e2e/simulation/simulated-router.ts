@@ -34,8 +34,10 @@ import { OwnedRecords } from '../../server/object-router/owned-records.ts';
 import { OwnerCache } from '../../server/object-router/owner-cache.ts';
 import { PeerDesk } from '../../server/object-router/peer-desk.ts';
 import type { PeerService } from '../../server/object-router/peer-port.ts';
+import { REPETITION_WINDOW_MS } from '../../server/object-router/peer-port.ts';
 import { Reclaimer } from '../../server/object-router/reclaimer.ts';
-import { Repetitions } from '../../server/object-router/repetitions.ts';
+import { JOURNAL_ENTRY_BYTES, Repetitions } from '../../server/object-router/repetitions.ts';
+import type { RememberedCall, RepetitionJournal } from '../../server/object-router/repetitions.ts';
 import { RouterCore } from '../../server/object-router/router-core.ts';
 import { RouterMoveHost } from '../../server/object-router/router-move-host.ts';
 import { recoverObjects, surveyObjects } from '../../server/object-router/startup-recovery.ts';
@@ -93,13 +95,32 @@ export interface Station {
   readonly incarnation: Incarnation;
 }
 
-interface Life {
+export interface Life {
+  readonly router: RouterId;
   readonly time: ProcessTime;
   readonly incarnation: Incarnation;
   readonly connection: RegistryConnection;
   readonly station: Station;
   readonly objects: OpenObjects;
   readonly moves: Moves;
+}
+
+/** The page cache of a machine, for the memory of completed calls. */
+class SimulatedMemory implements RepetitionJournal {
+  readonly #calls: RememberedCall[] = [];
+
+  load(): Iterable<RememberedCall> {
+    return [...this.#calls];
+  }
+
+  append(entries: Buffer): void {
+    for (let at = 0; at < entries.length; at += JOURNAL_ENTRY_BYTES) {
+      this.#calls.push({
+        words: Uint32Array.from({ length: 4 }, (_, word) => entries.readUInt32LE(at + word * 4)),
+        fileid: entries.readDoubleLE(at + 16),
+      });
+    }
+  }
 }
 
 export class Machine {
@@ -123,6 +144,10 @@ export class Machine {
   #life: Life | null = null;
   #connection: RegistryConnection | null = null;
   #starting = false;
+  /** What RepetitionFile keeps: a kill leaves it, a power cut does not. */
+  #memory = new SimulatedMemory();
+  /** A machine whose power was cut does not serve sooner (RepetitionFile.waitMs). */
+  #notBeforeMs = 0;
   lives = 0;
 
   constructor(world: World, name: string, seed: number) {
@@ -162,6 +187,11 @@ export class Machine {
   /** Starts the process. */
   start(): void {
     if (this.isUp) return;
+    const waitMs = this.#notBeforeMs - this.#world.schedule.nowMs;
+    if (waitMs > 0) {
+      this.#world.schedule.after(waitMs, () => this.start());
+      return;
+    }
     this.#world.trace(`${this.name} starts`);
     this.#time = new ProcessTime(this.#world.schedule, this.clocks);
     const time = this.#time;
@@ -183,7 +213,10 @@ export class Machine {
     this.#connection?.close();
     this.#connection = null;
     this.#starting = false;
-    if (powerCut) this.disk.powerCut();
+    if (!powerCut) return;
+    this.disk.powerCut();
+    this.#memory = new SimulatedMemory();
+    this.#notBeforeMs = this.#world.schedule.nowMs + REPETITION_WINDOW_MS;
   }
 
   stop(): void {
@@ -343,7 +376,7 @@ export class Machine {
     await members.start();
     const network = world.peers.network(this.id, time);
     const owners = new OwnerCache();
-    const repetitions = new Repetitions(clock, 2 ** 12);
+    const repetitions = new Repetitions(clock, 2 ** 12, this.#memory);
     let moves: Moves | null = null;
     const places = new ObjectPlaces({
       registry,
@@ -406,6 +439,7 @@ export class Machine {
     });
     reclaimer.start();
     return {
+      router: this.id,
       time,
       incarnation,
       connection,

@@ -17,7 +17,7 @@ import { RegistryServer } from './registry/registry-server.ts';
 import { Schedule } from './schedule.ts';
 import { Machine, type World } from './simulated-router.ts';
 import { WatchedStore } from './watched-store.ts';
-import { Disk, LockDirectory, SizedFile, type WorkWorld } from './workload.ts';
+import { Disk, DoomedVolume, LockDirectory, SizedFile, type WorkWorld } from './workload.ts';
 
 const NOTHING = { mode: null, uid: null, gid: null, sizeBytes: null, atime: null, mtime: null };
 const TRACE_LINES_MAX = 4000;
@@ -55,6 +55,13 @@ export interface SimulationOptions {
   readonly calm?: boolean;
 }
 
+interface Work {
+  readonly disks: readonly Disk[];
+  readonly sized: SizedFile;
+  readonly locks: LockDirectory;
+  readonly doomed: DoomedVolume;
+}
+
 class Simulation {
   readonly #random: Random;
   readonly #schedule = new Schedule();
@@ -68,7 +75,6 @@ class Simulation {
   readonly #faults: FaultActor;
   readonly #options: SimulationOptions;
   #steps: number;
-  #diskFaults = false;
 
   constructor(seed: number, options: SimulationOptions) {
     this.#options = options;
@@ -190,12 +196,12 @@ class Simulation {
     await this.#judge(work);
   }
 
-  async #prepare(): Promise<{ disks: Disk[]; sized: SizedFile; locks: LockDirectory }> {
+  async #prepare(): Promise<Work> {
     const client = this.#clients[0] as Client;
     const world: WorkWorld = {
       schedule: this.#schedule,
       random: this.#random,
-      disksFail: () => this.#diskFaults,
+      disksFail: () => this.#faults.disksFailed,
       wasRepeated: (fileid, change) => this.#observer.wasRepeated(fileid, change),
       problem: (message) => this.#problem(message),
     };
@@ -216,7 +222,7 @@ class Simulation {
       fs.create(caller, directory, Buffer.from('sized.vmsn'), { mode: 'guarded', attributes: { ...NOTHING, sizeBytes: 8192 } }),
     );
     const locks = new LockDirectory(world, directory, ['.lck-1', '.lck-2', '.lck-3']);
-    return { disks, sized: new SizedFile(world, 'sized.vmsn', sizedHandle), locks };
+    return { disks, sized: new SizedFile(world, 'sized.vmsn', sizedHandle), locks, doomed: new DoomedVolume(world, directory) };
   }
 
   async #made(
@@ -230,7 +236,7 @@ class Simulation {
   }
 
   /** One host: some calls at a time. Now and then it changes its router, as a VM that is migrated. */
-  async #work(client: Client, index: number, work: { disks: Disk[]; sized: SizedFile; locks: LockDirectory }): Promise<void> {
+  async #work(client: Client, index: number, work: Work): Promise<void> {
     const lanes = 1 + this.#int(4);
     const one = async (): Promise<void> => {
       while (this.#steps > 0 && this.#problems.length === 0) {
@@ -240,7 +246,8 @@ class Simulation {
         // The first two hosts have a VM each; whose disk the others look at, too.
         const disk = work.disks[index < 2 && this.#chance(0.8) ? index : this.#int(work.disks.length)] as Disk;
         if (kind < 0.7) await disk.step(client);
-        else if (kind < 0.8) await work.sized.step(client);
+        else if (kind < 0.75) await work.doomed.step(client);
+        else if (kind < 0.83) await work.sized.step(client);
         else await work.locks.step(client);
         await this.#schedule.sleep(this.#chance(0.1) ? this.#random.fraction() * 2000 : this.#random.fraction() * 40);
       }
@@ -268,7 +275,7 @@ class Simulation {
     return this.#machines.find((machine) => machine.id === router)?.name ?? router;
   }
 
-  async #judge(work: { disks: Disk[]; sized: SizedFile; locks: LockDirectory }): Promise<void> {
+  async #judge(work: Work): Promise<void> {
     const client = new Client(
       { schedule: this.#schedule, random: this.#random, machines: this.#machines, trace: (line) => this.#note(line) },
       'judge',

@@ -312,6 +312,106 @@ export class LockDirectory {
   }
 }
 
+/** A volume that is made, used and removed through different routers: once a removal was answered, everybody says STALE. */
+export class DoomedVolume {
+  readonly #world: WorkWorld;
+  readonly #directory: Handle;
+  #count = 0;
+  #handle: Handle | null = null;
+  /** When the removal of the present one was sent first, and answered. */
+  #removal: { beganMs: number; endedMs: number } | null = null;
+  #busy = false;
+
+  constructor(world: WorkWorld, directory: Handle) {
+    this.#world = world;
+    this.#directory = directory;
+  }
+
+  async step(client: Client): Promise<void> {
+    const handle = this.#handle;
+    const { random } = this.#world;
+    if (handle === null) {
+      if (!this.#busy) await this.#alone(() => this.#make(client));
+    } else if (this.#removal === null && random.fraction() < 0.2) await this.#alone(() => this.#remove(client));
+    else if (this.#removal !== null && this.#removal.endedMs < Infinity && random.fraction() < 0.2) {
+      this.#handle = null;
+      this.#removal = null;
+    } else await this.#use(client, handle);
+  }
+
+  async #alone(work: () => Promise<void>): Promise<void> {
+    if (this.#busy) return;
+    this.#busy = true;
+    await work();
+    this.#busy = false;
+  }
+
+  get #name(): string {
+    return `doomed-${this.#count}-flat.vmdk`;
+  }
+
+  async #make(client: Client): Promise<void> {
+    this.#count += 1;
+    const { result } = await client.call(`create ${this.#name}`, (fs, caller) =>
+      fs.create(caller, this.#directory, Buffer.from(this.#name), { mode: 'unchecked', attributes: { ...NOTHING, sizeBytes: 65_536 } }),
+    );
+    if (result.status === Status.OK) this.#handle = Buffer.from(result.handle);
+    else if (!this.#world.disksFail()) this.#world.problem(`${this.#name} cannot be made: status ${result.status}`);
+  }
+
+  async #remove(client: Client): Promise<void> {
+    const { schedule, random } = this.#world;
+    const removal = { beganMs: schedule.nowMs, endedMs: Infinity };
+    this.#removal = removal;
+    const name = Buffer.from(this.#name);
+    // Removed, or replaced by something else under its name.
+    if (random.fraction() < 0.5) {
+      const { result } = await client.call(`remove ${this.#name}`, (fs, caller) => fs.remove(caller, this.#directory, name));
+      if (result.status !== Status.OK && result.status !== Status.NOENT)
+        this.#world.problem(`${this.#name} cannot be removed: status ${result.status}`);
+    } else {
+      const other = Buffer.from(`other-${this.#count}`);
+      await client.call('create a replacement', (fs, caller) =>
+        fs.create(caller, this.#directory, other, { mode: 'unchecked', attributes: NOTHING }),
+      );
+      const { result } = await client.call(`rename over ${this.#name}`, (fs, caller) =>
+        fs.rename(caller, this.#directory, other, this.#directory, name),
+      );
+      if (result.status !== Status.OK && result.status !== Status.NOENT)
+        this.#world.problem(`${this.#name} cannot be replaced: status ${result.status}`);
+    }
+    removal.endedMs = schedule.nowMs;
+  }
+
+  async #use(client: Client, handle: Handle): Promise<void> {
+    const { random, schedule } = this.#world;
+    const beganMs = schedule.nowMs;
+    const removal = this.#removal;
+    const kind = random.fraction();
+    const call = async (): Promise<Status> => {
+      if (kind < 0.4) {
+        const payload = Buffer.alloc(4096, 7);
+        const { result } = await client.call('write of a doomed volume', (fs, caller) =>
+          fs.write(caller, handle, 0, 4096, [Buffer.from(payload)], Stability.FILE_SYNC),
+        );
+        return result.status;
+      }
+      if (kind < 0.7) {
+        const { result } = await client.call('read of a doomed volume', async (fs, caller) => fs.read(caller, handle, 0, Buffer.alloc(4096)));
+        return result.status;
+      }
+      const { result } = await client.call('getattr of a doomed volume', (fs, caller) => fs.getattr(caller, handle));
+      return result.status;
+    };
+    const status = await call();
+    const removed = removal ?? this.#removal;
+    if (status === Status.OK && removal !== null && beganMs > removal.endedMs) this.#world.problem(`${this.#name} was removed, and yet it answers`);
+    else if (status === Status.STALE && removed === null && this.#handle === handle)
+      this.#world.problem(`${this.#name} is STALE, and nobody removed it`);
+    else if (status !== Status.OK && status !== Status.STALE && !this.#world.disksFail()) this.#world.problem(`${this.#name}: status ${status}`);
+  }
+}
+
 /** As it stands in a handle (server/object-router/handles.ts). */
 function fileidOf(handle: Handle): number {
   return Number(Buffer.from(handle).readBigUInt64BE(8));
