@@ -7,9 +7,11 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 
 import type { OfferOptions } from './cluster-ca-port.ts';
-import { CertificateFiles, loadCertificates } from './cluster-ca/certificate-files.ts';
+import { CertificateFiles } from './cluster-ca/certificate-files.ts';
 import { readToken, writeToken } from './cluster-ca/join-token.ts';
+import { type RouterCertificates, checkCertificates } from './cluster-ca/router-certificate.ts';
 import { clusterCertificates } from './cluster-certificates.ts';
+import type { RouterId } from './core/ids.ts';
 import { systemRandom } from './core/node-time.ts';
 import { openDataDirectory } from './data-directory.ts';
 import { loadSettings } from './settings/load.ts';
@@ -36,6 +38,11 @@ class Hosts implements Disposable {
   [Symbol.dispose](): void {
     rmSync(this.directory, { recursive: true });
   }
+}
+
+/** What a router that serves does. */
+function load(directory: string, router: RouterId): RouterCertificates {
+  return checkCertificates(new CertificateFiles(directory).read(), directory, router, Date.now());
 }
 
 interface Offer {
@@ -94,11 +101,11 @@ test('an authority, two routers that join, and all files for their owner only', 
   // What a router that serves loads; its data directory may be locked then.
   using directory = openDataDirectory(b.data, systemRandom);
   assert.equal(directory.routerId, second.report.router);
-  const tls = await loadCertificates(second.report.directory, directory.routerId, Date.now());
+  const tls = load(second.report.directory, directory.routerId);
   assert.equal(tls.endsAtMs, Date.parse(second.report.endsAt));
-  assert.ok(tls.crl?.includes('X509 CRL'));
+  assert.ok(tls.revocations?.includes('X509 CRL'));
   assert.deepEqual(await clusterCertificates.show(b), second.report);
-  await assert.rejects(loadCertificates(second.report.directory, first.router, Date.now()), { code: 'certificate-unusable' });
+  assert.throws(() => load(second.report.directory, first.router), { code: 'certificate-unusable' });
 });
 
 test('joining again, and renewing where the authority is, give a new key and certificate for the same router', async () => {
@@ -204,7 +211,7 @@ test('a key that others may read, a damaged journal and missing files are said w
   await assert.rejects(clusterCertificates.show(a), { code: 'certificate-missing', message: /ca\.pem: this router has not joined a cluster yet/ });
   const { directory, router } = await clusterCertificates.init(a);
   chmodSync(hosts.file('a', 'router-key.pem'), 0o640);
-  await assert.rejects(loadCertificates(directory, router, Date.now()), {
+  assert.throws(() => load(directory, router), {
     code: 'certificate-unusable',
     message: /has mode 0640, so others may read the key; chmod 600/,
   });

@@ -8,6 +8,7 @@ import { BlockCache } from '../cache/block-cache.ts';
 import { BackendStack } from './backend-stack.ts';
 import { backendUsage, trafficOf } from './backend-usage.ts';
 import { VERSION } from './cli/version.ts';
+import { clusterProblems } from './cluster-problems.ts';
 import { errorCode } from './core/errors.ts';
 import type { Incarnation } from './core/ids.ts';
 import { ENDLESS_LEASE } from './core/lease.ts';
@@ -317,6 +318,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
     ] as const) {
       if (problem !== null) other.push({ code, message: problem });
     }
+    if (control !== null) other.push(...clusterProblems(control.status(), clock.wallMs()));
     return { blocking, other };
   }
 

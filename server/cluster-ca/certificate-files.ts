@@ -8,9 +8,8 @@ import { join } from 'node:path';
 import { z } from 'zod';
 
 import { ApplianceError, errorCode } from '../core/errors.ts';
-import type { RouterId } from '../core/ids.ts';
 import type { KeyedCertificate } from './authority.ts';
-import { ROUTER_ID, type CertificateTexts, checkCertificates } from './router-certificate.ts';
+import { ROUTER_ID, type CertificateTexts } from './router-certificate.ts';
 
 const PEM_BYTES_MAX = 4 * 1024 * 1024;
 
@@ -28,25 +27,6 @@ const issuedSchema = z.strictObject({
     }),
   ),
 });
-
-/** For the TLS of a router: with `crl` only what is not revoked is accepted. */
-export interface RouterTls {
-  readonly ca: string;
-  readonly cert: string;
-  readonly key: string;
-  readonly crl?: string;
-  /** Wall clock. */
-  readonly endsAtMs: number;
-}
-
-/**
- * The certificates of a directory, checked: of this router, in force. Rejects with ApplianceError `certificate-missing`, `certificate-unusable`,
- * `certificate-expired`.
- */
-export async function loadCertificates(directory: string, router: RouterId, nowMs: number): Promise<RouterTls> {
-  const { authority, certificate, key, revocations, endsAtMs } = checkCertificates(new CertificateFiles(directory).read(), directory, router, nowMs);
-  return { ca: authority, cert: certificate, key, endsAtMs, ...(revocations === null ? {} : { crl: revocations }) };
-}
 
 /** One certificate that the authority signed. */
 export type IssuedCertificate = z.output<typeof issuedSchema>['issued'][number];
