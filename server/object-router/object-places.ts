@@ -328,7 +328,8 @@ export class ObjectPlaces {
         await cluster.network.peer(owner.router).inodeChanged(inode.fileid);
         return;
       } catch (error) {
-        if (errorCode(error) !== 'peer-unavailable') throw error;
+        // The owner may not reach the registry just now.
+        if (!this.#isWorthWaiting(error)) throw error;
       }
       await this.#clock.sleep(waitMs);
     }
