@@ -18,3 +18,7 @@ test('damage and full disks are told as what they are', () => {
   assert.equal(statusOfError(new StoreError('no-space', 'x')), Status.NOSPC);
   assert.equal(statusOfError(new ApplianceError('ENOSPC', 'x')), Status.NOSPC);
 });
+
+test('what was removed while an operation was under way is STALE, as it is afterwards', () => {
+  assert.equal(statusOfError(new ApplianceError('object-gone', 'x')), Status.STALE);
+});

@@ -31,6 +31,9 @@ export function statusOfError(error: unknown): ErrorStatus {
       return Status.DQUOT;
     case 'EROFS':
       return Status.ROFS;
+    // Removed while the operation was under way.
+    case 'object-gone':
+      return Status.STALE;
     case 'overloaded':
     case 'registry-unavailable':
     case 'generation-changed':

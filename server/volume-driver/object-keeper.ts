@@ -189,7 +189,10 @@ export class ObjectKeeper {
   /** BlockObjectHooks.confirmUnprotected. */
   confirmUnprotected(): MaybePromise<void> {
     if (this.#protection === 'unprotected') return undefined;
-    return this.#markUnprotected();
+    const marked = this.#markUnprotected();
+    // Who only looked whether it has to wait leaves it to the next call to hear of a failure.
+    marked.catch(() => undefined);
+    return marked;
   }
 
   async #markUnprotected(): Promise<void> {
