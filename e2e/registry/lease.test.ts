@@ -162,6 +162,8 @@ for (const ahead of ['wall clock', 'time since boot'] as const) {
           processMonotonicMs,
           uptimeSeconds: () => (processMonotonicMs() + (ahead === 'time since boot' ? aheadMs : 0)) / 1000,
           logger: silentLogger,
+          renewed: () => undefined,
+          failed: () => undefined,
           lapsed: (error) => lapses.push(error),
         },
         // Nobody listens there: only the lease that the join won counts.

@@ -26,12 +26,20 @@ export interface LeaseClocks {
   readonly uptimeSeconds: () => number;
 }
 
+/** What happens to the lease. `durationMs`: of one renewal with its WAIT. */
+export interface LeaseObserver {
+  readonly renewed: (durationMs: number) => void;
+  readonly failed: (durationMs: number) => void;
+  /** Called once. */
+  readonly lapsed: (error: Error) => void;
+}
+
 export class LeaseKeeper implements Lease, AsyncDisposable {
   readonly memory = new LeaseMemory();
   readonly #clocks: LeaseClocks;
   readonly #logger: Logger;
   readonly #settings: { readonly redis: RedisRegistrySettings; readonly vpoolName: string };
-  readonly #lapsed: (error: Error) => void;
+  readonly #observer: LeaseObserver;
   readonly #offsetMs: number;
   #worker: Worker | null = null;
   #exited: Promise<void> = Promise.resolve();
@@ -44,13 +52,13 @@ export class LeaseKeeper implements Lease, AsyncDisposable {
   #trouble: string | null = null;
 
   constructor(
-    components: LeaseClocks & { readonly logger: Logger; readonly lapsed: (error: Error) => void },
+    components: LeaseClocks & { readonly logger: Logger } & LeaseObserver,
     settings: { readonly redis: RedisRegistrySettings; readonly vpoolName: string },
   ) {
     const { clock, processMonotonicMs, uptimeSeconds } = components;
     this.#clocks = components;
     this.#logger = components.logger;
-    this.#lapsed = components.lapsed;
+    this.#observer = components;
     this.#settings = settings;
     this.#offsetMs = processMonotonicMs() - clock.monotonicMs();
     this.#tickedAtMs = clock.monotonicMs();
@@ -68,12 +76,14 @@ export class LeaseKeeper implements Lease, AsyncDisposable {
     this.#worker = worker;
     worker.on('message', (message: LeaseMessage) => {
       if (message.kind === 'over') this.#end(new ApplianceError(message.code, message.message));
-      else if (message.kind === 'trouble') {
+      else if (message.kind === 'failed') {
+        if (this.#trouble === null) this.#logger.warn({ reason: message.message }, 'the lease could not be renewed');
         this.#trouble = message.message;
-        this.#logger.warn({ reason: message.message }, 'the lease could not be renewed');
+        this.#observer.failed(message.durationMs);
       } else {
+        if (this.#trouble !== null) this.#logger.info({}, 'the lease is renewed again');
         this.#trouble = null;
-        this.#logger.info({}, 'the lease is renewed again');
+        this.#observer.renewed(message.durationMs);
       }
     });
     worker.on('error', (error) => this.#end(new ApplianceError('lease-lapsed', `the lease's thread failed: ${String(error)}`, { cause: error })));
@@ -147,6 +157,6 @@ export class LeaseKeeper implements Lease, AsyncDisposable {
     this.#over = true;
     this.memory.end();
     this.#worker?.postMessage('end');
-    if (!this.#closed) this.#clocks.clock.soon(() => this.#lapsed(error));
+    if (!this.#closed) this.#clocks.clock.soon(() => this.#observer.lapsed(error));
   }
 }

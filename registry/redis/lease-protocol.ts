@@ -18,5 +18,5 @@ export interface LeaseWorkerData {
 export type LeaseMessage =
   /** It was replaced or marked dead, or nobody renewed it in time: over. */
   | { readonly kind: 'over'; readonly code: 'incarnation-dead' | 'lease-lapsed'; readonly message: string }
-  | { readonly kind: 'trouble'; readonly message: string }
-  | { readonly kind: 'renewed' };
+  | { readonly kind: 'failed'; readonly message: string; readonly durationMs: number }
+  | { readonly kind: 'renewed'; readonly durationMs: number };

@@ -55,13 +55,12 @@ async function keep(): Promise<void> {
       memory.deadlineMs = Math.max(memory.deadlineMs, nowMs + data.redis.leaseMs - LEASE_MARGIN_MS);
       beatSeen = beat;
       nextAtMs = nowMs + RENEW_EVERY_MS;
-      if (trouble !== null) post({ kind: 'renewed' });
       trouble = null;
+      post({ kind: 'renewed', durationMs: processMonotonicMs() - nowMs });
     } catch (error) {
       if (errorCode(error) === undefined) throw error;
-      const { message } = error as Error;
-      if (trouble !== message) post({ kind: 'trouble', message });
-      trouble = message;
+      trouble = (error as Error).message;
+      post({ kind: 'failed', message: trouble, durationMs: processMonotonicMs() - nowMs });
     }
   }
 }

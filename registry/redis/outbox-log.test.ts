@@ -168,7 +168,7 @@ test('at its bound the log refuses changes, and takes them again when the backen
   await log.close();
 });
 
-test('after a failed sync nothing is appended any more: nobody knows what is in the file', async (t) => {
+test('after a failed sync nothing is written to that file any more, since nobody knows what is in it; the log goes on in another', async (t) => {
   const directory = join(await scratchFor(t, 'outbox'), 'log');
   let fail = false;
   const faulty = (file: DiskFile): DiskFile => ({
@@ -185,11 +185,18 @@ test('after a failed sync nothing is appended any more: nobody knows what is in 
   await log.append(entry(1));
   fail = true;
   await assert.rejects(log.append(entry(2)), /EIO/);
-  fail = false;
-  await assert.rejects(log.append(entry(3)), /EIO/);
   assert.match(log.failure?.message ?? '', /EIO/);
-  assert.deepEqual(sequences(await log.pending(0, 10)), [1]);
+  await assert.rejects(log.append(entry(3)), /EIO/);
+  fail = false;
+  const before = fs.readdirSync(directory).length;
+  await log.append(entry(3));
+  await log.append(entry(2));
+  assert.ok(fs.readdirSync(directory).length > before);
+  assert.equal(log.failure, null);
   await log.close();
+  const again = await OutboxLog.open(COMPONENTS, directory);
+  assert.deepEqual(sequences(await again.pending(0, 10)), [1, 2, 3]);
+  await again.close();
 });
 
 test('log records survive their encoding, and no bytes make the decoder fail otherwise than it may', () => {

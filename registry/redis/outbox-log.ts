@@ -72,6 +72,8 @@ export class OutboxLog {
   #order: number[] = [];
   #ordered = true;
   #ordinal = 0;
+  /** Of the newest file, also of one that could not be made. */
+  #number = 0;
   #dropped = 0;
   #released = 0;
   #releasedBefore = 0;
@@ -135,7 +137,7 @@ export class OutboxLog {
     return count;
   }
 
-  /** Why nothing can be appended any more, or null. */
+  /** Why the last append failed, or null: the next one begins a new file. */
   get failure(): Error | null {
     return this.#failure;
   }
@@ -145,7 +147,7 @@ export class OutboxLog {
     return this.#damage;
   }
 
-  /** Appends an entry, unless it is there; resolves when it is durable. Rejects with the disk's error, and then with the same for ever: nothing is known after a failed sync. */
+  /** Appends an entry, unless it is there; resolves when it is durable. Rejects with the disk's error; nothing is known of the entry then, and it may be appended again. */
   append(entry: OutboxEntry): Promise<void> {
     // One that is there is durable, or on its way in front of what is appended now.
     return this.#write({ kind: 'entry', entry }, entry);
@@ -218,7 +220,6 @@ export class OutboxLog {
   }
 
   #write(record: LogRecord, entry: OutboxEntry | null): Promise<void> {
-    if (this.#failure !== null) return Promise.reject(this.#failure);
     if (entry !== null && this.bytes > this.#settings.bytesMax) {
       return Promise.reject(
         new ApplianceError(
@@ -230,9 +231,7 @@ export class OutboxLog {
     }
     return new Promise((resolve, reject) => {
       this.#queue.push({ frame: encodeLogRecord(record), entry, resolve, reject });
-      this.#flushing ??= this.#flush().finally(() => {
-        this.#flushing = null;
-      });
+      this.#flushing ??= this.#flush();
     });
   }
 
@@ -241,6 +240,8 @@ export class OutboxLog {
     // What one loop turn brings goes out together.
     await new Promise<void>((resolve) => this.#clock.soon(resolve));
     while (this.#queue.length > 0) await this.#inTurn(() => this.#flushBatch());
+    // In the turn that saw the queue empty: what comes from now on begins the next one.
+    this.#flushing = null;
   }
 
   /** Runs `task` when all before it are done. `task` does not reject, or only to who waits for it. */
@@ -258,7 +259,8 @@ export class OutboxLog {
       const written: { waiter: Waiter; offset: number }[] = [];
       let file = this.#files.at(-1);
       assert(file !== undefined, 'the log is open');
-      if (file.bytes >= this.#settings.fileBytes) {
+      // After a failed sync nothing is known of what was written to that file: never another byte there.
+      if (file.bytes >= this.#settings.fileBytes || this.#failure !== null) {
         await this.#nextFile();
         file = this.#files.at(-1);
         assert(file !== undefined, 'a new file was made');
@@ -277,12 +279,12 @@ export class OutboxLog {
         await syncAll(this.#handle);
       }
       file.bytes = offset;
+      this.#failure = null;
       for (const { waiter, offset: at } of written) if (waiter.entry !== null) this.#place(waiter.entry.sequence, file, at, waiter.frame.byteLength);
       for (const waiter of batch) waiter.resolve();
     } catch (error) {
-      // After a failed sync nothing is known of the file: this process appends nothing any more.
       this.#failure = error as Error;
-      for (const waiter of [...batch, ...this.#queue.splice(0)]) waiter.reject(this.#failure);
+      for (const waiter of batch) waiter.reject(this.#failure);
     }
   }
 
@@ -299,11 +301,23 @@ export class OutboxLog {
   }
 
   async #nextFile(): Promise<void> {
+    try {
+      await this.#makeFile();
+    } catch (error) {
+      // Nothing is written until one could be made.
+      this.#failure = error as Error;
+      throw error;
+    }
+  }
+
+  async #makeFile(): Promise<void> {
     await this.#handle?.close();
     this.#handle = null;
-    const number = (this.#files.at(-1)?.number ?? 0) + 1;
+    this.#number += 1;
+    const number = this.#number;
     const name = `log-${String(number).padStart(12, '0')}`;
     const handle = await this.#disk.create(join(this.#directory, name));
+    this.#handle = handle;
     const head = encodeLogRecord({
       kind: 'head',
       version: OUTBOX_LOG_VERSION,
@@ -315,7 +329,6 @@ export class OutboxLog {
     await writeAll(handle, 0, [head]);
     await syncAll(handle);
     await this.#disk.syncDirectory(this.#directory);
-    this.#handle = handle;
     this.#files.push({
       name,
       number,
@@ -338,6 +351,7 @@ export class OutboxLog {
     }
     const file: LogFile = { name, number, bytes: bytes.byteLength, ordinalEnd: this.#ordinal, sequenceMax: 0, lastAtMs: this.#clock.monotonicMs() };
     this.#files.push(file);
+    this.#number = number;
     let damagedAt: number | null = null;
     for (let offset = 0; ;) {
       const decoded = decodeLogRecord(bytes, offset, `outbox ${name} at ${offset}`);

@@ -6,7 +6,7 @@ import type { ApplianceError } from '../../server/core/errors.ts';
 import type { Clock } from '../../server/core/time.ts';
 import { CONFIRM } from './generation-record.ts';
 import { type RedisAnswer, type RedisCommand, type RedisConnection, unavailable } from './redis-connection.ts';
-import type { EntryOf, LuaScript, ScriptArgument, ScriptReply } from './redis-link.ts';
+import type { LuaScript, ScriptArgument, ScriptReply } from './redis-link.ts';
 
 /** Scripts of one batch, so that the first of them does not wait too long for the last. */
 const BATCH_MAX = 64;
@@ -48,8 +48,6 @@ export interface ScriptCall {
   readonly keep: ((reply: ScriptReply) => Promise<void> | null) | null;
   readonly settle: (outcome: CallOutcome) => void;
 }
-
-export type { EntryOf };
 
 export interface SessionSettings {
   readonly generation: number;

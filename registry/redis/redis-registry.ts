@@ -99,8 +99,9 @@ export async function openRedisRegistry(options: RedisRegistryOptions): Promise<
         processMonotonicMs,
         uptimeSeconds: uptime,
         logger,
+        renewed: (durationMs) => options.observer?.roundTrip('renew', 'ok', durationMs),
+        failed: (durationMs) => options.observer?.roundTrip('renew', 'retried', durationMs),
         lapsed: (error) => {
-          options.observer?.lapsed();
           options.lapsed(error);
         },
       },
@@ -150,7 +151,7 @@ export async function openRedisRegistry(options: RedisRegistryOptions): Promise<
         logger,
         settler: rounds,
         observer: options.observer ?? null,
-        append: (entry) => log.append(entry),
+        append: (entry) => log.append(entry).catch((error: unknown) => refuseChange(error, directory)),
         leaseConfirmedAtMs: (identity) => lease.confirmedAtMs(identity),
         onSession: (generation) => {
           lease.memory.generation = generation;
@@ -223,4 +224,12 @@ export async function openRedisRegistry(options: RedisRegistryOptions): Promise<
     }),
     [Symbol.asyncDispose]: () => resources.disposeAsync(),
   };
+}
+
+/** The change is in Redis, but not in the log: it is not acknowledged, and asked again it gets into the log. @throws ApplianceError */
+function refuseChange(error: unknown, directory: string): never {
+  if (error instanceof ApplianceError) throw error;
+  const message = `the outbox log in ${directory} cannot be written: ${error instanceof Error ? error.message : String(error)}`;
+  const full = ['ENOSPC', 'EDQUOT'].includes(errorCode(error) ?? '');
+  throw new ApplianceError(full ? 'registry-no-space' : 'registry-unavailable', message, { retryable: true, cause: error });
 }
