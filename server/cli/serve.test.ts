@@ -172,3 +172,15 @@ test('human log lines and the banner with mount commands, when asked for', async
   assert.match(child.stdout, /WARN {2}no port mapper on port 111/);
   assert.match(child.stdout, /mount -t nfs -o vers=3,proto=tcp,nolock,hard,port=5049,mountport=5049,mountproto=tcp 127\.0\.0\.1:\/gold \/mnt/);
 });
+
+test('a router that begins anew does so under its process id, with nothing of its former life open, and counts it', async () => {
+  await using child = new CommandChild(['serve', '--nfs-port', '0', '--admin-port', '0', '--log-format', 'json'], { afterwards: 'begin-anew' });
+  await child.until(/"code":"lease-lapsed".*"msg":"begins anew: the lease lapsed"/);
+  await child.until(/begins anew[^]*"msg":"starting"[^]*"msg":"ready"/);
+  const pids = [...child.stdout.matchAll(/"pid":(\d+).*"msg":"starting"/g)].map((match) => match[1]);
+  assert.deepEqual(pids, [String(child.process.pid), String(child.process.pid)]);
+  const url = [...child.stdout.matchAll(/"admin":"(http:[^"]*)".*"msg":"ready"/g)].at(-1)?.[1] ?? '';
+  assert.match(await (await fetch(`${url}/metrics`)).text(), /^vferry_begun_anew_total 1$/m);
+  child.process.kill('SIGTERM');
+  assert.equal((await child.finished()).code, 0);
+});

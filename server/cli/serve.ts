@@ -27,6 +27,9 @@ const LAST_LINES_MS_MAX = 200;
 /** Signals within this time of the first are the same wish. */
 const SAME_SIGNAL_MS = 500;
 
+/** How often the process image was replaced; no setting (`settings/sources.ts`). */
+const BEGUN_ANEW = 'VFERRY_BEGUN_ANEW';
+
 const SIGNALS = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
 
 /** Runs until a signal. Resolves with the exit code; a bug exits the process without resolving. */
@@ -62,6 +65,11 @@ class RouterLife {
     for (const name of SIGNALS) process.on(name, this.#onSignal);
     try {
       this.#metrics.addProcessMetrics();
+      this.#metrics.counterSource(
+        'vferry_begun_anew_total',
+        'Times that the lease lapsed and the router began anew under this process id.',
+        timesBegunAnew,
+      );
       this.#metrics.counterSource('vferry_log_lines_dropped_total', 'Log lines lost because nobody read them.', () => this.#logger.linesDropped);
       await using admin = await startAdminServer(this.#settings.admin, {
         subject: { phase: () => this.#phase, router: () => this.#router },
@@ -176,7 +184,8 @@ class RouterLife {
   /** Sockets with unread input, threads and all that is under way end with the image of the process; its data directory's lock, too. */
   #beginAnew(error: Error): never {
     this.#logger.fatal({ err: error, code: errorCode(error) }, `begins anew: ${error.message}`);
-    process.execve?.(process.execPath, [process.execPath, ...process.execArgv, ...process.argv.slice(1)], process.env);
+    const environment = { ...process.env, [BEGUN_ANEW]: String(timesBegunAnew() + 1) };
+    process.execve?.(process.execPath, [process.execPath, ...process.execArgv, ...process.argv.slice(1)], environment);
     process.exit(ExitCode.FAILED);
   }
 
@@ -184,4 +193,10 @@ class RouterLife {
     this.#logger.fatal({ err: error }, `cannot go on: ${error.message}`);
     process.exit(ExitCode.FAILED);
   }
+}
+
+/** What a process image leaves to the next one of the same process. */
+function timesBegunAnew(): number {
+  const times = Number(process.env[BEGUN_ANEW] ?? 0);
+  return Number.isSafeInteger(times) && times > 0 ? times : 0;
 }

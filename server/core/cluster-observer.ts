@@ -42,8 +42,6 @@ export interface RegistryObserver {
   roundTrip(call: RegistryCall, outcome: RegistryOutcome, durationMs: number): void;
   /** The registry had forgotten something, or is another one than before: what this router knew was put back. */
   recoveryRound(durationMs: number): void;
-  /** The lease lapsed or the process stood still: the router begins anew. */
-  lapsed(): void;
 }
 
 export type ClusterObserver = ForwardObserver & MoveObserver & RegistryObserver;

@@ -44,7 +44,6 @@ export class ClusterMetrics implements ClusterObserver {
   readonly #registryCalls = new Float64Array(REGISTRY_CALLS.length * REGISTRY_OUTCOMES.length);
   readonly #registryLatencies = REGISTRY_CALLS.map(() => new Histogram());
   readonly #recovery: Histogram;
-  #lapses = 0;
   readonly #takeovers = { forced: 0, clean: 0 };
 
   /** Announces the metrics at `registry`. `status`: null while there is no cluster; then only what happened is exported. */
@@ -71,7 +70,6 @@ export class ClusterMetrics implements ClusterObserver {
     registry.counterSamples('vferry_registry_calls_total', 'Attempts at the shared registry, by call and outcome.', () => this.#registrySamples());
     registry.addSource('histogram', REGISTRY_LATENCY, 'Time of an attempt at the shared registry, by call.', '', () => this.#registrySeconds());
     this.#recovery = registry.histogram('vferry_registry_recovery_seconds', 'Rounds that put back what the registry had forgotten.');
-    registry.counterSource('vferry_lease_lapses_total', 'Times that the lease lapsed and the router began anew.', () => this.#lapses);
     watch(registry, status);
   }
 
@@ -115,10 +113,6 @@ export class ClusterMetrics implements ClusterObserver {
 
   recoveryRound(durationMs: number): void {
     this.#recovery.observe(durationMs);
-  }
-
-  lapsed(): void {
-    this.#lapses += 1;
   }
 
   *#forwardedSamples(): Generator<MetricSample> {

@@ -20,16 +20,13 @@ export interface Sample extends MetricSample {
 
 type Kind = 'counter' | 'gauge' | 'histogram';
 
-/** Lines of one metric name. A family stays when all of its sources are gone. */
+/** Lines of one metric name; sources are added, never removed: parts live as long as the process. */
 interface Family {
   readonly help: string;
   readonly kind: Kind;
   /** By identity. */
   readonly sources: Map<string, () => Iterable<Sample>>;
 }
-
-/** Metrics of a part that may end before the process does: a router that begins anew in it. */
-export interface MetricScope extends MetricSink, Disposable {}
 
 export class MetricRegistry implements MetricSink {
   readonly #registry = new Registry();
@@ -82,34 +79,6 @@ export class MetricRegistry implements MetricSink {
     assert(family.kind === kind, `${name} is a ${family.kind}`);
     assert(!family.sources.has(identity), `metric ${name} ${identity} is announced twice`);
     family.sources.set(identity, source);
-  }
-
-  /** What is announced at the scope is exported until that is disposed of; then the same may be announced again. */
-  scope(): MetricScope {
-    const added: { readonly name: string; readonly identity: string }[] = [];
-    const note = (name: string, identity: string): void => void added.push({ name, identity });
-    return {
-      histogram: (name, help, labels = {}) => {
-        const histogram = this.histogram(name, help, labels);
-        note(name, JSON.stringify(labels));
-        return histogram;
-      },
-      gaugeSource: (name, help, read, labels = {}) => {
-        this.gaugeSource(name, help, read, labels);
-        note(name, JSON.stringify(labels));
-      },
-      counterSource: (name, help, read, labels = {}) => {
-        this.counterSource(name, help, read, labels);
-        note(name, JSON.stringify(labels));
-      },
-      counterSamples: (name, help, read) => {
-        this.counterSamples(name, help, read);
-        note(name, '');
-      },
-      [Symbol.dispose]: () => {
-        for (const { name, identity } of added.splice(0)) this.#families.get(name)?.sources.delete(identity);
-      },
-    };
   }
 }
 

@@ -56,23 +56,6 @@ test('announcing twice, another kind for a name, and wrong names are bugs', () =
   assert.throws(() => registry.gaugeSource('vferry_z_total', 'z', zero, { a: 'b' }), AssertionError);
 });
 
-test('what a scope announced goes with it, and may be announced again', async () => {
-  const registry = new MetricRegistry();
-  registry.gaugeSource('vferry_x', 'x', () => 1, { of: 'process' });
-  for (const value of [2, 3]) {
-    using scope = registry.scope();
-    scope.gaugeSource('vferry_x', 'x', () => value, { of: 'router' });
-    scope.counterSource('vferry_c_total', 'c', () => value);
-    scope.counterSamples('vferry_s_total', 's', () => [{ labels: { a: 'b' }, value }]);
-    scope.histogram('vferry_h_seconds', 'h').observe(1);
-    assert.deepEqual(await lines(registry, 'vferry_x'), ['vferry_x{of="process"} 1', `vferry_x{of="router"} ${value}`]);
-    assert.deepEqual(await lines(registry, 'vferry_c'), [`vferry_c_total ${value}`]);
-    assert.deepEqual(await lines(registry, 'vferry_s'), [`vferry_s_total{a="b"} ${value}`]);
-    assert.deepEqual(await lines(registry, 'vferry_h_seconds_count'), ['vferry_h_seconds_count 1']);
-  }
-  assert.deepEqual(await lines(registry, 'vferry_'), ['vferry_x{of="process"} 1']);
-});
-
 test('a histogram is exported in seconds with cumulative buckets', async () => {
   const registry = new MetricRegistry();
   const histogram = registry.histogram('vferry_log_sync_seconds', 'fdatasync of the segment log.', { disk: 'a' });

@@ -215,7 +215,7 @@ test('unknown environment variables are errors, except those of other parts', ()
     'VFERRY_NFS_PROT: unknown environment variable (did you mean VFERRY_NFS_PORT?)',
     'VFERRY_XYZZY: unknown environment variable',
   ]);
-  assert.deepEqual(problemsOf({ environment: { VFERRY_FAIL_POINTS: 'x' } }), []);
+  assert.deepEqual(problemsOf({ environment: { VFERRY_FAIL_POINTS: 'x', VFERRY_BEGUN_ANEW: '1' } }), []);
 });
 
 test('the message names where the value is from, the key, the value and what is allowed', () => {

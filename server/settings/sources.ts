@@ -25,8 +25,8 @@ export interface Source {
   readonly origins: ReadonlyMap<string, Origin>;
 }
 
-/** Variables that are no settings but are read by other parts: the file's name, and fault injection (`core/fail-points.ts`). */
-const OTHER_VARIABLES = new Set(['VFERRY_CONFIG', 'VFERRY_FAIL_POINTS']);
+/** Variables that are no settings but are read by other parts: the file's name, fault injection (`core/fail-points.ts`), and what a router that began anew knows (`cli/serve.ts`). */
+const OTHER_VARIABLES = new Set(['VFERRY_CONFIG', 'VFERRY_FAIL_POINTS', 'VFERRY_BEGUN_ANEW']);
 const SECRETS = new Set(settingKeys.filter((entry) => entry.setting.secret === true).map((entry) => entry.key));
 const FILE_CHARACTERS_MAX = 1024 * 1024;
 

@@ -22,7 +22,7 @@ export interface FakeRouterPlan {
   readonly startFails?: boolean;
   readonly closeDelayMs?: number;
   /** After the start. */
-  readonly afterwards?: 'throw' | 'reject' | 'assert' | 'fatal' | 'chatter' | 'chatter-then-throw';
+  readonly afterwards?: 'throw' | 'reject' | 'assert' | 'fatal' | 'begin-anew' | 'chatter' | 'chatter-then-throw';
   readonly ready?: boolean;
   readonly problems?: readonly Problem[];
   readonly findings?: readonly FsckEvent[];
@@ -82,7 +82,7 @@ function status(settings: Settings, addresses: RouterAddresses): RouterStatus {
   };
 }
 
-function misbehave({ logger, fatal }: RouterDependencies): void {
+function misbehave({ logger, fatal, beginAnew }: RouterDependencies): void {
   switch (plan.afterwards) {
     case 'throw':
       throw new TypeError('a bug, thrown');
@@ -94,6 +94,10 @@ function misbehave({ logger, fatal }: RouterDependencies): void {
       return;
     case 'fatal':
       fatal(new ApplianceError('incarnation-dead', 'another router has taken over'));
+      return;
+    case 'begin-anew':
+      // The second life is quiet.
+      if (process.env['VFERRY_BEGUN_ANEW'] === undefined) beginAnew(new ApplianceError('lease-lapsed', 'the lease lapsed'));
       return;
     case 'chatter':
     case 'chatter-then-throw':
