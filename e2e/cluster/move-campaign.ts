@@ -68,7 +68,8 @@ export interface MoveCampaignResult {
 const NAME = 'campaign-flat.vmdk';
 const PATH = `/${NAME}`;
 const CUT_MS = 2000;
-const HIT_MS_MAX = 20_000;
+const HIT_MS_MAX = 30_000;
+const ASK_AGAIN_MS = 2000;
 /** A lease, the doubt about it, and a start, on a machine that does other things. */
 const SETTLED_MS_MAX = 90_000;
 
@@ -76,6 +77,8 @@ export class MoveCampaign {
   readonly #options: MoveCampaignOptions;
   readonly #hit = new Set<string>();
   #operations = 0;
+  /** The step that A was started for. */
+  #armed: MovePlan | null = null;
 
   constructor(options: MoveCampaignOptions) {
     this.#options = options;
@@ -98,66 +101,76 @@ export class MoveCampaign {
     let broken: unknown = null;
     running.catch((error: unknown) => (broken = error));
     try {
-      for (const plan of plans) {
-        await this.#step(plan);
+      for (const [index, plan] of plans.entries()) {
+        await this.#step(plan, plans[index + 1] ?? null);
         if (broken !== null) break;
       }
-    } finally {
+    } catch (error) {
+      // What the hosts saw says more than that the object did not come back.
       over = true;
-      if (broken === null) await running.catch((error: unknown) => (broken = error));
+      throw broken === null ? error : new AggregateError([broken, error], String(broken));
     }
-    if (broken !== null) throw broken;
+    over = true;
+    await running;
     for (const client of [h1, h2]) await load.check(client);
     return { operations: this.#operations, hit: this.#hit, longestMs: Math.max(h1.longestMs, h2.longestMs) };
   }
 
-  async #step(plan: MovePlan): Promise<void> {
+  async #step(plan: MovePlan, next: MovePlan | null): Promise<void> {
     const { cluster, progress } = this.#options;
-    const { operator } = cluster;
     const [a, b] = cluster.pair;
     const began = performance.now();
     // A is always the one at the step; by its name the step is the giver's or the receiver's.
-    await a.process.kill();
-    await a.process.start({ VFERRY_FAIL_POINTS: `${plan.point}=${plan.harm === 'error' || plan.harm === 'kill' ? plan.harm : 'stop'}@1` });
-    const gives = plan.point.startsWith('move.give-');
-    const [source, target] = gives ? [a, b] : [b, a];
+    if (this.#armed !== plan) {
+      await a.process.kill();
+      await a.process.start(armed(plan));
+    }
+    const [source, target] = /^move\.(give|source)-/.test(plan.point) ? [a, b] : [b, a];
     await this.#settled(plan, 'before');
-    await operator.move(PATH, source);
-    const reached = await this.#reach(plan, target, a);
+    const reached = await this.#reach(plan, source, target);
     if (reached) this.#hit.add(`${plan.point} ${plan.harm}`);
     const harmed = performance.now();
     if (reached) await this.#harm(plan.harm, a, b);
-    if (!a.process.running) await a.process.start();
+    if (!a.process.running) {
+      await a.process.start(next === null ? {} : armed(next));
+      this.#armed = next;
+    }
     if (!b.process.running) await b.process.start();
     const owner = await this.#settled(plan, 'after');
     await this.#goesOn(plan);
     const tookMs = Math.round(performance.now() - harmed);
-    progress(
-      `${plan.point} ${plan.harm}: ${reached ? `owner then ${owner}, settled in ${tookMs} ms` : 'NOT REACHED'} (${Math.round(performance.now() - began)} ms in all)`,
-    );
+    const outcome = reached ? `owner then ${owner}, all well after ${tookMs} ms` : 'NOT REACHED';
+    progress(`${plan.point} ${plan.harm}: ${outcome} (${Math.round(performance.now() - began)} ms in all)`);
   }
 
-  /** Moves until A is at the step. */
-  async #reach(plan: MovePlan, target: ClusterRouter, a: ClusterRouter): Promise<boolean> {
+  /** Brings the object to `source` and lets it go to `target`, until A is at the step. */
+  async #reach(plan: MovePlan, source: ClusterRouter, target: ClusterRouter): Promise<boolean> {
+    const { operator, pair } = this.#options.cluster;
+    const [a] = pair;
     const began = performance.now();
-    for (let asked = Number.NEGATIVE_INFINITY; performance.now() - began < HIT_MS_MAX;) {
-      if (
-        plan.harm === 'kill' ? !a.process.running : plan.harm === 'error' ? a.process.log.includes(`fail point ${plan.point} was told`) : isStopped(a)
-      )
-        return true;
-      if (performance.now() - asked > 2000) {
+    const logged = a.process.log.length;
+    const there = (): boolean => {
+      if (plan.harm === 'kill') return !a.process.running;
+      return plan.harm === 'error' ? a.process.log.slice(logged).includes(`fail point ${plan.point} was told`) : isStopped(a);
+    };
+    let asked = Number.NEGATIVE_INFINITY;
+    while (performance.now() - began < HIT_MS_MAX) {
+      if (there()) return true;
+      if (performance.now() - asked > ASK_AGAIN_MS) {
         asked = performance.now();
-        // The router that is asked may die of it.
-        this.#options.cluster.operator.beginMove(PATH, target).catch(() => undefined);
+        // The router that is asked may die of it, or stand still.
+        const at = await Promise.race([operator.volume(PATH, pair[1]).catch(() => null), wait(1000).then(() => null)]);
+        const to = at?.router === (await operator.idOf(source)) ? target : source;
+        operator.beginMove(PATH, to).catch(() => undefined);
+        if (to === source) asked = performance.now() - ASK_AGAIN_MS + 300;
       }
-      await new Promise((resolve) => setTimeout(resolve, 10));
+      await wait(10);
     }
     return false;
   }
 
   async #harm(harm: Harm, a: ClusterRouter, b: ClusterRouter): Promise<void> {
     const { cluster, store } = this.#options;
-    const wait = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
     const cut = async (begin: () => unknown, end: () => unknown): Promise<void> => {
       await begin();
       a.resume();
@@ -209,6 +222,9 @@ export class MoveCampaign {
     const began = performance.now();
     let last = '';
     for (;;) {
+      // It may have come to its step by itself.
+      if (isStopped(pair[0])) pair[0].resume();
+      if (!pair[0].process.running) await pair[0].process.start();
       try {
         const seen = await Promise.all(pair.map((router) => operator.volume(PATH, router)));
         const [first, second] = seen;
@@ -221,7 +237,7 @@ export class MoveCampaign {
       }
       if (performance.now() - began > SETTLED_MS_MAX)
         throw new Error(`${when} ${plan.point} ${plan.harm}: not settled after ${SETTLED_MS_MAX} ms: ${last}`);
-      await new Promise((resolve) => setTimeout(resolve, 50));
+      await wait(50);
     }
   }
 
@@ -231,9 +247,18 @@ export class MoveCampaign {
     const began = performance.now();
     while (this.#operations < from + 200) {
       if (performance.now() - began > SETTLED_MS_MAX) throw new Error(`after ${plan.point} ${plan.harm}: the hosts' operations do not go on`);
-      await new Promise((resolve) => setTimeout(resolve, 10));
+      await wait(10);
     }
   }
+}
+
+/** Settings that bring a router to the step, once. */
+function armed({ point, harm }: MovePlan): Readonly<Record<string, string>> {
+  return { VFERRY_FAIL_POINTS: `${point}=${harm === 'error' || harm === 'kill' ? harm : 'stop'}@1` };
+}
+
+function wait(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 function isStopped(router: ClusterRouter): boolean {

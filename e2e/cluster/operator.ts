@@ -84,7 +84,8 @@ export class Operator {
     for (;;) {
       await this.beginMove(path, to);
       const there = await this.waitForOwner(path, to, Math.min(5000, timeoutMs)).catch((error: unknown) => error as Error);
-      if (!(there instanceof Error)) return (await this.moves(to)).history.find((move) => move.path === path && move.phase === 'moved') ?? null;
+      if (!(there instanceof Error))
+        return (await this.moves(to)).history.find((move) => move.fileid === there.fileid && move.phase === 'moved') ?? null;
       if (performance.now() - began > timeoutMs) throw there;
     }
   }

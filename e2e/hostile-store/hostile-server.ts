@@ -11,8 +11,9 @@ import type { SwiftAnswer, SwiftAnswers } from './swift-answers.ts';
 
 /** Probabilities are per request, 0 to 1. Everything is off by default. */
 export interface HttpFaults {
-  /** Each PUT waits so long before it has its effect. No probability. */
+  /** Each PUT of at least `putDelayFromBytes` waits so long before it has its effect. No probability. */
   readonly putDelayMs: number;
+  readonly putDelayFromBytes: number;
   /** The connection is reset before the request has an effect; after a part of its body was read, if it has one. */
   readonly resetRequest: number;
   /** The request has its effect; the connection is reset instead of an answer. */
@@ -40,6 +41,7 @@ export interface HttpFaults {
 
 const NO_FAULTS: HttpFaults = {
   putDelayMs: 0,
+  putDelayFromBytes: 0,
   resetRequest: 0,
   loseAnswer: 0,
   resetBody: 0,
@@ -233,7 +235,8 @@ export class HostileServer implements AsyncDisposable {
       headers: { 'content-type': 'text/plain', ...(status === 498 ? {} : { 'retry-after': String(faults.retryAfterSeconds) }) },
       body: Buffer.from(`${status}\n`),
     });
-    if (faults.putDelayMs > 0 && request.method === 'PUT') await delay(faults.putDelayMs, undefined, { signal });
+    if (faults.putDelayMs > 0 && request.method === 'PUT' && body.length >= faults.putDelayFromBytes)
+      await delay(faults.putDelayMs, undefined, { signal });
     if (this.#happens(faults.revokeTokens)) this.#answers.revokeTokens();
     if (this.#happens(faults.rateLimit)) return refusal(498);
     if (this.#happens(faults.tooMany)) return refusal(429);
