@@ -18,6 +18,8 @@ export interface RedisOptions {
   readonly sentinels?: number;
   /** How long the primary may be silent before a sentinel calls it down. Default 2000: below that a busy machine looks like a failure. */
   readonly downAfterMs?: number;
+  /** Lines for the configuration of the primary and the replicas. */
+  readonly configuration?: readonly string[];
 }
 
 export const SENTINEL_MASTER = 'vferry';
@@ -105,10 +107,12 @@ export class RedisService implements AsyncDisposable {
     const replicaCount = options.replicas ?? 0;
     const sentinelCount = options.sentinels ?? 0;
     const [primaryPort = 0, ...others] = await freePorts(1 + replicaCount + sentinelCount);
-    const primary = await redisNode(options.directory, 'primary', primaryPort, []);
+    const primary = await redisNode(options.directory, 'primary', primaryPort, options.configuration ?? []);
     const replicas: RedisNode[] = [];
     for (const [index, port] of others.slice(0, replicaCount).entries()) {
-      replicas.push(await redisNode(options.directory, `replica-${index}`, port, [`replicaof 127.0.0.1 ${primaryPort}`]));
+      replicas.push(
+        await redisNode(options.directory, `replica-${index}`, port, [...(options.configuration ?? []), `replicaof 127.0.0.1 ${primaryPort}`]),
+      );
     }
     const sentinels: RedisNode[] = [];
     for (const [index, port] of others.slice(replicaCount).entries()) {

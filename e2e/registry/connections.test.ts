@@ -1,0 +1,110 @@
+/** Ways to a Redis: TLS with client certificates, an ACL user, a Cluster; and a Redis that is not fit. */
+import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+
+import { Member, redisSettings } from '../../registry/redis/testing/linked-registry.ts';
+import { systemClock } from '../../server/core/node-time.ts';
+import { run } from '../command.ts';
+import { freePorts } from '../free-port.ts';
+import { scratchFor } from '../scratch.ts';
+import { RedisService } from '../services/redis.ts';
+
+/** A registry that works: one change, one read. */
+async function assertWorks(member: Member): Promise<void> {
+  const { namespace } = member.registry;
+  const name = new Uint8Array(Buffer.from('directory'));
+  const made = await namespace.createDirectory(member.mutation('c|1'), namespace.root, name, {
+    mode: 0o755,
+    uid: 0,
+    gid: 0,
+    atime: null,
+    mtime: null,
+  });
+  assert.equal(made.kind, 'created');
+  assert.equal((await namespace.lookup(namespace.root, name)).kind, 'found');
+  assert.equal(member.registry.health(), null);
+  assert.equal(member.registry.lease.valid, true);
+}
+
+/** A CA, and a certificate of it for 127.0.0.1. */
+async function certificates(t: TestContext): Promise<{ ca: string; cert: string; key: string }> {
+  const directory = await scratchFor(t, 'tls');
+  const path = (name: string): string => join(directory, name);
+  const subject = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2'];
+  await run(['openssl', 'req', '-x509', ...subject, '-keyout', path('ca.key'), '-out', path('ca.pem'), '-subj', '/CN=test CA']);
+  await run(['openssl', 'req', ...subject.slice(0, -2), '-keyout', path('key.pem'), '-out', path('request.pem'), '-subj', '/CN=redis']);
+  await writeFile(path('extensions'), 'subjectAltName=IP:127.0.0.1\n');
+  const signed = ['openssl', 'x509', '-req', '-in', path('request.pem'), '-CA', path('ca.pem'), '-CAkey', path('ca.key'), '-CAcreateserial'];
+  await run([...signed, '-days', '2', '-extfile', path('extensions'), '-out', path('cert.pem')]);
+  return { ca: path('ca.pem'), cert: path('cert.pem'), key: path('key.pem') };
+}
+
+test('TLS: the server must be of the CA, the client shows its certificate; the lease goes the same way', async (t) => {
+  const { ca, cert, key } = await certificates(t);
+  const [tlsPort = 0] = await freePorts(1);
+  const configuration = [`tls-port ${tlsPort}`, `tls-ca-cert-file ${ca}`, `tls-cert-file ${cert}`, `tls-key-file ${key}`, 'tls-auth-clients yes'];
+  await RedisService.forTest(t, { configuration });
+  const settings = { ...redisSettings([]), urls: [`rediss://127.0.0.1:${tlsPort}`] };
+  await using member = await Member.joined({ vpoolName: 'tls', settings: { ...settings, caFile: ca, certFile: cert, keyFile: key } });
+  await assertWorks(member);
+  const leftMs = member.registry.lease.leftMs;
+  await systemClock.sleep(1_300);
+  assert.ok(member.registry.lease.leftMs > leftMs - 1_200, 'it was renewed');
+  // Without the CA the server is anybody; without a certificate the server refuses.
+  await assert.rejects(Member.open({ vpoolName: 'tls', settings, openTimeoutMs: 1_000 }), /certificate|self-signed|signed/);
+  await assert.rejects(Member.open({ vpoolName: 'tls', settings: { ...settings, caFile: ca }, openTimeoutMs: 1_000 }), {
+    code: 'registry-unavailable',
+  });
+});
+
+test('an ACL user with no more rights than the docs give it; a wrong password is told', async (t) => {
+  const directory = await scratchFor(t, 'acl');
+  const passwordFile = join(directory, 'password');
+  await writeFile(passwordFile, 'secret\n');
+  const rights = '~vf:* -@all +@read +@write +@scripting +@connection +wait +info +time +config|get -@dangerous +info';
+  const { primary } = await RedisService.forTest(t, { configuration: [`user vferry on >secret ${rights}`] });
+  const settings = redisSettings([primary.port], { username: 'vferry' });
+  await using member = await Member.joined({ vpoolName: 'acl', settings: { ...settings, passwordFile } });
+  await assertWorks(member);
+  await systemClock.sleep(1_300);
+  assert.equal(member.registry.health(), null, 'renewals are allowed, too');
+  for await (const problem of member.registry.verify()) assert.fail(problem);
+  await assert.rejects(Member.open({ vpoolName: 'acl', settings: { ...settings, password: 'wrong' }, openTimeoutMs: 1_000 }), /WRONGPASS/);
+});
+
+test('Redis Cluster: the node that serves the slot of the vPool is found from any other', async (t) => {
+  const configuration = ['cluster-enabled yes', 'cluster-node-timeout 2000'];
+  const seed = await RedisService.forTest(t, { configuration });
+  const server = await RedisService.forTest(t, { configuration });
+  assert.equal(await seed.primary.command('CLUSTER', 'ADDSLOTSRANGE', '0', '99'), '+OK');
+  assert.equal(await server.primary.command('CLUSTER', 'ADDSLOTSRANGE', '100', '16383'), '+OK');
+  assert.equal(await seed.primary.command('CLUSTER', 'MEET', '127.0.0.1', String(server.primary.port)), '+OK');
+  const deadlineMs = systemClock.monotonicMs() + 20_000;
+  for (const { primary } of [seed, server]) {
+    while (!(await primary.command('CLUSTER', 'INFO')).includes('cluster_state:ok')) {
+      assert.ok(systemClock.monotonicMs() < deadlineMs, 'the Cluster is well');
+      await systemClock.sleep(50);
+    }
+  }
+  await using member = await Member.joined({ vpoolName: 'sharded', settings: redisSettings([seed.primary.port], { mode: 'cluster' }) });
+  await assertWorks(member);
+  assert.notEqual(await server.primary.command('HGET', 'vf:{sharded}:meta', 'vpool_uuid'), '', 'the registry is on the node of its slot');
+});
+
+test('a Redis that would throw keys away when its memory is full is refused at the start', async (t) => {
+  const { primary } = await RedisService.forTest(t, { configuration: ['maxmemory 100mb', 'maxmemory-policy allkeys-lru'] });
+  await assert.rejects(Member.open({ vpoolName: 'evicts', settings: redisSettings([primary.port]) }), { code: 'registry-unfit' });
+});
+
+test('a Redis that keeps nothing is a problem that health names; one that could lose a little is a warning', async (t) => {
+  const { primary } = await RedisService.forTest(t);
+  await primary.command('CONFIG', 'SET', 'appendfsync', 'everysec');
+  await using careless = await Member.joined({ vpoolName: 'everysec', settings: redisSettings([primary.port]) });
+  assert.equal(careless.registry.health(), null);
+  assert.match(careless.registry.warnings()[0] ?? '', /appendfsync everysec/);
+  await primary.command('CONFIG', 'SET', 'appendonly', 'no');
+  await using forgetful = await Member.joined({ vpoolName: 'memory', settings: redisSettings([primary.port]) });
+  assert.match(forgetful.registry.health() ?? '', /appendonly no/);
+});
