@@ -107,7 +107,7 @@ export class ObjectLoader {
       else rows.set(number, row);
     }
     const segments = end.segments.map((segment) => ({ ...segment, sizeBytes: segment.local === null ? segment.scan.endOffset : 0 }));
-    const state = await applyRecovered(loaded.map, table, rows, segments, loaded.state, this.#components.clock);
+    const state = await applyRecovered(loaded.map, table, rows, segments, loaded.state, this.#components.clock, this.#components.pool.framesMax);
     return { state, rows };
   }
 

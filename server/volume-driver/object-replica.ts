@@ -14,6 +14,7 @@ import type { DrivenObject, Replica } from '../object-router/driver-port.ts';
 import type { LogPiece, LogPosition, MoveOffer } from '../object-router/peer-port.ts';
 import type { ArrivedSegment } from './driven-object.ts';
 import type { ObjectAssembly, ObjectBasis } from './object-assembly.ts';
+import type { PagePool } from './page-pool.ts';
 import { applyRecovered } from './recovered-records.ts';
 import type { RecoveredState } from './recovered-records.ts';
 
@@ -26,8 +27,17 @@ export interface ReplicaStart {
   readonly rows: Map<number, number>;
 }
 
+interface ReplicaComponents {
+  readonly files: SegmentFiles;
+  readonly pool: PagePool;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly assembly: ObjectAssembly;
+  readonly registry: { readonly vpool: { readonly uuid: string } };
+}
+
 export class ObjectReplica implements Replica {
-  readonly #components: { files: SegmentFiles; clock: Clock; logger: Logger; assembly: ObjectAssembly };
+  readonly #components: ReplicaComponents;
   readonly #basis: ObjectBasis;
   readonly #offer: MoveOffer;
   readonly #log: ReplicaLog;
@@ -35,12 +45,7 @@ export class ObjectReplica implements Replica {
   #state: RecoveredState;
   #over = false;
 
-  constructor(
-    components: { files: SegmentFiles; clock: Clock; logger: Logger; assembly: ObjectAssembly; registry: { vpool: { uuid: string } } },
-    basis: ObjectBasis,
-    offer: MoveOffer,
-    start: ReplicaStart,
-  ) {
+  constructor(components: ReplicaComponents, basis: ObjectBasis, offer: MoveOffer, start: ReplicaStart) {
     this.#components = components;
     this.#basis = basis;
     this.#offer = offer;
@@ -74,9 +79,10 @@ export class ObjectReplica implements Replica {
 
   async #apply(piece: LogPiece, records: readonly DecodedRecord[]): Promise<void> {
     const { map, table } = this.#basis.loaded;
+    const { clock, pool } = this.#components;
     const { unstableOpen } = this.#state;
     const segment = { number: piece.segment, term: piece.term, sizeBytes: 0, records };
-    const state = await applyRecovered(map, table, this.#rows, [segment], this.#state, this.#components.clock);
+    const state = await applyRecovered(map, table, this.#rows, [segment], this.#state, clock, pool.framesMax);
     let open = unstableOpen;
     for (const record of records) {
       if ((record.flags & RecordFlag.UNSTABLE) !== 0) open = true;
