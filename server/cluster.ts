@@ -32,6 +32,7 @@ import { RouterMoveHost } from './object-router/router-move-host.ts';
 import { Http2PeerNetwork } from './peer/http2-peer-network.ts';
 import type { PeerTls } from './peer/peer-identity.ts';
 import { PeerServer } from './peer/peer-server.ts';
+import { RepetitionFile } from './repetition-file.ts';
 import type { Settings } from './settings/settings.ts';
 
 export interface ClusterComponents {
@@ -65,6 +66,7 @@ export class Cluster implements AsyncDisposable {
   readonly #server: PeerServer;
   readonly #pins: Pins;
   readonly #desk: PeerDesk;
+  readonly #memory: RepetitionFile;
   readonly #metered: PeerNetwork;
   readonly #certificateEndsAtMs: number | null;
   #moves: Moves | null = null;
@@ -79,6 +81,7 @@ export class Cluster implements AsyncDisposable {
       journal: CededJournal;
       pins: Pins;
       desk: PeerDesk;
+      memory: RepetitionFile;
       peerAddress: string;
       certificateEndsAtMs: number | null;
     },
@@ -93,7 +96,8 @@ export class Cluster implements AsyncDisposable {
     this.encrypted = parts.certificateEndsAtMs !== null;
     this.#certificateEndsAtMs = parts.certificateEndsAtMs;
     this.#desk = parts.desk;
-    this.repetitions = new Repetitions(components.clock);
+    this.#memory = parts.memory;
+    this.repetitions = new Repetitions(components.clock, undefined, parts.memory);
     const sent = new Map<RouterId, PeerService>();
     this.#metered = {
       peer: (router) => {
@@ -146,6 +150,14 @@ export class Cluster implements AsyncDisposable {
     const journal = await CededJournal.open(disk, directory, logger.child({ part: 'moves' }));
     stack.defer(() => journal.close());
     const pins = await Pins.open(disk, directory);
+    const memory = stack.use(RepetitionFile.open(directory, clock));
+    if (memory.waitMs > 0) {
+      logger.warn(
+        { waitMs: memory.waitMs },
+        'the machine was started a moment ago: what clients sent to the former life of this router is waited out',
+      );
+      await clock.sleep(memory.waitMs);
+    }
     const cluster = new Cluster(components, {
       members,
       network,
@@ -153,6 +165,7 @@ export class Cluster implements AsyncDisposable {
       journal,
       pins,
       desk,
+      memory,
       peerAddress,
       certificateEndsAtMs: own?.endsAtMs ?? null,
     });
@@ -239,6 +252,7 @@ export class Cluster implements AsyncDisposable {
     this.network.close();
     await this.members.stop();
     await this.journal.close();
+    this.#memory[Symbol.dispose]();
   }
 }
 

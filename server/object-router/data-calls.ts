@@ -9,7 +9,7 @@ import type { Caller, Handle, Stability, Wcc, WccResult } from '../nfsd/file-sys
 import { Stability as How, Status } from '../nfsd/file-system.ts';
 import { mayDoIo, Permission, preAttributesOf } from './inode-attributes.ts';
 import type { Rights } from './inode-attributes.ts';
-import type { Begun, Remote } from './object-places.ts';
+import type { Remote } from './object-places.ts';
 import type { ServedObject } from './open-objects.ts';
 import { peerCaller } from './peer-caller.ts';
 import type { Forwarded, ReadAnswer, WriteAnswer } from './peer-port.ts';
@@ -138,8 +138,8 @@ export class DataCalls {
     if (served === null) {
       const key = Buffer.from(handle);
       const remote = kept === null ? null : this.#core.remote(handle);
-      const begun = { atMs: this.#core.clock.monotonicMs(), owner: remote?.hint ?? null };
-      const slowly = (): Promise<WriteAnswer> => this.#writeSlowly(caller, key, offsetBytes, countBytes, chunks, stability, kept, begun);
+      const startedMs = this.#core.clock.monotonicMs();
+      const slowly = (): Promise<WriteAnswer> => this.#writeSlowly(caller, key, offsetBytes, countBytes, chunks, stability, kept, startedMs);
       if (remote === null || kept === null) return slowly();
       const from = peerCaller(caller, hexOfWords(kept));
       return this.#forwarded(remote, 'write', remote.peer.write(remote.target, from, offsetBytes, countBytes, chunks, stability), slowly);
@@ -216,7 +216,7 @@ export class DataCalls {
     chunks: readonly Uint8Array[],
     stability: Stability,
     words: CallWords | null,
-    begun: Begun = { atMs: this.#core.clock.monotonicMs(), owner: null },
+    startedMs = this.#core.clock.monotonicMs(),
   ): Promise<WriteAnswer> {
     const answer = await this.#core.anywhere<WriteAnswer>(
       handle,
@@ -235,7 +235,7 @@ export class DataCalls {
         record: (inode) => this.#writeRecord(caller, inode, offsetBytes, countBytes, chunks),
       },
       true,
-      begun,
+      startedMs,
     );
     return typeof answer === 'number' ? { status: answer, wcc: NO_WCC } : answer;
   }

@@ -112,12 +112,20 @@ test('a router that came back is another incarnation: the former one is dead, th
   await world.watch.stop();
 });
 
-test('who is in nobody knows before the registry was asked; then a router that it does not know is dead', async () => {
+test('an incarnation that is not known is dead once the registry, asked after that, does not show it; a new one is not', async () => {
   const world = new World();
   const stranger = 'c'.repeat(32) as RouterId;
-  assert.equal(world.watch.isDead(stranger, '1'.repeat(32) as Incarnation), false);
+  const [before, next] = ['3'.repeat(32) as Incarnation, '4'.repeat(32) as Incarnation];
   await world.watch.start();
-  assert.equal(world.watch.isDead(stranger, '1'.repeat(32) as Incarnation), true);
+  assert.equal(world.watch.isDead(stranger, before), false);
+  // B came back a moment ago, which its owner records say before the next look at the members.
+  world.records = [record(A, 1), record(B, 1, next)];
+  assert.equal(world.watch.isDead(B, next), false);
+  world.clock.advance(1);
+  for (let turn = 0; turn < 20; turn += 1) await Promise.resolve();
+  assert.equal(world.watch.isDead(stranger, before), true);
+  assert.equal(world.watch.isDead(B, next), false);
+  assert.equal(world.watch.isDead(B, '1'.repeat(32) as Incarnation), true);
   await world.watch.stop();
 });
 

@@ -14,6 +14,8 @@ import type { Member, Members } from './peer-port.ts';
 const EVERY_MS = 1000;
 /** As the lease's own margin: clocks run at different speeds, and an answer that was given in time may still be on its way. */
 const MARGIN_MS = 1000;
+const RETIRED_MAX = 4096;
+const QUESTIONED_MAX = 4096;
 
 interface Seen {
   record: RouterRecord;
@@ -30,6 +32,10 @@ export class MemberWatch implements Members {
   readonly #leaseMs: number;
   readonly #seen = new Map<RouterId, Seen>();
   readonly #listeners: (() => void)[] = [];
+  /** Incarnations that were replaced or forgotten. One that was pushed out of it is questioned again. */
+  readonly #retired = new Set<Incarnation>();
+  /** Incarnations that were asked about and are not known, and since when. */
+  readonly #questioned = new Map<Incarnation, number>();
   #asked = false;
   #stop: (() => void) | null = null;
   #running: Promise<void> | null = null;
@@ -67,8 +73,15 @@ export class MemberWatch implements Members {
 
   isDead(router: RouterId, incarnation: Incarnation): boolean {
     const seen = this.#seen.get(router);
-    if (seen === undefined) return this.#asked;
-    return seen.record.dead || seen.record.incarnation !== incarnation;
+    if (seen !== undefined && seen.record.incarnation === incarnation) return seen.record.dead;
+    if (this.#retired.has(incarnation)) return true;
+    // An older one than is known, or one that has just joined: the registry's next answer tells. What it does not show then is over.
+    if (!this.#questioned.has(incarnation)) {
+      if (this.#questioned.size >= QUESTIONED_MAX) this.#questioned.clear();
+      this.#questioned.set(incarnation, this.#clock.monotonicMs());
+    }
+    this.#hurry();
+    return false;
   }
 
   onChange(listener: () => void): void {
@@ -82,8 +95,12 @@ export class MemberWatch implements Members {
 
   /** Somebody is heard of who is not known: looks soon. */
   hurry(router: RouterId): void {
-    if (this.#seen.has(router) || this.#running !== null || this.#stopped) return;
-    this.#stop?.();
+    if (!this.#seen.has(router)) this.#hurry();
+  }
+
+  #hurry(): void {
+    if (this.#running !== null || this.#stopped || this.#stop === null) return;
+    this.#stop();
     this.#schedule(0);
   }
 
@@ -103,6 +120,15 @@ export class MemberWatch implements Members {
     });
   }
 
+  /** It is over for good. */
+  #retire(incarnation: Incarnation): void {
+    if (this.#retired.size >= RETIRED_MAX) {
+      const [oldest] = this.#retired;
+      if (oldest !== undefined) this.#retired.delete(oldest);
+    }
+    this.#retired.add(incarnation);
+  }
+
   #restartClocks(): void {
     const nowMs = this.#clock.monotonicMs();
     for (const seen of this.#seen.values()) seen.sinceMs = nowMs;
@@ -110,6 +136,7 @@ export class MemberWatch implements Members {
 
   /** Asks the registry now. */
   async look(): Promise<void> {
+    const askedMs = this.#clock.monotonicMs();
     const records = await this.#membership.routers();
     const nowMs = this.#clock.monotonicMs();
     let changed = !this.#asked;
@@ -127,13 +154,23 @@ export class MemberWatch implements Members {
       }
       const same = seen.record.incarnation === record.incarnation && seen.record.dead === record.dead;
       if (!same) changed = true;
+      if (seen.record.incarnation !== record.incarnation) this.#retire(seen.record.incarnation);
       if (!same || seen.record.leaseCounter !== record.leaseCounter) seen.sinceMs = nowMs;
       seen.record = record;
     }
-    for (const id of this.#seen.keys()) {
+    for (const [id, { record }] of this.#seen) {
       if (present.has(id)) continue;
+      this.#retire(record.incarnation);
       this.#seen.delete(id);
       changed = true;
+    }
+    for (const [incarnation, sinceMs] of this.#questioned) {
+      if (sinceMs > askedMs) continue;
+      this.#questioned.delete(incarnation);
+      if (!records.some((record) => record.incarnation === incarnation)) {
+        this.#retire(incarnation);
+        changed = true;
+      }
     }
     for (const { record, sinceMs } of this.#seen.values()) {
       if (record.id === this.self || record.dead || nowMs - sinceMs <= this.#leaseMs + MARGIN_MS) continue;

@@ -17,15 +17,14 @@ import type { OwnerCache } from './owner-cache.ts';
 import type { Forwarded, Members, ObjectTarget, OwnerHint, PeerNetwork, PeerService } from './peer-port.ts';
 import type { Repetitions } from './repetitions.ts';
 
-/** A client that waited this long is asked to come back: its other calls must go on (esxi.md 1.3). */
-const PATIENCE_MS = 25_000;
+/** A client that waited this long is asked to come back (libnfs gives a call up after 60 s). Long, since not every client takes that for less than an error. */
+const PATIENCE_MS = 40_000;
 /**
  * At this age a call that changes something is not begun any more (design section 10 [!]). Who is told to come back comes with another xid, which no memory of
  * completed calls can tell from the first one: by then, PATIENCE_MS, no copy of the call may be on its way anywhere, or it would put old bytes over newer ones.
+ * The wire takes 8 s at most: 5 until it is sent, 3 on its way.
  */
-const BEGIN_MS_MAX = 14_000;
-/** The same for a call that waited for its owner to start again: the memory of completed calls went with the owner's former life. */
-const BEGIN_AFTER_RESTART_MS_MAX = 5_000;
+const BEGIN_MS_MAX = 30_000;
 const RETRY_MS_FIRST = 5;
 const RETRY_MS_MAX = 250;
 /** For attributes in a directory listing: rather none than a listing that hangs. */
@@ -59,13 +58,6 @@ export type Place =
   | { readonly kind: 'there'; readonly remote: Remote }
   /** Its record says all that is to be known: a directory, a symlink, an inline file, or an object that nobody has open and that nothing is missing of. */
   | { readonly kind: 'record'; readonly inode: Inode };
-
-/** When a client's call came, and who was asked for it first. */
-export interface Begun {
-  /** Monotonic clock. */
-  readonly atMs: number;
-  readonly owner: OwnerHint | null;
-}
 
 /** What is done where the object is. `here` answers null when it was not done because the object is being given away. */
 export interface Everywhere<T> {
@@ -185,17 +177,9 @@ export class ObjectPlaces {
   }
 
   /** Does something where the object is, wherever it goes meanwhile. Null from `record`: look again. Rejects as `find`, or when it took too long. */
-  async run<T>(
-    object: ObjectKey,
-    open: boolean,
-    everywhere: Everywhere<T>,
-    begun: Begun = { atMs: this.#clock.monotonicMs(), owner: null },
-  ): Promise<T | typeof Status.STALE> {
-    const started = begun.atMs;
-    let first = begun.owner;
-    let beginMsMax = BEGIN_MS_MAX;
+  async run<T>(object: ObjectKey, open: boolean, everywhere: Everywhere<T>, startedMs = this.#clock.monotonicMs()): Promise<T | typeof Status.STALE> {
     let waitMs = RETRY_MS_FIRST;
-    const isOver = (): boolean => this.#clock.monotonicMs() - started > PATIENCE_MS;
+    const isOver = (): boolean => this.#clock.monotonicMs() - startedMs > PATIENCE_MS;
     for (;;) {
       let place: Place | typeof Status.STALE;
       try {
@@ -203,18 +187,12 @@ export class ObjectPlaces {
       } catch (error) {
         // Its router may just be starting again: a client is told to come back only when that takes long (and not before, see BEGIN_MS_MAX).
         if (isOver() || !this.#isWorthWaiting(error)) throw error;
-        if (errorCode(error) === 'object-recovering') beginMsMax = BEGIN_AFTER_RESTART_MS_MAX;
         await this.#clock.sleep(RETRY_MS_MAX);
         continue;
       }
       if (typeof place === 'number') return place;
-      if (place.kind === 'there') {
-        const { hint } = place.remote;
-        first ??= hint;
-        if (first.router === hint.router && first.incarnation !== hint.incarnation) beginMsMax = BEGIN_AFTER_RESTART_MS_MAX;
-      }
-      if (everywhere.isChange === true && this.cluster !== null && this.#clock.monotonicMs() - started > beginMsMax) {
-        await this.#clock.sleep(Math.max(0, started + PATIENCE_MS - this.#clock.monotonicMs()));
+      if (everywhere.isChange === true && this.cluster !== null && this.#clock.monotonicMs() - startedMs > BEGIN_MS_MAX) {
+        await this.#clock.sleep(Math.max(0, startedMs + PATIENCE_MS - this.#clock.monotonicMs()));
         throw new ApplianceError('peer-unavailable', `object ${object.fileid} was not reached in time`, { retryable: true });
       }
       if (place.kind === 'there') {

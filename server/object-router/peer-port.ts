@@ -18,7 +18,7 @@ import type { Timestamp } from '../core/time.ts';
 import type { AttributedResult, Attributes, Result, SetAttributes, Stability, WccResult } from '../nfsd/file-system.ts';
 
 /** Longer than any copy of a call may be under way: BEGIN_MS_MAX of the object-router, and what the wire takes. */
-export const REPETITION_WINDOW_MS = 30_000;
+export const REPETITION_WINDOW_MS = 45_000;
 
 /** The client for whom a router asks, after squashing. */
 export interface PeerCaller {

@@ -3,6 +3,9 @@
  * the one that runs or is answered as done, for REPETITION_WINDOW_MS after it ended. Without it a WRITE that was stuck somewhere would put old bytes over
  * newer ones. It goes with the object when that moves.
  *
+ * It outlives the process: what is remembered is in the page cache (`RepetitionJournal`) before the answer that it belongs to leaves. A kill keeps that; a power
+ * cut does not, but a machine does not come back while copies of a call are under way (see RepetitionFile).
+ *
  * Completed calls live in typed arrays: a ring in the order of completion with hash chains through it, since as objects they would be the largest heap of
  * the process (toolchain.md 7). At the bound the oldest go, whatever their age.
  */
@@ -19,6 +22,24 @@ const ENTRY_BYTES = KEY_WORDS * 4 + 4;
 
 /** 128 bits that name a call. */
 export type CallWords = Uint32Array;
+
+/** A call that an earlier life of the process completed. */
+export interface RememberedCall {
+  readonly fileid: number;
+  readonly words: CallWords;
+}
+
+/** Keeps what a process remembered for its next life. */
+export interface RepetitionJournal {
+  /** Calls of earlier lives that ended within the window. */
+  load(): Iterable<RememberedCall>;
+  /** `entries`: JOURNAL_ENTRY_BYTES each, the caller's again when it returns; then a kill of the process does not lose them. Throws system errors. */
+  append(entries: Buffer): void;
+}
+
+/** Key, fileid (float64 LE). */
+export const JOURNAL_ENTRY_BYTES = KEY_WORDS * 4 + 8;
+const JOURNAL_BATCH_MAX = 512;
 
 /** Words of an operation id in text: 32 hex digits are taken as they are, so that they name the same call here as at the router that sent them. */
 export function wordsOfHex(text: string, into: CallWords): boolean {
@@ -55,18 +76,24 @@ export class Repetitions {
   readonly #heads: Int32Array;
   #head = 0;
   #count = 0;
+  readonly #journal: RepetitionJournal | null;
+  readonly #batch = Buffer.alloc(JOURNAL_BATCH_MAX * JOURNAL_ENTRY_BYTES);
+  #batched = 0;
   /** By `fileid key`. Bounded by the calls in execution. */
   readonly #running = new Map<string, Promise<unknown>>();
 
   /** `entriesMax`: a power of two; 40 bytes each. */
-  constructor(clock: Clock, entriesMax = ENTRIES_MAX) {
+  constructor(clock: Clock, entriesMax = ENTRIES_MAX, journal: RepetitionJournal | null = null) {
     this.#clock = clock;
+    this.#journal = journal;
     this.#mask = entriesMax - 1;
     this.#words = new Uint32Array(entriesMax * KEY_WORDS);
     this.#fileids = new Float64Array(entriesMax);
     this.#endedMs = new Float64Array(entriesMax);
     this.#next = new Int32Array(entriesMax);
     this.#heads = new Int32Array(entriesMax);
+    // As if they had ended now, which only keeps them longer.
+    for (const { fileid, words } of journal?.load() ?? []) this.#keep(fileid, words);
   }
 
   /** Completed calls that are remembered. */
@@ -110,6 +137,25 @@ export class Repetitions {
 
   /** A call that ended now. */
   remember(fileid: number, words: CallWords): void {
+    this.#keep(fileid, words);
+    if (this.#journal === null) return;
+    // The answer goes out when this turn's microtasks are done, at the earliest: theirs come behind this one.
+    if (this.#batched === 0) queueMicrotask(() => this.#flush());
+    let at = this.#batched * JOURNAL_ENTRY_BYTES;
+    for (let word = 0; word < KEY_WORDS; word += 1) at = this.#batch.writeUInt32LE(words[word] as number, at);
+    this.#batch.writeDoubleLE(fileid, at);
+    this.#batched += 1;
+    if (this.#batched === JOURNAL_BATCH_MAX) this.#flush();
+  }
+
+  #flush(): void {
+    if (this.#batched === 0) return;
+    const entries = this.#batch.subarray(0, this.#batched * JOURNAL_ENTRY_BYTES);
+    this.#batched = 0;
+    this.#journal?.append(entries);
+  }
+
+  #keep(fileid: number, words: CallWords): void {
     if (this.#count > this.#mask) this.#forgetOldest();
     const slot = (this.#head + this.#count) & this.#mask;
     this.#count += 1;

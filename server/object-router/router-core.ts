@@ -13,11 +13,11 @@ import { Status } from '../nfsd/file-system.ts';
 import { statusOfError } from './error-status.ts';
 import type { HandleParts, Handles } from './handles.ts';
 import { attributesOf, preAttributesOf } from './inode-attributes.ts';
-import type { Begun, Everywhere, ObjectPlaces, Remote } from './object-places.ts';
+import type { Everywhere, ObjectPlaces, Remote } from './object-places.ts';
 import type { OpenObjects, ServedObject } from './open-objects.ts';
 
 /** A verb of a client's call that was held up longer than this is not executed any more: before anybody may be told to come back (ObjectPlaces). */
-const NOT_AFTER_MS = 20_000;
+const NOT_AFTER_MS = 30_000;
 
 export const NO_WCC: Wcc = { before: null, after: null };
 
@@ -139,15 +139,10 @@ export class RouterCore {
   }
 
   /** Does something where the object of a handle is; a status when that is BADHANDLE, STALE or has to wait. Opens what nobody has open. */
-  async anywhere<T>(
-    handle: Handle,
-    everywhere: Everywhere<T>,
-    open = true,
-    begun: Begun = { atMs: this.clock.monotonicMs(), owner: null },
-  ): Promise<T | ErrorStatus> {
+  async anywhere<T>(handle: Handle, everywhere: Everywhere<T>, open = true, startedMs = this.clock.monotonicMs()): Promise<T | ErrorStatus> {
     const parts = this.handles.decode(handle);
     if (parts === null) return Status.BADHANDLE;
-    return this.guard<T>(() => this.places.run(parts, open, everywhere, begun));
+    return this.guard<T>(() => this.places.run(parts, open, everywhere, startedMs));
   }
 
   /** GETATTR of what is known to be another router's, without asking the registry first; null when it is not. */

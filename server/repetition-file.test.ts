@@ -1,0 +1,112 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, openSync, closeSync, rmSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import type { TestContext } from 'node:test';
+
+import { VirtualClock } from '../backends/virtual-clock.ts';
+import { REPETITION_WINDOW_MS } from './object-router/peer-port.ts';
+import { Repetitions } from './object-router/repetitions.ts';
+import { RepetitionFile } from './repetition-file.ts';
+
+function scratch(t: TestContext): string {
+  const directory = mkdtempSync(join(tmpdir(), 'vferry-repetitions-'));
+  t.after(() => rmSync(directory, { recursive: true }));
+  return directory;
+}
+
+function words(key: number): Uint32Array {
+  return Uint32Array.from([key, 1, 2, 3]);
+}
+
+test('what a process remembered, its next life knows, before any answer could have left', async (t) => {
+  const directory = scratch(t);
+  const clock = new VirtualClock();
+  const file = RepetitionFile.open(directory, clock);
+  assert.equal(file.waitMs, 0);
+  const repetitions = new Repetitions(clock, 2 ** 12, file);
+  const answered = repetitions.run(100, words(1), Promise.resolve({ ok: true }), (result) => result.ok);
+  await answered;
+  // Nothing of the first life is asked to write anything any more: it was killed.
+  using later = RepetitionFile.open(directory, clock);
+  const next = new Repetitions(clock, 2 ** 12, later);
+  assert.equal(next.isDone(100, words(1)), true);
+  assert.equal(next.isDone(100, words(2)), false);
+  file[Symbol.dispose]();
+});
+
+test('batches go over the end of the ring, and the newest count', async (t) => {
+  const directory = scratch(t);
+  const clock = new VirtualClock();
+  const count = 2 ** 19 + 700;
+  {
+    using file = RepetitionFile.open(directory, clock);
+    const repetitions = new Repetitions(clock, 2 ** 10, file);
+    for (let key = 0; key < count; key += 1) {
+      repetitions.remember(100, words(key));
+      if (key === count - 600) clock.advance(1000);
+    }
+    await Promise.resolve();
+  }
+  using later = RepetitionFile.open(directory, clock);
+  const keys = [...later.load()].map((call) => call.words[0] as number);
+  assert.equal(keys.length, 2 ** 19);
+  const kept = new Set(keys);
+  assert.ok(kept.has(count - 1) && kept.has(count - 2 ** 19) && !kept.has(count - 2 ** 19 - 1));
+});
+
+test('calls older than the window are left where they are', async (t) => {
+  const directory = scratch(t);
+  const clock = new VirtualClock();
+  {
+    using file = RepetitionFile.open(directory, clock);
+    new Repetitions(clock, 2 ** 10, file).remember(100, words(1));
+    await Promise.resolve();
+  }
+  clock.advance(REPETITION_WINDOW_MS + 3000);
+  using later = RepetitionFile.open(directory, clock);
+  assert.deepEqual([...later.load()], []);
+});
+
+test('a file of before a reboot says nothing, and the machine must have been up for a while', async (t) => {
+  const directory = scratch(t);
+  const clock = new VirtualClock();
+  {
+    using file = RepetitionFile.open(directory, clock);
+    new Repetitions(clock, 2 ** 10, file).remember(100, words(1));
+    await Promise.resolve();
+  }
+  const fd = openSync(join(directory, 'repetitions.ring'), 'r+');
+  writeSync(fd, Buffer.from('00000000-0000-0000-0000-000000000000'), 0, 36, 8);
+  closeSync(fd);
+  const uptimeMs = { value: REPETITION_WINDOW_MS - 4000 };
+  {
+    using rebooted = RepetitionFile.open(directory, clock, () => uptimeMs.value);
+    assert.equal(rebooted.waitMs, 4000);
+    assert.deepEqual([...rebooted.load()], []);
+  }
+  // It is this boot's file from then on.
+  using again = RepetitionFile.open(directory, clock, () => uptimeMs.value);
+  assert.equal(again.waitMs, 0);
+});
+
+test('damaged records are passed over', async (t) => {
+  const directory = scratch(t);
+  const clock = new VirtualClock();
+  {
+    using file = RepetitionFile.open(directory, clock);
+    const repetitions = new Repetitions(clock, 2 ** 10, file);
+    repetitions.remember(100, words(1));
+    repetitions.remember(100, words(2));
+    await Promise.resolve();
+  }
+  const fd = openSync(join(directory, 'repetitions.ring'), 'r+');
+  writeSync(fd, Buffer.from([0xff]), 0, 1, 64);
+  closeSync(fd);
+  using later = RepetitionFile.open(directory, clock);
+  assert.deepEqual(
+    [...later.load()].map((call) => call.words[0]),
+    [2],
+  );
+});

@@ -1,0 +1,121 @@
+/**
+ * RepetitionJournal in a file of the data directory: a ring of fixed records in a preallocated file, written without sync (docs/formats/data-directory.md). What
+ * a killed process wrote is in the page cache. A power cut or reboot loses it: then the file's boot id is another one, and the router waits until
+ * the machine has been up for longer than any copy of a call of its former life can be under way.
+ */
+import { closeSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
+import os from 'node:os';
+import { join } from 'node:path';
+import { crc32 } from 'node:zlib';
+
+import { errorCode } from './core/errors.ts';
+import type { Clock } from './core/time.ts';
+import { REPETITION_WINDOW_MS } from './object-router/peer-port.ts';
+import { JOURNAL_ENTRY_BYTES } from './object-router/repetitions.ts';
+import type { RememberedCall, RepetitionJournal } from './object-router/repetitions.ts';
+
+const FILE_NAME = 'repetitions.ring';
+const MAGIC = Buffer.from('VFREP001');
+const HEADER_BYTES = 64;
+/** Entry, wall clock in seconds (u32), CRC-32 of both. */
+const RECORD_BYTES = JOURNAL_ENTRY_BYTES + 8;
+const RECORDS = 2 ** 19;
+
+export class RepetitionFile implements RepetitionJournal, Disposable {
+  readonly #fd: number;
+  readonly #clock: Clock;
+  readonly #remembered: RememberedCall[] = [];
+  /** How long the router has to wait before it serves anything: what its former life completed is not known. */
+  readonly waitMs: number;
+  #next = 0;
+
+  private constructor(fd: number, clock: Clock, existed: boolean, bootId: string, uptimeMs: () => number) {
+    this.#fd = fd;
+    this.#clock = clock;
+    const header = Buffer.alloc(HEADER_BYTES);
+    readSync(fd, header, 0, HEADER_BYTES, 0);
+    const isOurs = existed && header.subarray(0, 8).equals(MAGIC) && header.toString('latin1', 8, 8 + bootId.length) === bootId;
+    if (isOurs) this.#load();
+    else this.#begin(bootId);
+    this.waitMs = !existed || isOurs ? 0 : Math.max(0, REPETITION_WINDOW_MS - uptimeMs());
+  }
+
+  /** Opens or makes the file. `uptimeMs`: of the machine. Throws system errors. */
+  static open(directory: string, clock: Clock, uptimeMs = (): number => os.uptime() * 1000): RepetitionFile {
+    const path = join(directory, FILE_NAME);
+    const bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
+    let fd: number;
+    let existed = true;
+    try {
+      fd = openSync(path, 'r+');
+    } catch (error) {
+      if (errorCode(error) !== 'ENOENT') throw error;
+      fd = openSync(path, 'wx+', 0o600);
+      existed = false;
+    }
+    try {
+      return new RepetitionFile(fd, clock, existed, bootId, uptimeMs);
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+  }
+
+  load(): Iterable<RememberedCall> {
+    return this.#remembered.splice(0);
+  }
+
+  append(entries: Buffer): void {
+    const count = entries.length / JOURNAL_ENTRY_BYTES;
+    const bytes = Buffer.allocUnsafe(count * RECORD_BYTES);
+    const seconds = Math.floor(this.#clock.wallMs() / 1000) % 2 ** 32;
+    for (let index = 0; index < count; index += 1) {
+      const at = index * RECORD_BYTES;
+      entries.copy(bytes, at, index * JOURNAL_ENTRY_BYTES, (index + 1) * JOURNAL_ENTRY_BYTES);
+      bytes.writeUInt32LE(seconds, at + JOURNAL_ENTRY_BYTES);
+      bytes.writeUInt32LE(crc32(bytes.subarray(at, at + JOURNAL_ENTRY_BYTES + 4)), at + JOURNAL_ENTRY_BYTES + 4);
+    }
+    // The ring's end may lie in the middle.
+    const first = Math.min(count, RECORDS - this.#next);
+    this.#write(bytes.subarray(0, first * RECORD_BYTES), this.#next);
+    if (first < count) this.#write(bytes.subarray(first * RECORD_BYTES), 0);
+    this.#next = (this.#next + count) % RECORDS;
+  }
+
+  #write(bytes: Buffer, record: number): void {
+    for (let done = 0; done < bytes.length;)
+      done += writeSync(this.#fd, bytes, done, bytes.length - done, HEADER_BYTES + record * RECORD_BYTES + done);
+  }
+
+  #begin(bootId: string): void {
+    const zeros = Buffer.alloc(1024 * 1024);
+    const total = HEADER_BYTES + RECORDS * RECORD_BYTES;
+    for (let at = 0; at < total; at += zeros.length) writeSync(this.#fd, zeros, 0, Math.min(zeros.length, total - at), at);
+    const header = Buffer.alloc(HEADER_BYTES);
+    MAGIC.copy(header);
+    header.write(bootId, 8, 'latin1');
+    writeSync(this.#fd, header, 0, HEADER_BYTES, 0);
+  }
+
+  #load(): void {
+    const bytes = Buffer.alloc(RECORDS * RECORD_BYTES);
+    const read = readSync(this.#fd, bytes, 0, bytes.length, HEADER_BYTES);
+    const sinceSeconds = Math.floor((this.#clock.wallMs() - REPETITION_WINDOW_MS) / 1000) - 1;
+    let newest = 0;
+    for (let at = 0; at + RECORD_BYTES <= read; at += RECORD_BYTES) {
+      if (bytes.readUInt32LE(at + JOURNAL_ENTRY_BYTES + 4) !== crc32(bytes.subarray(at, at + JOURNAL_ENTRY_BYTES + 4))) continue;
+      const seconds = bytes.readUInt32LE(at + JOURNAL_ENTRY_BYTES);
+      if (seconds >= newest) {
+        newest = seconds;
+        this.#next = (at / RECORD_BYTES + 1) % RECORDS;
+      }
+      if (seconds < sinceSeconds) continue;
+      const words = Uint32Array.from({ length: 4 }, (_, word) => bytes.readUInt32LE(at + word * 4));
+      this.#remembered.push({ fileid: bytes.readDoubleLE(at + 16), words });
+    }
+  }
+
+  [Symbol.dispose](): void {
+    closeSync(this.#fd);
+  }
+}
