@@ -63,7 +63,7 @@ test('an ACL user with no more rights than the docs give it; a wrong password is
   const directory = await scratchFor(t, 'acl');
   const passwordFile = join(directory, 'password');
   await writeFile(passwordFile, 'secret\n');
-  const rights = '~vf:* -@all +@read +@write +@scripting +@connection +wait +info +time +config|get -@dangerous +info';
+  const rights = '~vf:* +@all -@dangerous +info +config|get';
   const { primary } = await RedisService.forTest(t, { configuration: [`user vferry on >secret ${rights}`] });
   const settings = redisSettings([primary.port], { username: 'vferry' });
   await using member = await Member.joined({ vpoolName: 'acl', settings: { ...settings, passwordFile } });
