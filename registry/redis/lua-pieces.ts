@@ -265,7 +265,7 @@ local operation, wallMs = ARGV[3], tonumber(ARGV[7])
 -- Clients that begin with ~ are routers with changes of their own: nobody asks for them after some seconds.
 local function clientKey(field) return string.match(field, '^%S+ ([^|]*)') .. '\0' end
 local REMEMBERED = '<I8I8I8I8I4'
-local meta = redis.call('HMGET', META, 'sequence', 'next_fileid', 'inodes', 'used_bytes', 'ordinal', 'operations_max')
+local meta = redis.call('HMGET', META, 'sequence', 'next_fileid', 'inodes', 'used_bytes', 'ordinal', 'operations_max', 'operation_bytes', 'operation_bytes_max')
 local ordinal = tonumber(meta[5])
 local stored = operation ~= '' and redis.call('HGET', OPERATIONS, operation)
 if stored then
@@ -315,10 +315,13 @@ if used ~= tonumber(meta[4]) then counters[#counters + 1] = 'used_bytes'; counte
 if #counters > 0 then redis.call('HSET', META, unpack(counters)) end
 if operation ~= '' then
   local client = clientKey(operation)
-  redis.call('HSET', OPERATIONS, operation, struct.pack(REMEMBERED, wallMs, ordinal, sequence, tonumber(generation), #outcome) .. outcome .. image)
+  local value = struct.pack(REMEMBERED, wallMs, ordinal, sequence, tonumber(generation), #outcome) .. outcome .. image
+  local bytes = #operation + #value
+  redis.call('HSET', OPERATIONS, operation, value)
   redis.call('ZADD', OPERATION_AGE, ordinal, operation)
   redis.call('ZADD', OPERATION_CLIENTS, 0, client .. struct.pack('>I8', ordinal))
   local function forget(field, its)
+    bytes = bytes - #field - redis.call('HSTRLEN', OPERATIONS, field)
     redis.call('HDEL', OPERATIONS, field)
     redis.call('ZREM', OPERATION_AGE, field)
     redis.call('ZREM', OPERATION_CLIENTS, clientKey(field) .. struct.pack('>I8', its))
@@ -340,11 +343,18 @@ if operation ~= '' then
       end
     end
   end
+  -- At a bound the oldest of all go, a few at a time.
+  local kept, bytesMax = tonumber(meta[7]), tonumber(meta[8])
   local excess = redis.call('HLEN', OPERATIONS) - tonumber(meta[6])
-  if excess > 0 then
-    local oldest = redis.call('ZRANGE', OPERATION_AGE, 0, math.min(excess, 16) - 1, 'WITHSCORES')
-    for at = 1, #oldest, 2 do forget(oldest[at], tonumber(oldest[at + 1])) end
+  if excess > 0 or kept + bytes > bytesMax then
+    local oldest = redis.call('ZRANGE', OPERATION_AGE, 0, 15, 'WITHSCORES')
+    for at = 1, #oldest, 2 do
+      if excess <= 0 and kept + bytes <= bytesMax then break end
+      forget(oldest[at], tonumber(oldest[at + 1]))
+      excess = excess - 1
+    end
   end
+  redis.call('HSET', META, 'operation_bytes', id(kept + bytes))
 end
 return {0, clockMs, tonumber(generation), sequence, outcome, image}
 `,

@@ -80,12 +80,13 @@ export const SCAN_SCRIPTS = {
   operations: plainScript('scanOperations', ['operations'], [], `return redis.call('HSCAN', OPERATIONS, ARGV[2], 'COUNT', 100)`),
 } as const;
 
-/** Reply: {next_fileid as text, remembered operations, members of operation-age, members of operation-clients}. */
+/** Reply: {next_fileid as text, remembered operations, members of operation-age, members of operation-clients, operation_bytes as text}. */
 export const SIZES_SCRIPT = plainScript(
   'sizes',
   ['operations', 'operationAge', 'operationClients'],
   [],
   String.raw`
-return {redis.call('HGET', META, 'next_fileid'), redis.call('HLEN', OPERATIONS), redis.call('ZCARD', OPERATION_AGE), redis.call('ZCARD', OPERATION_CLIENTS)}
+return {redis.call('HGET', META, 'next_fileid'), redis.call('HLEN', OPERATIONS), redis.call('ZCARD', OPERATION_AGE), redis.call('ZCARD', OPERATION_CLIENTS),
+  redis.call('HGET', META, 'operation_bytes')}
 `,
 );

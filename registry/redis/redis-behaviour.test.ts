@@ -202,6 +202,22 @@ test('remembered operations are bounded: the oldest go first, and what a router 
   await assertSound(under);
 });
 
+test('remembered operations are bounded in bytes: large contents push out the oldest sooner', async () => {
+  await using under = await joined();
+  const { namespace } = under.registry;
+  await control.hset(under.keys.meta, 'operation_bytes_max', '200000');
+  const made = await namespace.createFile(mutation(under), namespace.root, bytesOf('f'), INLINE);
+  assert.ok(made.kind === 'created');
+  for (let at = 0; at < 200; at += 1) {
+    await namespace.writeInline(mutation(under), made.inode.fileid, 0, new Uint8Array(4_000).fill(at));
+    await namespace.remove(mutation(under), namespace.root, bytesOf('absent'));
+  }
+  const bytes = Number(await control.hget(under.keys.meta, 'operation_bytes'));
+  assert.ok(bytes > 150_000 && bytes <= 200_000, `${bytes} bytes`);
+  assert.ok((await control.hlen(under.keys.operations)) < 100);
+  await assertSound(under);
+});
+
 /** A link that loses answers: what was sent is executed, its caller hears of an unknown outcome. */
 class ForgetfulLink implements RedisLink {
   readonly #under: TestRegistry;
@@ -315,6 +331,7 @@ test('verify finds what does not agree', async () => {
     [/the index of owners has 65/, () => control.del(keys.owners)],
     [/names router a+, which never joined/, () => control.del(keys.routers)],
     [/66 is listed as a tombstone/, () => control.zadd(keys.tombstones, 66, '66')],
+    [/the counter says 5 bytes of remembered operations/, () => control.hset(keys.meta, 'operation_bytes', '5')],
     [/remembered operations, their indexes have others/, () => control.zpopmin(keys.operationAge)],
     [/Redis operation "nonsense x"/, () => control.hset(keys.operations, 'nonsense x', 'y')],
   ];

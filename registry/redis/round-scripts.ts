@@ -13,8 +13,9 @@ import { bareScript, COUNT } from './lua-pieces.ts';
 /** Fileids and sequences jump by this at the end of a round: above everything that was forgotten and replayed by nobody. */
 export const ROUND_JUMP = 2 ** 32;
 
-/** Bound of remembered operations in all: about 1 KiB each in Redis's memory. */
-export const OPERATIONS_MAX = 100_000;
+/** Bounds of remembered operations in all: about 1 KiB each in Redis's memory, more where inline files are written. */
+const OPERATIONS_MAX = 100_000;
+const OPERATION_BYTES_MAX = 128 * 1024 * 1024;
 
 /** Reply: what meta has, or nil fields: {generation, identity, vpool_name, vpool_uuid, sequence, round_from, round_identity, round_since, Redis's clock in ms}. All but the last are text. */
 export const READ_META_SCRIPT = bareScript(
@@ -43,7 +44,7 @@ if redis.call('EXISTS', INODES, NAMES, OWNERS) > 0 then return 'remains' end
 local root = decodeInode(ARGV[4])
 redis.call('HSET', INODES, id(root.fileid), ARGV[4])
 redis.call('HSET', META, 'format', '1', 'generation', ARGV[6], 'identity', ARGV[5], 'vpool_name', ARGV[2], 'vpool_uuid', ARGV[3], 'sequence', '0',
-  'next_fileid', id(root.fileid + 1), 'inodes', '1', 'used_bytes', id(root.used), 'ordinal', '0', 'operations_max', '${OPERATIONS_MAX}')
+  'next_fileid', id(root.fileid + 1), 'inodes', '1', 'used_bytes', id(root.used), 'ordinal', '0', 'operations_max', '${OPERATIONS_MAX}', 'operation_bytes', '0', 'operation_bytes_max', '${OPERATION_BYTES_MAX}')
 return 'created'
 `,
 );
@@ -176,7 +177,9 @@ end
 local ordinal = tonumber(meta[7])
 if ARGV[5] ~= '' and redis.call('HEXISTS', OPERATIONS, ARGV[5]) == 0 then
   ordinal = ordinal + 1
-  redis.call('HSET', OPERATIONS, ARGV[5], struct.pack('<I8I8I8I8I4', tonumber(ARGV[7]), ordinal, sequence, tonumber(ARGV[8]), #ARGV[6]) .. ARGV[6] .. changes)
+  local value = struct.pack('<I8I8I8I8I4', tonumber(ARGV[7]), ordinal, sequence, tonumber(ARGV[8]), #ARGV[6]) .. ARGV[6] .. changes
+  redis.call('HSET', OPERATIONS, ARGV[5], value)
+  redis.call('HINCRBY', META, 'operation_bytes', #ARGV[5] + #value)
   redis.call('ZADD', OPERATION_AGE, ordinal, ARGV[5])
   redis.call('ZADD', OPERATION_CLIENTS, 0, string.match(ARGV[5], '^%S+ ([^|]*)') .. '\0' .. struct.pack('>I8', ordinal))
 end

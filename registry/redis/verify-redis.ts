@@ -181,7 +181,13 @@ export async function* verifyRedis(verbs: RedisVerbs, membership: RedisMembershi
   if (numberAt(sizes, 2, 'Redis sizes') !== operations || numberAt(sizes, 3, 'Redis sizes') !== operations) {
     problems.push(`there are ${operations} remembered operations, their indexes have others`);
   }
-  await scan(SCAN_SCRIPTS.operations, (field, value) => checkOperation(field.toString(), value));
+  let operationBytes = 0;
+  await scan(SCAN_SCRIPTS.operations, (field, value) => {
+    operationBytes += field.byteLength + value.byteLength;
+    checkOperation(field.toString(), value);
+  });
+  const bytesSaid = decimalAt(sizes, 4, 'Redis meta');
+  if (bytesSaid !== operationBytes) problems.push(`the counter says ${bytesSaid} bytes of remembered operations, there are ${operationBytes}`);
   yield* problems;
 }
 
