@@ -301,3 +301,29 @@ test('a segment on the backend that is not what the root says is damage', async 
   });
   assert.match(damaged((await find(await newDisk(), { root: { uploadedSegment: 1, uploadedSequence: 2 }, remote })).end), /header of segment 1/);
 });
+
+test('segments that only the backend has are asked for together, since each takes some requests', async () => {
+  const files = await SegmentFiles.openToRead({ disk: await newDisk(), clock: new VirtualClock(), logger: silentLogger }, DIRECTORY);
+  const built = Array.from({ length: 20 }, (_, index) =>
+    buildSegment({ number: index + 1, term: T1, base: 1 + index * 2, blocks: [1, 1], sealed: true }),
+  );
+  let running = 0;
+  let together = 0;
+  const open = async (number: number): Promise<SegmentBytes> => {
+    running += 1;
+    together = Math.max(together, running);
+    await new Promise((resolve) => setImmediate(resolve));
+    running -= 1;
+    const { bytes } = built[number - 1] as { bytes: Buffer };
+    return { sizeBytes: bytes.length, read: (at, length) => Promise.resolve(bytes.subarray(at, at + length)) };
+  };
+  const root = { ...EMPTY, uploadedSegment: 20, uploadedSequence: 40 };
+  const from = { segment: 1, sequence: 0, unstableOpen: false };
+  const components = { disk: new FaultyDisk(seededRandom(1)).process(), files, remote: { open } };
+  const end = found(await findLogEnd(components, { uuid: UUID, ownerTerm: T1, root }, from));
+  assert.equal(end.lastSequence, 40);
+  assert.equal(together, 8);
+  // Of a log whose end comes from elsewhere only the beginning is looked for.
+  const some = found(await findLogEnd(components, { uuid: UUID, ownerTerm: T1, root }, from, 12));
+  assert.deepEqual([some.lastSegment, some.lastSequence, some.segments.length], [12, 24, 12]);
+});

@@ -49,6 +49,9 @@ export interface RemoteSegments {
   open(number: number, term: Term): Promise<SegmentBytes>;
 }
 
+/** Segments of the backend whose indexes are asked for ahead: each takes some requests one after the other. */
+const REMOTE_SCANS_AHEAD = 7;
+
 /** Term that segment `number` belongs to: that of the first closed epoch that reaches it, else the current owner's. */
 export function termOfSegment(root: Root, ownerTerm: Term, number: number): Term {
   for (const epoch of root.closedEpochs) if (number <= epoch.lastSegment) return epoch.term;
@@ -85,8 +88,21 @@ export async function findLogEnd(
   const scanned: { number: number; term: Term; local: LocalSegment | null; scan: SegmentScan }[] = [];
   /** Highest sequence that something proves to have been durable. */
   let proven = Math.max(root.uploadedSegment <= upTo ? root.uploadedSequence : 0, ...closed.map((epoch) => epoch.lastSequence));
+  const remoteScans = new Map<number, Promise<SegmentScan>>();
+  const scanRemote = (number: number): Promise<SegmentScan> => {
+    let scan = remoteScans.get(number);
+    if (scan === undefined) {
+      scan = remoteScan(components.remote, number, termOfSegment(root, ownerTerm, number), object.uuid);
+      // Whoever comes to that segment sees it.
+      scan.catch(() => undefined);
+      remoteScans.set(number, scan);
+    }
+    return scan;
+  };
   for (let number = from.segment; number <= lastNumber; number += 1) {
     const term = termOfSegment(root, ownerTerm, number);
+    for (let ahead = number; ahead <= Math.min(root.uploadedSegment, lastNumber, number + REMOTE_SCANS_AHEAD); ahead += 1)
+      if (!locals.has(ahead)) void scanRemote(ahead);
     let local = locals.get(number) ?? null;
     let scan: SegmentScan | null = null;
     if (local !== null) {
@@ -98,15 +114,16 @@ export async function findLogEnd(
         local = null;
       }
     }
-    if (scan === null && number <= root.uploadedSegment) scan = await remoteScan(components.remote, number, term, object.uuid);
+    if (scan === null && number <= root.uploadedSegment) scan = await scanRemote(number);
     if (scan === null) {
       // A later segment is made only when this one's name is durable: the file was there.
       return damaged(`segment ${number} is neither on the local disk nor on the backend, although segment ${lastNumber} should follow it`);
     }
     // What the backend has whole need not be read from a damaged local file.
     const complete = scan.sealed && !scan.headerDamaged;
-    if (!complete && local !== null && number <= root.uploadedSegment) scan = await remoteScan(components.remote, number, term, object.uuid);
+    if (!complete && local !== null && number <= root.uploadedSegment) scan = await scanRemote(number);
     proven = Math.max(proven, scan.durableSequence);
+    remoteScans.delete(number);
     scanned.push({ number, term, local, scan });
   }
 
