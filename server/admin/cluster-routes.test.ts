@@ -237,6 +237,15 @@ test('a change is taken from this machine by whatever address', async () => {
   const own = Object.values(networkInterfaces())
     .flat()
     .find((entry) => entry?.family === 'IPv4' && !entry.internal)?.address;
-  if (own !== undefined) assert.equal((await ask('POST', '/cluster/drain', {}, { host: own })).status, 200);
-  assert.ok(asked.length >= 1);
+  if (own === undefined) return;
+  assert.equal((await ask('POST', '/cluster/drain', {}, { host: own })).status, 200);
+  assert.deepEqual(asked, ['drain', 'drain']);
+  // As another machine would: from an address that is neither loopback nor the one that is asked.
+  for (const [method, path, body] of CHANGES) {
+    const answer = await ask(method, path, body, { localAddress: own });
+    assert.equal(answer.status, 403);
+    assert.match((answer.body as { message: string }).message, /^Changes are taken from this machine only, not from /);
+  }
+  assert.equal((await ask('GET', '/cluster', undefined, { localAddress: own })).status, 200);
+  assert.equal(asked.length, 2);
 });

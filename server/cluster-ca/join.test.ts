@@ -159,19 +159,76 @@ test('the secret is never said to who has another authority, or shows ours witho
   assert.equal(heard, '');
 });
 
+/** Signed by the authority, valid for servers, of these names. */
+async function otherCertificate(authority: KeyedCertificate, commonName: string, uri: string): Promise<KeyedCertificate> {
+  const x509 = await import('@peculiar/x509');
+  const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
+  const keys = await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify']);
+  const signingKey = await webcrypto.subtle.importKey('pkcs8', x509.PemConverter.decodeFirst(authority.key), algorithm, false, ['sign']);
+  const certificate = await x509.X509CertificateGenerator.create(
+    {
+      serialNumber: '0102',
+      subject: new x509.Name([{ CN: [commonName] }]),
+      issuer: new x509.X509Certificate(authority.certificate).subjectName,
+      notBefore: new Date(NOW_MS - 1000),
+      notAfter: new Date(NOW_MS + 1_000_000),
+      publicKey: keys.publicKey,
+      signingKey,
+      signingAlgorithm: algorithm,
+      extensions: [new x509.SubjectAlternativeNameExtension([{ type: 'url', value: uri }])],
+    },
+    webcrypto,
+  );
+  const key = x509.PemConverter.encode(await webcrypto.subtle.exportKey('pkcs8', keys.privateKey), 'PRIVATE KEY');
+  return { certificate: `${certificate.toString('pem')}\n`, key };
+}
+
 test('who has a certificate of ours that is no router is not told the secret either', async () => {
   const { server, token, authority } = await offering();
   await using _ = server;
-  let heard = '';
-  // The authority's own key and certificate: valid, but not a router's.
-  const impostor = createTlsServer({ key: authority.key, cert: authority.certificate }, (socket) => {
-    socket.on('data', (chunk: Buffer) => (heard += chunk.toString()));
-    socket.on('error', () => undefined);
-  });
-  impostor.on('tlsClientError', () => undefined);
-  await using stop = await started(impostor);
-  await assert.rejects(joinWith(dependencies, { ...token, address: stop.address }, SECOND), { code: 'join-untrusted' });
-  assert.equal(heard, '');
+  for (const [name, uri] of [
+    ['redis', 'https://redis.example.com'],
+    [FIRST, 'https://redis.example.com'],
+    ['redis', `vferry:router:${FIRST}`],
+    [SECOND, `vferry:router:${FIRST}`],
+    [FIRST, `x:vferry:router:${FIRST}`],
+    // The only one that is a router.
+    [FIRST, `vferry:router:${FIRST}`],
+  ] as const) {
+    const own = await otherCertificate(authority, name, uri);
+    let heard = '';
+    const impostor = createTlsServer({ key: own.key, cert: `${own.certificate}${authority.certificate}` }, (socket) => {
+      socket.on('data', (chunk: Buffer) => {
+        heard += chunk.toString();
+        socket.destroy();
+      });
+      socket.on('error', () => undefined);
+    });
+    impostor.on('tlsClientError', () => undefined);
+    await using stop = await started(impostor);
+    const isRouter = name === FIRST && uri === `vferry:router:${FIRST}`;
+    await assert.rejects(joinWith(dependencies, { ...token, address: stop.address }, SECOND), {
+      code: isRouter ? 'join-unreachable' : 'join-untrusted',
+    });
+    assert.equal(heard.startsWith('POST '), isRouter, `${name} ${uri}`);
+  }
+});
+
+test('who answers with another authority than it shows is not believed', async () => {
+  const { server, token, authority } = await offering();
+  await using _ = server;
+  const other = await makeAuthority(dependencies, 'gold');
+  await using liar = await startJoinServer(
+    { host: '127.0.0.1', port: 0 },
+    {
+      ...(await offerOf(authority, token)),
+      async sign(text) {
+        const { router, certificate } = await signRequest(dependencies, other, text);
+        return { router, answer: { certificate, authority: other.certificate, revocations: null, settings: '' } };
+      },
+    },
+  );
+  await assert.rejects(joinWith(dependencies, { ...token, address: `127.0.0.1:${liar.port}` }, SECOND), { code: 'join-untrusted' });
 });
 
 test('nobody there, and somebody who speaks no TLS, is said to be unreachable, with what must run', async () => {
