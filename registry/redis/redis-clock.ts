@@ -4,8 +4,7 @@
  * this router's monotonic clock carries it on from there.
  *
  * The guess is never ahead of Redis, and behind by at most the round trip of the sample it rests on: a deadline is met early by that much, never late. When
- * Redis's clock is stepped, or another Redis takes over, one change may be judged by the difference until its own reply corrects the guess; refused ones are
- * asked again by their callers.
+ * Redis's clock is stepped, one change may be judged by the difference until its own reply corrects the guess; refused ones are asked again by their callers.
  */
 import type { Clock } from '../../server/core/time.ts';
 
@@ -25,6 +24,11 @@ export class RedisClock {
   /** Whether a reply was seen: before that, nothing is known of Redis's clock. */
   get known(): boolean {
     return this.#takenMs !== null;
+  }
+
+  /** What is known is of another Redis, or was found to be wrong. */
+  forget(): void {
+    this.#takenMs = null;
   }
 
   /** A reply came just now with Redis's clock in it, asked for at `sentMs` of the monotonic clock. */

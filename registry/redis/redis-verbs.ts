@@ -36,6 +36,8 @@ export class RedisVerbs {
   /** Drawn anew: an incarnation may open its registry twice. */
   readonly #id: string;
   #internalOperations = 0;
+  /** Of the Redis whose clock is known. */
+  #generation = 0;
   #corruption: string | null = null;
 
   constructor(components: RedisVerbsComponents) {
@@ -59,7 +61,11 @@ export class RedisVerbs {
    */
   async mutate<V extends Verb>(verb: V, script: VerbScript, mutation: Mutation, args: readonly ScriptArgument[]): Promise<Outcomes[V]> {
     const { operationId, incarnation, now, notAfterMs } = checkedMutation(mutation);
-    if (notAfterMs !== Infinity && !this.#redisClock.known) {
+    if (this.#generation !== this.#link.generation) {
+      this.#generation = this.#link.generation;
+      this.#redisClock.forget();
+    }
+    while (notAfterMs !== Infinity && !this.#redisClock.known) {
       const sentMs = this.#clock.monotonicMs();
       const counters = await this.read(COUNTERS_SCRIPT, []);
       this.#redisClock.sample(numberAt(counters, 4, 'Redis counters'), sentMs);
@@ -84,6 +90,8 @@ export class RedisVerbs {
       outcome = null;
       failure = null;
       try {
+        // Late: whether it was, or the guess was wrong, the next one is better.
+        if (numberAt(reply, 0, `Redis reply of ${verb}`) === STATUS.late) this.#redisClock.forget();
         this.#redisClock.sample(numberAt(reply, 1, `Redis reply of ${verb}`), sentMs);
         const decoded = this.#decoded(verb, reply, operationId);
         outcome = { value: decoded.outcome };
