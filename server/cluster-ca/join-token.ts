@@ -19,7 +19,7 @@ export interface JoinToken {
 
 export function writeToken({ fingerprint, address, secret, endsAtMs }: JoinToken): string {
   const end = Buffer.alloc(END_BYTES);
-  end.writeUIntBE(endsAtMs, 0, END_BYTES);
+  end.writeUIntLE(endsAtMs, 0, END_BYTES);
   const body = Buffer.concat([Buffer.from(fingerprint, 'hex'), secret, end, Buffer.from(address, 'utf8')]);
   return `${PREFIX}${Buffer.concat([body, checkOf(body)]).toString('base64url')}`;
 }
@@ -39,7 +39,7 @@ export function readToken(text: string): JoinToken | null {
   return {
     fingerprint: body.toString('hex', 0, FINGERPRINT_BYTES),
     secret: Buffer.from(body.subarray(FINGERPRINT_BYTES, FINGERPRINT_BYTES + SECRET_BYTES)),
-    endsAtMs: body.readUIntBE(addressAt - END_BYTES, END_BYTES),
+    endsAtMs: body.readUIntLE(addressAt - END_BYTES, END_BYTES),
     address,
   };
 }

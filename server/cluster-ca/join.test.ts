@@ -302,6 +302,18 @@ test('what is no request is refused, whatever it is', async () => {
   await joinWith(dependencies, token, SECOND);
 });
 
+test('a token is as docs/formats/cluster-certificates.md says', () => {
+  const token = {
+    fingerprint: '00112233445566778899aabbccddeeff'.repeat(2),
+    secret: Buffer.from(Array.from({ length: 32 }, (_, index) => index)),
+    address: '192.168.10.5:2051',
+    endsAtMs: 1_800_000_000_000,
+  };
+  const text = 'vfj1-ABEiM0RVZneImaq7zN3u_wARIjNEVWZ3iJmqu8zd7v8AAQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHwBQXBijATE5Mi4xNjguMTAuNToyMDUxgp9sUg';
+  assert.equal(writeToken(token), text);
+  assert.deepEqual(readToken(text), token);
+});
+
 test('a token reads back as it was written, also with line breaks of a terminal; no other text is one', () => {
   fc.assert(
     fc.property(
