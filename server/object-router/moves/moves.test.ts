@@ -60,20 +60,33 @@ async function moveWith(mishap: { readonly at: number; readonly what: Mishap } |
     await world.clock.sleep(number * 2);
     await world.write(number % 2 === 0 ? 'a' : 'b', DISK, `during ${number}`);
   });
+  let isRead = true;
+  const stale: string[] = [];
+  const readers = ['a', 'b'].map(async (name) => {
+    for (let count = 0; isRead; count += 1) {
+      const missing = await world.read(name, DISK);
+      if (missing !== null && missing.length > 0) stale.push(`${name} did not show ${missing.join(', ')}`);
+      await world.clock.sleep(count > 100 || missing === null ? 100 : 2);
+    }
+  });
   const moving = world.life('b').moves.receiver.receive(order(world, 'a'));
   void moving.then(() => {
     world.watching = false;
   });
-  await world.clock.advance(1_500);
+  await world.clock.advance(mishap?.what.kind === 'kill' ? 1_500 : 7_000);
   world.watching = false;
   for (const name of ['a', 'b']) if (!world.life(name).alive) await world.boot(name);
   await world.clock.run(Promise.all(writes));
+  await world.clock.advance(500);
+  isRead = false;
+  await world.clock.run(Promise.all(readers));
   // What is left of the attempt ends by itself.
   await world.clock.advance(15_000);
   await world.clock.run(world.write('a', DISK, 'last from a'));
   await world.clock.run(world.write('b', DISK, 'last from b'));
   const where = mishap === null ? 'without mishap' : `${world.events[mishap.at]} ${JSON.stringify(mishap.what)}`;
   assert.equal(world.told.get(DISK)?.length, 5 + 24 + 2, where);
+  assert.deepEqual(stale, [], where);
   assert.equal(world.servers(DISK).length, 1, where);
   assert.deepEqual(world.missing(DISK), [], where);
   const owner = world.owners.get(DISK);
@@ -103,6 +116,8 @@ const MISHAPS: readonly Mishap[] = [
   { kind: 'lost', when: 'after', ms: 0 },
   { kind: 'lost', when: 'before', ms: 3_000 },
   { kind: 'lost', when: 'after', ms: 3_000 },
+  { kind: 'lost', when: 'after', ms: 6_000 },
+  { kind: 'late', ms: 1.5 },
   { kind: 'late', ms: 3 },
   { kind: 'late', ms: 400 },
   { kind: 'late', ms: 5_000 },

@@ -36,7 +36,7 @@ export const SETTINGS: MoveSettings = {
 /** What happens at an event. `before`: the call has no effect; `after`: it has, but nobody hears of it. */
 export type Mishap =
   | { readonly kind: 'kill'; readonly routers: readonly string[] }
-  /** The call fails, and so do all of its kind (registry, peers or disk) for `ms`. */
+  /** The call fails, and so do all of its kind (registry, peers or disk) by that router for `ms`. */
   | { readonly kind: 'lost'; readonly when: 'before' | 'after'; readonly ms: number }
   /** The call fails, and has its effect only `ms` later. */
   | { readonly kind: 'late'; readonly ms: number };
@@ -292,8 +292,13 @@ export class MoveWorld {
     this.#away.clear();
   }
 
-  awayFor(kind: string, ms: number): void {
-    this.#away.set(kind, this.clock.nowMs + ms);
+  /** Registry, peers, backend or disk for one router. */
+  awayFor(name: string, kind: string, ms: number): void {
+    this.#away.set(`${name} ${kind}`, this.clock.nowMs + ms);
+  }
+
+  #isAway(name: string, kind: string): boolean {
+    return (this.#away.get(`${name} ${kind}`) ?? 0) > this.clock.nowMs;
   }
 
   async event<T>(life: Life, what: string, action: () => T | Promise<T>): Promise<T> {
@@ -311,13 +316,13 @@ export class MoveWorld {
           this.clock.after(mishap.what.ms, () => void Promise.resolve(action()).catch(() => undefined));
           throw unavailable(kind);
         } else {
-          this.awayFor(kind, mishap.what.ms);
+          this.awayFor(life.name, kind, mishap.what.ms);
           if (mishap.what.when === 'before') throw unavailable(kind);
           lostAfter = true;
         }
       }
     }
-    if (!lostAfter && (this.#away.get(kind) ?? 0) > this.clock.nowMs) throw unavailable(kind);
+    if (!lostAfter && this.#isAway(life.name, kind)) throw unavailable(kind);
     await this.clock.sleep(1);
     if (!life.alive) return never();
     let result: T;
@@ -372,7 +377,7 @@ export class MoveWorld {
       ownership,
       membership: null as unknown as ClusterRegistry['membership'],
       outbox: null as unknown as ClusterRegistry['outbox'],
-      health: () => ((world.#away.get('registry') ?? 0) > world.clock.nowMs ? 'away' : null),
+      health: () => (world.#isAway(life.name, 'registry') ? 'away' : null),
       verify: unused,
       [Symbol.asyncDispose]: unused,
       lease: {
@@ -550,6 +555,28 @@ export class MoveWorld {
       if (errorCode(error) === undefined) throw error;
       return false;
     }
+  }
+
+  /** Reads once through router `name`, if that gets an answer: what was acknowledged before must be in it. Returns what is missing, null without an answer. */
+  async read(name: string, fileid: FileId): Promise<string[] | null> {
+    const told = [...(this.told.get(fileid) ?? [])];
+    const life = this.lives.get(name);
+    if (life === undefined || !life.alive) return null;
+    const values = await Promise.race([this.#tryRead(life, fileid, 0), this.#death(life).catch(() => null)]);
+    return values === null ? null : told.filter((value) => !values.includes(value));
+  }
+
+  async #tryRead(life: Life, fileid: FileId, hops: number): Promise<readonly string[] | null> {
+    await life.holds.get(fileid);
+    if (!life.alive || !life.leaseValid) return null;
+    const served = life.served.get(fileid);
+    if (served !== undefined) return [...served.log.values];
+    const hint = life.hints.get(fileid) ?? this.owners.get(fileid);
+    if (hint === undefined || hops > 0 || hint.router === life.router) return null;
+    const there = this.lives.get(this.nameOf(hint.router));
+    if (there === undefined || !there.alive || this.#cut.has(life.name + there.name)) return null;
+    await this.clock.sleep(1);
+    return await Promise.race([this.#tryRead(there, fileid, 1), this.#death(there).catch(() => null)]);
   }
 
   /** Who serves it now. */
