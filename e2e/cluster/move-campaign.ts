@@ -98,8 +98,8 @@ export class MoveCampaign {
       this.#options.lanes ?? 8,
       () => over,
     );
-    let broken: unknown = null;
-    running.catch((error: unknown) => (broken = error));
+    let broken: Error | null = null;
+    running.catch((error: unknown) => (broken = error as Error));
     try {
       for (const [index, plan] of plans.entries()) {
         await this.#step(plan, plans[index + 1] ?? null);
@@ -108,7 +108,7 @@ export class MoveCampaign {
     } catch (error) {
       // What the hosts saw says more than that the object did not come back.
       over = true;
-      throw broken === null ? error : new AggregateError([broken, error], String(broken));
+      throw broken === null ? error : new AggregateError([broken, error], (broken as Error).message);
     }
     over = true;
     await running;
