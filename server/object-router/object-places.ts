@@ -25,6 +25,8 @@ const PATIENCE_MS = 40_000;
  * The wire takes 8 s at most: 5 until it is sent, 3 on its way.
  */
 const BEGIN_MS_MAX = 30_000;
+/** A look at the registry, one at what it said, and one more for what changed meanwhile. */
+const LOOKS_AT_ONCE = 3;
 const RETRY_MS_FIRST = 5;
 const RETRY_MS_MAX = 250;
 /** For attributes in a directory listing: rather none than a listing that hangs. */
@@ -91,7 +93,15 @@ export class ObjectPlaces {
    */
   async find(object: ObjectKey, open: boolean): Promise<Place | typeof Status.STALE> {
     const { fileid, inodeGeneration } = object;
-    for (;;) {
+    const startedMs = this.#clock.monotonicMs();
+    for (let looks = 0; ; looks += 1) {
+      if (looks > LOOKS_AT_ONCE) {
+        // What is known here and what the registry says do not fit: it is being repaired, or somebody is about to be declared dead.
+        await this.#clock.sleep(Math.min(RETRY_MS_MAX, RETRY_MS_FIRST * looks));
+        if (this.#clock.monotonicMs() - startedMs > PATIENCE_MS) {
+          throw new ApplianceError('peer-unavailable', `nobody could say where object ${fileid} is`, { retryable: true });
+        }
+      }
       this.checkLease();
       const held = this.#objects.held(fileid);
       if (held !== null) {
