@@ -29,7 +29,7 @@ import { copyChunks, mergeEdges, planBlocks, ZERO_BLOCK } from './write-plan.ts'
 /** Records up to this many blocks leave their blocks in the RAM cache: larger ones are sequential and come back from the page cache. */
 const CACHE_WRITES_BLOCKS_MAX = 64;
 /** Rows of this many segments are remembered by number, and those of all that are not uploaded. */
-const SEGMENT_ROWS_KEPT = 64;
+export const SEGMENT_ROWS_KEPT = 64;
 const SCRATCH_BLOCKS = 1088;
 /** Pages that so many blocks can lie on. */
 const LOAD_PAGES_MAX = Math.ceil(SCRATCH_BLOCKS / PAGE_BLOCKS) + 1;

@@ -27,7 +27,7 @@ export class ObjectMoveSource implements MoveSource {
   #faults = 0;
   #state: 'open' | 'frozen' | 'over' = 'open';
   /** Readers of the log that wait for more. */
-  #waiting: (() => void)[] = [];
+  readonly #waiting = new Set<() => void>();
   #ceding: Promise<void> | null = null;
 
   constructor(components: SourceComponents, verifier: () => Uint8Array, events: { thawed(): void; ceded(): void }) {
@@ -58,11 +58,15 @@ export class ObjectMoveSource implements MoveSource {
       const leftMs = deadlineMs - clock.monotonicMs();
       if (pieces.length > 0 || leftMs <= 0 || this.#state === 'frozen') return { pieces, behindBytes: this.#behind(next) };
       await new Promise<void>((resolve) => {
-        const cancel = clock.after(leftMs, resolve);
-        this.#waiting.push(() => {
-          cancel();
+        const cancel = clock.after(leftMs, () => {
+          this.#waiting.delete(wake);
           resolve();
         });
+        const wake = (): void => {
+          cancel();
+          resolve();
+        };
+        this.#waiting.add(wake);
       });
     }
   }
@@ -185,10 +189,8 @@ export class ObjectMoveSource implements MoveSource {
   }
 
   #wake(): void {
-    if (this.#waiting.length === 0) return;
-    const waiting = this.#waiting;
-    this.#waiting = [];
-    for (const wake of waiting) wake();
+    for (const wake of this.#waiting) wake();
+    this.#waiting.clear();
   }
 
   #check(): void {

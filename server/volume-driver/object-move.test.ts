@@ -7,6 +7,7 @@ import { errorCode } from '../core/errors.ts';
 import { silentLogger } from '../core/logger.ts';
 import type { Logger } from '../core/logger.ts';
 import type { DrivenObject, ObjectChange } from '../object-router/driver-port.ts';
+import type { LogPiece } from '../object-router/peer-port.ts';
 import { surveyObjects } from '../object-router/startup-recovery.ts';
 import { SimulatedCluster } from './testing/simulated-cluster.ts';
 import type { ClusterNode } from './testing/simulated-cluster.ts';
@@ -674,4 +675,56 @@ test('an epoch that somebody else claimed on the backend is not received', async
   accepted(await pair.run(write(object, 0, 2)));
   // That number is burnt; the next one is free.
   assert.equal((await pair.run(contents(await pair.move(a, object, b))))[0], 2);
+});
+
+test('what is no part of the log that was offered is refused, and the object stays where it is', async () => {
+  const pair = await Pair.start();
+  const { a, b, cluster } = pair;
+  const object = await pair.open(a);
+  const changes: ((piece: LogPiece) => LogPiece)[] = [
+    (piece) => ({ ...piece, segment: piece.segment + 1 }),
+    (piece) => ({ ...piece, offsetBytes: piece.offsetBytes + 1 }),
+    (piece) => ({ ...piece, term: { ...piece.term, counter: piece.term.counter + 1 } }),
+    (piece) => ({ ...piece, sealedBytes: (piece.sealedBytes ?? 0) + 1 }),
+    (piece) => ({ ...piece, sealedBytes: null }),
+    (piece) => ({ ...piece, bytes: Buffer.from(piece.bytes).fill(0, 200, 201) }),
+    (piece) => ({ ...piece, bytes: Buffer.concat([piece.bytes, Buffer.alloc(64)]) }),
+  ];
+  for (const change of changes) {
+    pair.backend({ failBefore: 1 });
+    for (let n = 0; n < 40; n += 1) accepted(await pair.run(write(object, n * BLOCK, 1 + n)));
+    pair.backend({});
+    const move = await pair.run(cluster.begin(a, object, b));
+    const { pieces } = await pair.run(move.source.read(move.replica.position, 1024 * KIB, 0));
+    const [first] = pieces;
+    assert.ok(first !== undefined && first.sealedBytes === first.bytes.length);
+    await refusedWith('replica-damaged', pair.run(move.replica.append([change(first)])));
+    // Of what was refused nothing is used, whoever asks.
+    const discarded = move.replica.discard();
+    await refusedWith('replica-damaged', pair.run(move.replica.sync()));
+    await pair.run(discarded);
+    assert.deepEqual(pair.replicaFiles(b), []);
+    move.source.thaw();
+  }
+  const moved = await pair.move(a, object, b);
+  const target = await pair.run(contents(moved));
+  for (let n = 0; n < 40; n += 1) assert.equal(target[n * BLOCK], 1 + n);
+});
+
+test('a copy that does not fit the owner record is left for a recovery, which it serves', async () => {
+  const pair = await Pair.start();
+  const { a, b, cluster } = pair;
+  const object = await pair.open(a);
+  for (let n = 0; n < 20; n += 1) accepted(await pair.run(write(object, n * BLOCK, 1 + n)));
+  const move = await pair.run(cluster.begin(a, object, b));
+  await pair.run(cluster.catchUp(move));
+  const end = await pair.run(cluster.freeze(move));
+  const owner = await pair.run(cluster.transfer(move, end));
+  move.source.cede();
+  await refusedWith('replica-damaged', pair.run(move.replica.activate({ ...owner, root: { ...owner.root, checkpoint: 'ckp-another' } })));
+  await pair.run(move.replica.discard());
+  assert.ok(pair.replicaFiles(b).length > 0, 'whoever discards it now does not know what he has');
+  const opened = await pair.open(b);
+  const target = await pair.run(contents(opened));
+  for (let n = 0; n < 20; n += 1) assert.equal(target[n * BLOCK], 1 + n);
 });

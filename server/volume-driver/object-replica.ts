@@ -12,6 +12,7 @@ import type { DecodedRecord } from '../object-log/segment-codec.ts';
 import type { SegmentFiles } from '../object-log/segment-files.ts';
 import type { DrivenObject, Replica } from '../object-router/driver-port.ts';
 import type { LogPiece, LogPosition, MoveOffer } from '../object-router/peer-port.ts';
+import { SEGMENT_ROWS_KEPT } from './block-object.ts';
 import type { ArrivedSegment } from './driven-object.ts';
 import type { ObjectAssembly, ObjectBasis } from './object-assembly.ts';
 import type { PagePool } from './page-pool.ts';
@@ -44,12 +45,15 @@ export class ObjectReplica implements Replica {
   readonly #rows: Map<number, number>;
   #state: RecoveredState;
   #over = false;
+  #turn: Promise<void> = Promise.resolve();
 
   constructor(components: ReplicaComponents, basis: ObjectBasis, offer: MoveOffer, start: ReplicaStart) {
     this.#components = components;
     this.#basis = basis;
     this.#offer = offer;
-    this.#rows = start.rows;
+    // Older ones are not asked for by number any more; a large object has tens of thousands.
+    this.#rows = new Map();
+    for (const [number, row] of start.rows) if (number > start.lastSegment - SEGMENT_ROWS_KEPT) this.#rows.set(number, row);
     this.#state = start.state;
     this.#log = new ReplicaLog(
       components.files,
@@ -68,13 +72,25 @@ export class ObjectReplica implements Replica {
     return this.#log.position;
   }
 
-  async append(pieces: readonly LogPiece[]): Promise<void> {
-    this.#checkUse();
-    for (const piece of pieces) {
-      const records = await this.#log.append(piece);
-      if (records.length > 0) await this.#apply(piece, records);
-      failPoint('move.replica-appended');
-    }
+  append(pieces: readonly LogPiece[]): Promise<void> {
+    return this.#inTurn(async () => {
+      for (const piece of pieces) {
+        this.#checkUse();
+        const records = await this.#log.append(piece);
+        if (records.length > 0) await this.#apply(piece, records);
+        failPoint('move.replica-appended');
+      }
+    });
+  }
+
+  /** One after the other: nobody closes a file, or the map, under a call that uses it. */
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(work);
+    this.#turn = result.then(
+      () => undefined,
+      () => undefined,
+    );
+    return result;
   }
 
   async #apply(piece: LogPiece, records: readonly DecodedRecord[]): Promise<void> {
@@ -92,15 +108,21 @@ export class ObjectReplica implements Replica {
     this.#state = { ...state, unstableOpen: open };
   }
 
-  async sync(): Promise<number> {
-    this.#checkUse();
-    failPoint('move.replica-before-sync');
-    await this.#log.sync();
-    failPoint('move.replica-synced');
-    return this.#log.lastSequence;
+  sync(): Promise<number> {
+    return this.#inTurn(async () => {
+      this.#checkUse();
+      failPoint('move.replica-before-sync');
+      await this.#log.sync();
+      failPoint('move.replica-synced');
+      return this.#log.lastSequence;
+    });
   }
 
-  async activate(owner: OwnerRecord): Promise<DrivenObject> {
+  activate(owner: OwnerRecord): Promise<DrivenObject> {
+    return this.#inTurn(() => this.#activate(owner));
+  }
+
+  async #activate(owner: OwnerRecord): Promise<DrivenObject> {
     this.#checkUse();
     // From here on it is this router's object, and the files are its log: what goes wrong is for a recovery, which finds them by the owner's term.
     this.#over = true;
@@ -157,10 +179,13 @@ export class ObjectReplica implements Replica {
 
   async discard(): Promise<void> {
     if (this.#over) return;
+    // What runs ends at its next step.
     this.#over = true;
-    await this.#log.close();
-    this.#basis.loaded.map.close();
-    await this.#components.files.replicas.discard(this.#basis.loaded.uuid, this.#basis.term);
+    await this.#inTurn(async () => {
+      await this.#log.close();
+      this.#basis.loaded.map.close();
+      await this.#components.files.replicas.discard(this.#basis.loaded.uuid, this.#basis.term);
+    });
   }
 
   #checkUse(): void {
