@@ -83,9 +83,12 @@ export class Client {
     );
     let target = this.home;
     let sentMs = schedule.nowMs;
+    // What the former router still says goes to a connection that is closed.
+    let connection = 0;
     for (let attempt = 0; ; attempt += 1) {
       if (attempt > 0) this.retransmissions += 1;
-      this.#transmit(machines[target] as Machine, what, invoke, caller, answer);
+      const used = connection;
+      this.#transmit(machines[target] as Machine, what, invoke, caller, answer, () => connection === used);
       const patienceMs = (attempt === 0 ? 300 : 1000) * (1 + random.fraction() * 3);
       await Promise.race([answer.promise.catch(() => undefined), schedule.sleep(patienceMs)]);
       if (answered) return answer.promise;
@@ -94,7 +97,10 @@ export class Client {
       const isGone = (machines[target] as Machine).station === null;
       if ((isGone || schedule.nowMs - sentMs > SILENCE_MS_MIN) && random.fraction() < this.wander) {
         const next = Math.floor(random.fraction() * machines.length);
-        if (next !== target) sentMs = schedule.nowMs;
+        if (next !== target) {
+          sentMs = schedule.nowMs;
+          connection += 1;
+        }
         target = next;
       }
     }
@@ -106,6 +112,7 @@ export class Client {
     invoke: (fileSystem: FileSystem, caller: Caller) => T | Promise<T>,
     caller: Caller,
     answer: PromiseWithResolvers<T>,
+    isOpen: () => boolean,
   ): void {
     const { station } = machine;
     if (station === null) return;
@@ -118,7 +125,11 @@ export class Client {
           .then(() => invoke(station.fileSystem, caller))
           .then(
             (result) => {
-              if (isThere() && !station.time.stopped) this.#lane(machine, 'from').send(() => answer.resolve(result));
+              if (isThere() && !station.time.stopped) {
+                this.#lane(machine, 'from').send(() => {
+                  if (isOpen()) answer.resolve(result);
+                });
+              }
             },
             (error: unknown) => {
               this.#world.trace(`${this.name}: ${what} at ${machine.name} is a bug: ${String(error)}`);
