@@ -72,7 +72,10 @@ test('a file that is full is replaced by one with the newest of each object', as
   disk.powerCut();
   const again = await CededJournal.open(disk.process(), '/vpool', silentLogger);
   assert.equal(again.size, 3);
-  assert.deepEqual([100, 101, 102].map((fileid) => again.cededCounter(fileid as FileId)).sort(), [2098, 2099, 2100]);
+  assert.deepEqual(
+    [100, 101, 102].map((fileid) => again.cededCounter(fileid as FileId)).sort((a, b) => a - b),
+    [2098, 2099, 2100],
+  );
 });
 
 test('a torn last record is nothing; damage before a valid one is reported', async () => {
