@@ -193,6 +193,11 @@ test('two hosts become a cluster by token, and an operator moves, drains and tak
     () => routersOf(onB),
     (list) => list.some(({ id, state }) => id !== idB && state === 'dead'),
   );
+  const waiting = await eventually(
+    () => volume(onB),
+    (report) => report?.state === 'recovering',
+  );
+  assert.match(waiting?.reason ?? '', /\w/);
   const unwilling = await run(t, 'volume', 'takeover', disk, ...onB);
   assert.equal(unwilling.code, 1);
   assert.match(unwilling.out, /Given up for good:\n {2}- Everything that was acknowledged after record \d+/);

@@ -158,11 +158,12 @@ test('volume move begins a move and is done, or waits until the object is there'
     { ...MOVE, phase: 'switching', copiedBytes: 4096, behindBytes: 0 },
     { ...MOVE, phase: 'moved', copiedBytes: 4096, behindBytes: 0, heldMs: 8, endedAt: '2026-01-01T00:00:01.000Z' },
   ];
-  let round = 0;
+  // The first look is before it begins.
+  let round = -1;
   const waited = await run((client) => client.moveVolume(PATH, B, true), {
     volume: () => Promise.resolve(round >= 2 ? { ...VOLUME, router: B } : { ...VOLUME, moving: { from: A, to: B } }),
     moves() {
-      const move = rounds[Math.min(round++, 2)] ?? MOVE;
+      const move = rounds[Math.max(0, Math.min(round++, 2))] ?? MOVE;
       return move.endedAt === null ? { running: [move], history: [] } : { running: [], history: [move] };
     },
   });
@@ -180,6 +181,21 @@ test('a move that is aborted while it is waited for is exit code 1 with the reas
   });
   assert.equal(code, ExitCode.FAILED);
   assert.equal(err, 'The move was aborted: no space at the receiver; /vm1/vm1-flat.vmdk stays on router aaaaaaaaaaaa.\n');
+});
+
+test('a move that ended before it was looked for is found in the history, not one of former times', async () => {
+  const ended = { ...MOVE, phase: 'moved', endedAt: MOVE.startedAt } as const;
+  let asked = 0;
+  const { code, out } = await run((client) => client.moveVolume(PATH, B, true), {
+    move: () => Promise.resolve({ kind: 'started', move: null }),
+    volume: () => Promise.resolve({ ...VOLUME, router: B }),
+    moves() {
+      asked += 1;
+      const former = { ...ended, id: 'old', heldMs: 99 };
+      return { running: [], history: asked === 1 ? [former] : [{ ...ended, heldMs: 7 }, former] };
+    },
+  });
+  assert.deepEqual([code, out], [ExitCode.OK, '/vm1/vm1-flat.vmdk is on router abababababab; I/O was held for 7.0 ms.\n']);
 });
 
 test('a move that this router never sees begin is given up after a while', async () => {

@@ -98,6 +98,8 @@ export class ControlClient {
   /** Ctrl-C while it waits leaves the move running. Exit code 1: it did not get there. */
   async moveVolume(object: string, router: string, wait: boolean): Promise<ExitCode> {
     const to = await this.#routerId(router);
+    const { running, history } = await this.#moves();
+    const former = new Set([...running, ...history].map(({ id }) => id));
     const started = (await this.#call('POST', '/cluster/moves', { object, to })) as { kind: string; move?: MoveReport | null };
     if (started.kind === 'already-there') {
       this.#show(started, () => `It is on router ${shortId(to)} already.\n`);
@@ -107,7 +109,7 @@ export class ControlClient {
       this.#show(started, () => 'The move has begun; vferry move list shows it.\n');
       return ExitCode.OK;
     }
-    return await this.#waitForMove(object, to, started.move ?? null);
+    return await this.#waitForMove(object, to, started.move ?? null, former);
   }
 
   async drain(wait: boolean): Promise<ExitCode> {
@@ -157,14 +159,14 @@ export class ControlClient {
     return ExitCode.OK;
   }
 
-  async #waitForMove(object: string, to: string, first: MoveReport | null): Promise<ExitCode> {
+  async #waitForMove(object: string, to: string, first: MoveReport | null, former: ReadonlySet<string>): Promise<ExitCode> {
     const progress = new ProgressLine(this.#context);
     const query = new URLSearchParams({ object }).toString();
     let move = first;
     for (;;) {
       const volume = await this.#get(`/cluster/volume?${query}`, (body: VolumeReport) => typeof body.fileid === 'number');
       const moves = await this.#moves();
-      move = sameMove(move, volume, [...moves.running, ...moves.history]);
+      move = sameMove(move, volume, [...moves.running, ...moves.history], former);
       if (volume.router === to && volume.moving === null) {
         progress.end();
         this.#show({ volume, move }, () => `${nameOf(volume)} is on router ${shortId(to)}${heldText(move)}.\n`);
@@ -303,9 +305,9 @@ function heldText(move: MoveReport | null): string {
   return move === null || move.heldMs === null ? '' : `; I/O was held for ${move.heldMs.toFixed(1)} ms`;
 }
 
-/** The move as it is now, or the one of the volume that runs, if none was known; null: this router knows none. */
-function sameMove(known: MoveReport | null, volume: VolumeReport, moves: readonly MoveReport[]): MoveReport | null {
-  if (known === null) return moves.find(({ fileid, endedAt }) => fileid === volume.fileid && endedAt === null) ?? null;
+/** The move as it is now, or the one of the volume that is not a former one, if none was known; null: this router knows none. */
+function sameMove(known: MoveReport | null, volume: VolumeReport, moves: readonly MoveReport[], former: ReadonlySet<string>): MoveReport | null {
+  if (known === null) return moves.find(({ id, fileid }) => fileid === volume.fileid && !former.has(id)) ?? null;
   return moves.find(({ id }) => id === known.id) ?? known;
 }
 
