@@ -11,7 +11,6 @@
 import { crc32 } from 'node:zlib';
 
 import type { ClosedEpoch } from '../../registry/ports.ts';
-import type { DiskFile } from '../core/disk.ts';
 import { ApplianceError, errorCode } from '../core/errors.ts';
 import { failPoint } from '../core/fail-points.ts';
 import type { FailPoint } from '../core/fail-points.ts';
@@ -20,6 +19,7 @@ import type { ObjectUuid, Term } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Clock, Random } from '../core/time.ts';
 import { LogRecord } from './log-record.ts';
+import { OpenSegment } from './open-segment.ts';
 import {
   encodeFooter,
   encodeRecordHead,
@@ -28,7 +28,6 @@ import {
   recordHeadBytes,
   SEAL_FOOTER_BYTES,
   SEGMENT_HEADER_BYTES,
-  SegmentIndex,
 } from './segment-codec.ts';
 import type { LocalSegment, PreparedSegment, SegmentFiles } from './segment-files.ts';
 
@@ -40,7 +39,6 @@ const UNSYNCED_SYNC_BYTES = 8 * 1024 * 1024;
 const UNSYNCED_BYTES_MAX = 64 * 1024 * 1024;
 /** Batches up to this size fill a hole file ahead of themselves; larger ones allocate enough at a time. */
 const SMALL_BATCH_BYTES_MAX = 256 * 1024;
-const ZEROS = Buffer.alloc(1024 * 1024);
 const RETRY_AFTER_FAULT_MS = 1000;
 const RETRY_PREPARE_MS = 100;
 
@@ -71,80 +69,6 @@ export interface LogEvents {
   relocate(records: readonly LogRecord[]): Promise<void>;
   /** Nothing refers to the damaged segments of a fault any more but for records up to its `durableSequence`. */
   relocated(): void;
-}
-
-/** A segment that is written to. */
-class OpenSegment {
-  readonly file: DiskFile;
-  readonly local: LocalSegment;
-  readonly salt: number;
-  readonly header: Buffer;
-  readonly index = new SegmentIndex();
-  writeOffset = 0;
-  /** Bytes of a hole file that have blocks of the disk by now. */
-  filledBytes = 0;
-  payloadBytes = 0;
-  lastSequence: number;
-  writtenSequence: number;
-  syncedSequence: number;
-  syncing = false;
-  sealWritten = false;
-  /** Its seal is durable: no fault can take it back. */
-  sealed = false;
-  openedAtMs: number;
-  readonly #holeBytes: number;
-  /** Calls under way: a file is not closed before they end, since its number may be given to another one. */
-  #calls = 0;
-  #closing: ((value: void) => void) | null = null;
-
-  constructor(prepared: PreparedSegment, salt: number, header: Buffer, baseSequence: number, openedAtMs: number) {
-    this.file = prepared.file;
-    this.local = prepared.segment;
-    this.#holeBytes = prepared.holeBytes;
-    this.salt = salt;
-    this.header = header;
-    this.lastSequence = baseSequence - 1;
-    this.writtenSequence = baseSequence - 1;
-    this.syncedSequence = baseSequence - 1;
-    this.openedAtMs = openedAtMs;
-  }
-
-  /**
-   * Zeros to be written behind a small batch that ends at `endOffset`, or null. In a hole file every sync would allocate blocks, and that is a
-   * commit of the journal: twice as slow (docs/PERFORMANCE.md). So one batch allocates for the next few hundred records.
-   */
-  zerosBehind(endOffset: number): Buffer | null {
-    if (endOffset <= this.filledBytes || endOffset >= this.#holeBytes) return null;
-    this.filledBytes = Math.min(endOffset + ZEROS.length, this.#holeBytes);
-    return ZEROS.subarray(0, this.filledBytes - endOffset);
-  }
-
-  write(offsetBytes: number, buffers: readonly Uint8Array[], done: (error: Error | null) => void): void {
-    this.#calls += 1;
-    this.file.write(offsetBytes, buffers, (error) => {
-      this.#ended();
-      done(error);
-    });
-  }
-
-  sync(done: (error: Error | null) => void): void {
-    this.#calls += 1;
-    this.file.sync((error) => {
-      this.#ended();
-      done(error);
-    });
-  }
-
-  #ended(): void {
-    this.#calls -= 1;
-    if (this.#calls === 0 && this.#closing !== null) this.#closing();
-  }
-
-  /** Closes the file when nothing uses it any more. */
-  async close(): Promise<void> {
-    if (this.#calls > 0) await new Promise<void>((resolve) => (this.#closing = resolve));
-    await this.file.close();
-  }
 }
 
 export class ObjectLog {

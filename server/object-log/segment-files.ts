@@ -16,6 +16,7 @@ import type { Logger } from '../core/logger.ts';
 import type { Clock } from '../core/time.ts';
 import { ReplicaFiles } from './replica-files.ts';
 import type { ReplicaSegment } from './replica-files.ts';
+import { SegmentReaders } from './segment-readers.ts';
 
 export interface SegmentFilesSettings {
   /** Directory of the vPool's local state; `log`, `cache`, `pool` are made in it. */
@@ -54,16 +55,7 @@ export interface PreparedSegment {
 }
 
 const NAME = /^([0-9a-f]{32})\.(\d{10,16})\.(\d+)-(\d+)-([0-9a-f]{16})\.seg$/;
-const OPEN_FILES_MAX = 512;
 const FILL_BYTES = 1024 * 1024;
-
-interface OpenFile {
-  readonly path: string;
-  file: DiskFile | null;
-  opening: Promise<DiskFile>;
-  users: number;
-  doomed: boolean;
-}
 
 function keyOf(uuid: ObjectUuid, number: number): string {
   return `${uuid}.${number}`;
@@ -85,7 +77,7 @@ export class SegmentFiles {
   /** Files of segments that are there twice and do not count. */
   readonly #doubles = new Map<ObjectUuid, LocalSegment[]>();
   readonly #pool: string[] = [];
-  readonly #open = new Map<string, OpenFile>();
+  readonly #readers: SegmentReaders;
   #poolCounter = 0;
   #poolTarget: number;
   #filling = false;
@@ -107,6 +99,7 @@ export class SegmentFiles {
     this.#clock = components.clock;
     this.#logger = components.logger;
     this.#settings = settings;
+    this.#readers = new SegmentReaders(components);
     this.replicas = new ReplicaFiles(components, join(settings.directory, 'replica'));
     this.#poolTarget = Math.min(POOL_FILES_FIRST, settings.poolFilesMax);
   }
@@ -418,7 +411,7 @@ export class SegmentFiles {
       await this.#disk.unlink(path);
       return false;
     }
-    this.#forgetOpen(former);
+    this.#readers.forget(former);
     segment.path = path;
     return true;
   }
@@ -441,7 +434,7 @@ export class SegmentFiles {
       await this.#disk.unlink(path);
       return;
     }
-    this.#forgetOpen(segment.path);
+    this.#readers.forget(segment.path);
     segment.path = path;
     segment.place = 'cache';
     segment.lastUse = ++this.#useCounter;
@@ -508,7 +501,7 @@ export class SegmentFiles {
       await this.#disk.unlink(segment.path);
       return;
     }
-    this.#forgetOpen(segment.path);
+    this.#readers.forget(segment.path);
     if (segment.place === 'log') this.#dirtyBytes += bytes - segment.bytes;
     else this.#cacheBytes += bytes - segment.bytes;
     segment.bytes = bytes;
@@ -523,7 +516,7 @@ export class SegmentFiles {
       doubles.splice(at, 1);
       if (doubles.length === 0) this.#doubles.delete(segment.uuid);
     } else this.#remove(segment);
-    this.#forgetOpen(segment.path);
+    this.#readers.forget(segment.path);
     // Under pressure the space is wanted, not the file.
     const recycle = this.#isRecyclable(segment) && this.#pool.length < this.#settings.poolFilesMax && !this.#isShort;
     try {
@@ -569,7 +562,7 @@ export class SegmentFiles {
       throw error;
     }
     if (this.#isKnown(segment)) this.#remove(segment);
-    this.#forgetOpen(segment.path);
+    this.#readers.forget(segment.path);
     return true;
   }
 
@@ -580,24 +573,14 @@ export class SegmentFiles {
   }
 
   /** Reads `target.length` bytes of a local segment; short only at its end. */
-  async read(segment: LocalSegment, offsetBytes: number, target: Uint8Array): Promise<number> {
+  read(segment: LocalSegment, offsetBytes: number, target: Uint8Array): Promise<number> {
     segment.lastUse = ++this.#useCounter;
-    const open = this.#reader(segment.path);
-    open.users += 1;
-    try {
-      const file = open.file ?? (await open.opening);
-      return await new Promise<number>((resolve, reject) =>
-        file.read(offsetBytes, target, (error, bytesRead) => (error === null ? resolve(bytesRead) : reject(error))),
-      );
-    } finally {
-      open.users -= 1;
-      if (open.doomed && open.users === 0) await open.file?.close();
-    }
+    return this.#readers.read(segment.path, offsetBytes, target);
   }
 
   async close(): Promise<void> {
     this.#closed = true;
-    for (const path of [...this.#open.keys()]) this.#forgetOpen(path);
+    this.#readers.close();
     await this.#directorySyncNext;
     await this.#directorySync;
   }
@@ -634,47 +617,6 @@ export class SegmentFiles {
     siblings.set(segment.number, segment);
     if (segment.place === 'log') this.#dirtyBytes += segment.bytes;
     else this.#cacheBytes += segment.bytes;
-  }
-
-  #reader(path: string): OpenFile {
-    let open = this.#open.get(path);
-    if (open !== undefined) {
-      // Map order is the LRU order.
-      this.#open.delete(path);
-      this.#open.set(path, open);
-      return open;
-    }
-    const opening = this.#disk.open(path, 'read');
-    open = { path, file: null, opening, users: 0, doomed: false };
-    this.#open.set(path, open);
-    const entry = open;
-    opening.then(
-      (file) => {
-        entry.file = file;
-        // Forgotten while it was being opened and nobody waits for it.
-        if (entry.doomed && entry.users === 0) this.#closeQuietly(file);
-      },
-      () => {
-        if (this.#open.get(path) === entry) this.#open.delete(path);
-      },
-    );
-    for (const [oldest] of this.#open) {
-      if (this.#open.size <= OPEN_FILES_MAX) break;
-      this.#forgetOpen(oldest);
-    }
-    return open;
-  }
-
-  #forgetOpen(path: string): void {
-    const open = this.#open.get(path);
-    if (open === undefined) return;
-    this.#open.delete(path);
-    open.doomed = true;
-    if (open.users === 0 && open.file !== null) this.#closeQuietly(open.file);
-  }
-
-  #closeQuietly(file: DiskFile): void {
-    file.close().catch((error: unknown) => this.#logger.error({ err: error, file: file.path }, 'closing a segment failed'));
   }
 
   /** Joins the fsync of `log/` that starts next: one covers everybody who prepared a segment meanwhile. */
