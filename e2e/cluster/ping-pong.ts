@@ -18,13 +18,15 @@ export interface PingPongOptions {
   readonly lanes?: number;
   /** Default false: JUKEBOX is an error like any other. */
   readonly patient?: boolean;
-  /** Between two moves. Default 20 ms. */
+  /** Between two moves. Default 200 ms. */
   readonly pauseMs?: number;
 }
 
 export interface PingPongResult {
   readonly operations: number;
   readonly jukebox: number;
+  /** Longest operation in each pause between moves, in milliseconds, sorted: what so many of them take without a move. */
+  readonly quietMs: readonly number[];
   /** Longest operation around each move, in milliseconds, sorted. */
   readonly stallsMs: readonly number[];
   /** How long I/O was held, as the routers say, sorted. */
@@ -52,12 +54,12 @@ export async function pingPong(cluster: Cluster, options: PingPongOptions): Prom
     const running = load.runUntil(clients, options.lanes ?? 32, () => over);
     running.catch(() => (over = true));
     const path = `/${options.name}`;
-    const seen = { stallsMs: [] as number[], heldMs: [] as number[], tookMs: [] as number[] };
+    const seen = { quietMs: [] as number[], stallsMs: [] as number[], heldMs: [] as number[], tookMs: [] as number[] };
     try {
       await operator.waitForOwner(path, a);
       for (let move = 0; move < options.moves && !over; move += 1) {
-        await new Promise((resolve) => setTimeout(resolve, options.pauseMs ?? 20));
-        stalls.take();
+        await new Promise((resolve) => setTimeout(resolve, options.pauseMs ?? 200));
+        seen.quietMs.push(stalls.take().longestMs);
         const began = performance.now();
         const report = await operator.move(path, move % 2 === 0 ? b : a);
         seen.tookMs.push(performance.now() - began);
@@ -71,7 +73,14 @@ export async function pingPong(cluster: Cluster, options: PingPongOptions): Prom
     await load.check(first);
     await load.check(second);
     const sorted = (values: readonly number[]): number[] => values.toSorted((one, other) => one - other);
-    return { operations, jukebox: patience.times, stallsMs: sorted(seen.stallsMs), heldMs: sorted(seen.heldMs), tookMs: sorted(seen.tookMs) };
+    return {
+      operations,
+      jukebox: patience.times,
+      quietMs: sorted(seen.quietMs),
+      stallsMs: sorted(seen.stallsMs),
+      heldMs: sorted(seen.heldMs),
+      tookMs: sorted(seen.tookMs),
+    };
   } finally {
     await Promise.all(clients.map((client) => client[Symbol.asyncDispose]()));
   }
@@ -83,5 +92,7 @@ export function tell(t: Pick<TestContext, 'diagnostic'>, what: string, result: P
     return `median ${at(0.5)}, p99 ${at(0.99)}, max ${at(1)} ms`;
   };
   t.diagnostic(`${what}: ${result.tookMs.length} moves under ${result.operations} checked operations, ${result.jukebox} told to come back`);
-  t.diagnostic(`${what}: longest operation around a move: ${of(result.stallsMs)}; I/O held: ${of(result.heldMs)}; a move: ${of(result.tookMs)}`);
+  t.diagnostic(
+    `${what}: longest operation around a move: ${of(result.stallsMs)}, without one: ${of(result.quietMs)}; I/O held: ${of(result.heldMs)}; a move: ${of(result.tookMs)}`,
+  );
 }
