@@ -1,0 +1,132 @@
+/** What an operator does about routers that go: a drain before maintenance while VMs run, and a takeover by force after a router is lost for good. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import type { DrainReport, TakeoverOutcome, TakeoverPlan } from '../../server/cluster-port.ts';
+import { Stability } from '../../server/nfsd/file-system.ts';
+import { connectPatiently } from '../patient-client.ts';
+import { StampedVolume } from '../stamped-volume.ts';
+import { stackOf } from '../test-stack.ts';
+import type { ClusterRouter } from './cluster-router.ts';
+import { Cluster, thresholds } from './cluster.ts';
+
+const KIB = 1024;
+
+async function ask<T>(router: ClusterRouter, method: string, path: string, body?: object): Promise<{ status: number; json: T }> {
+  const response = await fetch(`http://127.0.0.1:${router.process.adminPort}${path}`, {
+    method,
+    signal: AbortSignal.timeout(20_000),
+    ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),
+  });
+  return { status: response.status, json: (await response.json()) as T };
+}
+
+async function until<T>(look: () => Promise<T>, wanted: (value: T) => boolean, timeoutMs: number): Promise<T> {
+  const began = performance.now();
+  for (;;) {
+    const value = await look();
+    if (wanted(value)) return value;
+    if (performance.now() - began > timeoutMs) throw new Error(`after ${timeoutMs} ms: ${JSON.stringify(value)}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+test('a drain takes everything away from a router while its clients write, to the others in turn, and it stays empty until the drain is ended', async (t) => {
+  const cluster = await Cluster.forTest(t, { routers: 3, cluster: { ...thresholds(50), cooldownMs: 0 } });
+  const [a] = cluster.pair;
+  const client = stackOf(t).use(await connectPatiently(a.process));
+  const volumes = await Promise.all([1, 2, 3, 4].map((id) => StampedVolume.create(client, id, 256 * KIB)));
+  for (const volume of volumes) assert.equal(await volume.write(client, 0, 8 * KIB, Stability.FILE_SYNC), 0);
+  for (const volume of volumes) await cluster.operator.waitForOwner(`/${volume.name}`, a);
+
+  let over = false;
+  let writes = 0;
+  const load = Promise.all(
+    volumes.map(async (volume) => {
+      for (let number = 0; !over; number += 1) {
+        assert.equal(await volume.write(client, (number % 32) * 8 * KIB, 8 * KIB, Stability.FILE_SYNC), 0);
+        writes += 1;
+      }
+    }),
+  );
+  assert.equal((await ask(a, 'POST', '/cluster/drain')).status, 200);
+  const report = await until(
+    async () => (await ask<DrainReport>(a, 'GET', '/cluster/drain')).json,
+    ({ phase }) => phase === 'drained',
+    30_000,
+  );
+  assert.deepEqual([report.done, report.total, report.failed, report.problem], [4, 4, [], null]);
+  const before = writes;
+  // More than the threshold: forwarded I/O must not bring anything back.
+  await until(
+    async () => writes,
+    (count) => count > before + 600,
+    30_000,
+  );
+  const idOfA = await cluster.operator.idOf(a);
+  const owners = (await cluster.operator.volumes()).map(({ router }) => router);
+  assert.equal(owners.length, 4);
+  assert.ok(!owners.includes(idOfA as never), `${owners.join()} of ${idOfA}`);
+  assert.equal(new Set(owners).size, 2, 'both others got some');
+  assert.equal(await cluster.operator.beginMove(`/${volumes[0]?.name}`, a), false, 'nothing is moved to a router that is drained');
+  assert.equal((await ask(a, 'DELETE', '/cluster/drain')).status, 200);
+  // Its clients' I/O brings them back by itself.
+  await Promise.all(volumes.map((volume) => cluster.operator.waitForOwner(`/${volume.name}`, a)));
+  over = true;
+  await load;
+  for (const volume of volumes) assert.deepEqual(await volume.verify(client), []);
+});
+
+test('what a lost router had not brought to the backend is named, given up by force only, and does not come back with the router', async (t) => {
+  const cluster = await Cluster.forTest(t, {
+    routers: 2,
+    cluster: thresholds(0),
+    environment: { VFERRY_LOG_SEGMENT_BYTES: '4MiB', VFERRY_LOG_SEAL_AFTER_MS: '1h', VFERRY_LOG_CHECKPOINT_AFTER_BYTES: '1GiB' },
+  });
+  const [a, b] = cluster.pair;
+  const atA = stackOf(t).use(await connectPatiently(a.process));
+  const volume = await StampedVolume.create(atA, 1, 16 * 1024 * KIB);
+  const path = `/${volume.name}`;
+  // Whole segments go to the backend, the rest stays in the open one.
+  for (let offset = 0; offset < 10 * 1024 * KIB; offset += 256 * KIB)
+    await atA.write(volume.handle, offset, Buffer.alloc(256 * KIB, 1), Stability.FILE_SYNC);
+  const query = `/cluster/takeover?object=${encodeURIComponent(path)}`;
+  assert.deepEqual((await ask<{ code: string }>(b, 'GET', query)).json.code, 'owner-alive');
+  await until(
+    async () => (await a.process.http('/status')).body,
+    (body) => (JSON.parse(body) as { router: { dirtyBytes: number } }).router.dirtyBytes < 4 * 1024 * KIB,
+    20_000,
+  );
+  await a.process.kill();
+  const plan = await until(
+    async () => (await ask<TakeoverPlan>(b, 'GET', query)).json,
+    ({ kind }) => kind === 'plan',
+    30_000,
+  );
+  assert.ok(plan.needsForce && plan.ownerDead && plan.keptSequence > 0);
+  assert.match(plan.givenUp.join('\n'), new RegExp(`acknowledged after record ${plan.keptSequence} `));
+  await cluster.operator.waitFor(path, ({ state, reason }) => state === 'recovering' && (reason ?? '').includes('goes on by itself'));
+  const body = { object: path, term: plan.volume.term };
+  assert.equal((await ask<{ code: string }>(b, 'POST', '/cluster/takeover', { ...body, force: false })).json.code, 'not-clean');
+  const taken = (await ask<TakeoverOutcome>(b, 'POST', '/cluster/takeover', { ...body, force: true })).json;
+  assert.equal(taken.kind, 'taken', JSON.stringify(taken));
+  await cluster.operator.waitForOwner(path, b);
+
+  const atB = stackOf(t).use(await connectPatiently(b.process));
+  const content = async (client: typeof atB): Promise<Buffer> => (await volume.read(client)).content;
+  const kept = await content(atB);
+  const bytes = kept.indexOf(0);
+  assert.ok(bytes >= 3 * 1024 * KIB && bytes < 10 * 1024 * KIB, `${bytes} bytes were kept`);
+  assert.ok(kept.subarray(bytes).every((byte) => byte === 0));
+  assert.equal((await atB.write(volume.handle, bytes, Buffer.alloc(4 * KIB, 2), Stability.FILE_SYNC)).status, 0);
+  kept.fill(2, bytes, bytes + 4 * KIB);
+
+  await a.process.start();
+  const again = stackOf(t).use(await connectPatiently(a.process));
+  assert.ok((await content(again)).equals(kept), 'through the router that is back');
+  await cluster.operator.move(path, a);
+  assert.equal((await again.write(volume.handle, bytes + 4 * KIB, Buffer.alloc(4 * KIB, 3), Stability.FILE_SYNC)).status, 0);
+  kept.fill(3, bytes + 4 * KIB, bytes + 8 * KIB);
+  assert.ok((await content(again)).equals(kept), 'and there, with what it had once put aside');
+  assert.match(a.process.log, /orphans/);
+});
