@@ -149,6 +149,12 @@ export class CededJournal {
     return entry !== undefined && isForgotten(entry, term);
   }
 
+  /** Null: the object was not given away, as far as is remembered. */
+  fileidOf(uuid: ObjectUuid): FileId | null {
+    for (const entry of this.#entries.values()) if (entry.uuid === uuid) return entry.fileid;
+    return null;
+  }
+
   get size(): number {
     return this.#entries.size;
   }

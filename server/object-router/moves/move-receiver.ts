@@ -30,6 +30,8 @@ const TAIL_MS_MAX = 40;
 const CATCH_UP_MS_MAX = 60_000;
 const ASK_MS_MAX = 30_000;
 const FETCH_MS_MAX = 10_000;
+/** Then the registry is asked as well: it may have changed already, and everybody waits. Asking the giver again joins what runs there. */
+const CONFIRM_MS_MAX = 750;
 const RESOLVE_MS_FIRST = 20;
 const RESOLVE_MS_MAX = 1_000;
 
@@ -351,7 +353,7 @@ export class MoveReceiver {
       for (let waitMs = RESOLVE_MS_FIRST; ; waitMs = Math.min(RESOLVE_MS_MAX, waitMs * 2)) {
         let definite = false;
         try {
-          const outcome = await within(clock, peer.moveConfirm(fileid, attempt, frozen.lastSequence), HOLD_MS_MAX * 2, 'the change of owner');
+          const outcome = await within(clock, peer.moveConfirm(fileid, attempt, frozen.lastSequence), CONFIRM_MS_MAX, 'the change of owner');
           if (outcome.kind === 'moved' && sameTerm(outcome.owner.term, attempt) && outcome.owner.router === this.#around.self.router)
             return outcome.owner;
           if (outcome.kind === 'aborted') {
