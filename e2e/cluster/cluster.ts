@@ -194,6 +194,8 @@ async function makeRouter({ name, address, nfsPort, options, redis, backend, sta
     listen: address,
     portMapper: options.portMapper ?? false,
     vpool: options.vpool ?? 'vpool1',
+    // A member that was killed begins anew only when its former life is over in the registry, on a machine that does other things.
+    readyTimeoutMs: 90_000,
     // Gone with us, even if we are killed; and Ctrl-C is for us alone, who stop them in order.
     prefix: ['setpriv', '--pdeathsig', 'KILL', 'setsid'],
     environment: {
