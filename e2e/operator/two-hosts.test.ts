@@ -27,10 +27,12 @@ interface Ran {
   readonly err: string;
 }
 
-/** Starts `vferry`; `done` resolves when it ended. */
-function vferry(t: TestContext, args: readonly string[]): { child: ChildProcess; done: Promise<Ran> } {
+/** Starts `vferry`, with `input` as its standard input; `done` resolves when it ended. */
+function vferry(t: TestContext, args: readonly string[], input = ''): { child: ChildProcess; done: Promise<Ran> } {
   const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('VFERRY_') && !name.startsWith('NODE_')));
-  const child = spawn(process.execPath, [MAIN, ...args], { stdio: ['ignore', 'pipe', 'pipe'], env: environment });
+  const child = spawn(process.execPath, [MAIN, ...args], { stdio: ['pipe', 'pipe', 'pipe'], env: environment });
+  child.stdin.on('error', () => undefined);
+  child.stdin.end(input);
   let [out, err] = ['', ''];
   child.stdout.on('data', (chunk: Buffer) => (out += chunk.toString()));
   child.stderr.on('data', (chunk: Buffer) => (err += chunk.toString()));
@@ -110,7 +112,9 @@ test('two hosts become a cluster by token, and an operator moves, drains and tak
   const token = await new Promise<string>((resolve) => offer.child.stdout?.once('data', (chunk: Buffer) => resolve(chunk.toString().trim())));
   const configB = join(directory, 'b.yaml');
   const dataB = join(directory, 'b');
-  const settings = await succeed(t, 'cluster', 'join', token, '--data', dataB);
+  const joined = await vferry(t, ['cluster', 'join', '-', '--data', dataB], `${token}\n`).done;
+  assert.equal(joined.code, 0, joined.err);
+  const settings = joined.out;
   assert.equal((await offer.done).code, 0);
   assert.doesNotMatch(settings, /hunter2/);
   writeFileSync(

@@ -31,6 +31,8 @@ test('init, token, join: the token is all that stdout has there, the shared sett
     const token = (await offer.until(/^vfj1-\S+$/m))[0];
     const wrong = await command(['cluster', 'join', `${token.slice(0, -1)}`, ...at('b')]);
     assert.equal(wrong.code, 2);
+    // Nothing on standard input either.
+    assert.equal((await command(['cluster', 'join', ...at('b')])).code, 2);
     // As a terminal breaks it.
     const joined = await command(['cluster', 'join', token.slice(0, 40), token.slice(40), ...at('b')]);
     assert.equal(joined.code, 0, joined.stderr);

@@ -16,6 +16,7 @@ const JOIN_PORT = 2051;
 const VALID = '15m';
 const DAY_MS = 24 * 3600 * 1000;
 const USES_MAX = 100;
+const TOKEN_CHARACTERS_MAX = 4096;
 
 /** Refusals: what was asked for cannot be. Everything else could not run. */
 const NO = new Set(['cluster-exists', 'other-cluster', 'join-refused', 'join-untrusted', 'no-such-router', 'certificate-expired']);
@@ -63,12 +64,13 @@ export function addCertificateCommands(program: Command, run: RunAction, print: 
     'join',
     "get this router's certificate with a token; prints the settings that the cluster shares. Again: renews it",
     async (certificates, { settings }, command) => {
-      const { report, sharedSettings } = await certificates.join(settings, command.args.join(''));
+      const token = command.args.join('');
+      const { report, sharedSettings } = await certificates.join(settings, token === '' || token === '-' ? await standardInput() : token);
       print.err(`${reportText(report)}\nSettings for this host: complete its addresses, and the files and secrets that are named:\n\n`);
       print.out(`data: ${JSON.stringify(settings.data)}\n${sharedSettings}`);
       return ExitCode.OK;
     },
-  ).argument('<token...>', 'from vferry cluster token on the other host');
+  ).argument('[token...]', 'from vferry cluster token on the other host; without it, or -: from standard input');
   add(
     'renew',
     "a new certificate for this router, on the authority's host (elsewhere: join again). A running router takes it at its next start",
@@ -151,4 +153,14 @@ function parsedBy(kind: { readonly allowed: string; parse(value: unknown): unkno
     if (kind.parse(text) === undefined) throw new InvalidArgumentError(`It must be ${kind.allowed}.`);
     return text;
   };
+}
+
+/** Where others on this machine do not see it, as they do arguments. A line, or to the end. */
+async function standardInput(): Promise<string> {
+  let text = '';
+  for await (const chunk of process.stdin) {
+    text += String(chunk);
+    if (text.includes('\n') || text.length > TOKEN_CHARACTERS_MAX) break;
+  }
+  return text;
 }
