@@ -65,7 +65,7 @@ async function eventually<T>(ask: () => Promise<T>, wanted: (answer: T) => boole
   }
 }
 
-test('two hosts become a cluster by token, and an operator moves, drains and takes over', { timeout: 180_000 }, async (t) => {
+test('two hosts become a cluster by token, and an operator moves, drains and takes over', { timeout: 300_000 }, async (t) => {
   const directory = await scratchFor(t, 'two-hosts');
   const redis = stackOf(t).use(await RedisService.start({ directory: join(directory, 'redis') }));
   // As in docs/OPERATIONS.md.
