@@ -28,13 +28,16 @@ export class LeaseRenewal {
       if (this.#connection?.redis.ended === true) this.#connection = null;
       const connection = (this.#connection ??= await this.#connect());
       const { router, incarnation, vpoolName } = this.#data;
-      const names = redisKeys(vpoolName);
-      const answer = await this.#confirmed(
-        { kind: 'script', script: RENEW_SCRIPT, keys: RENEW_SCRIPT.keys.map((key) => names[key]), args: [generation, router, incarnation] },
-        { kind: 'script', script: CONFIRM, keys: [names.meta, confirmKeyOf(vpoolName)], args: [generation] },
-      );
+      const answer = await this.#inGeneration(generation);
       if (answer.kind === 'reply') return this.#statusOf(answer);
       if (answer.code !== 'GENERATION') throw unavailable(`Redis refuses a renewal: ${answer.error.message}`);
+      const found = Number(answer.error.message.split(' ')[1]);
+      if (found > generation) {
+        // A round is over, and the main thread does not know yet. Whoever is alive there may renew; who is not listed may only have missed the round.
+        const ahead = await this.#inGeneration(found);
+        if (ahead.kind === 'reply' && this.#statusOf(ahead) === 'renewed') return 'renewed';
+        throw unavailable(`Redis is in generation ${found}, and this router is not yet`);
+      }
       const inRound = await this.#confirmed({
         kind: 'script',
         script: RENEW_IN_ROUND,
@@ -52,6 +55,15 @@ export class LeaseRenewal {
   close(): void {
     this.#connection?.redis.close();
     this.#connection = null;
+  }
+
+  #inGeneration(generation: number): Promise<RedisAnswer> {
+    const { router, incarnation, vpoolName } = this.#data;
+    const names = redisKeys(vpoolName);
+    return this.#confirmed(
+      { kind: 'script', script: RENEW_SCRIPT, keys: RENEW_SCRIPT.keys.map((key) => names[key]), args: [generation, router, incarnation] },
+      { kind: 'script', script: CONFIRM, keys: [names.meta, confirmKeyOf(vpoolName)], args: [generation] },
+    );
   }
 
   /** Answer of the first command; the last one is a write that the WAIT behind it is for. */

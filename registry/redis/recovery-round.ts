@@ -154,6 +154,11 @@ export class RecoveryRounds implements Settler {
         `there is no vPool ${vpoolName} in Redis at ${connection.address.host}:${connection.address.port}; if it was there before, restore its append-only file`,
       );
     }
+    const [, round = ''] = roundKeys(vpoolName);
+    const [from] = await this.#run(connection, [{ kind: 'plain', words: ['HGET', round, 'from'] }]);
+    if (from !== null) {
+      throw new ApplianceError('registry-void', `Redis has lost vPool ${vpoolName}, and other routers wait for it: restore its append-only file`);
+    }
     const reply = await this.#confirmed(connection, CREATE_VPOOL_SCRIPT, ['', ...this.#createArguments(identity)]);
     const kind = textOf(reply);
     if (kind === 'remains') {

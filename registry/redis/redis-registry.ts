@@ -17,7 +17,7 @@ import type { ClusterRegistry, Membership, Outbox, OwnerRecord, RouterRecord } f
 import { createVpoolArguments } from './create-vpool.ts';
 import { readGeneration, type SeenGeneration, writeGeneration } from './generation-file.ts';
 import { LeaseKeeper } from './lease-keeper.ts';
-import { OutboxLog } from './outbox-log.ts';
+import { OutboxLog, type OutboxLogSettings } from './outbox-log.ts';
 import { COUNTERS_SCRIPT } from './read-scripts.ts';
 import { RecoveryRounds } from './recovery-round.ts';
 import { redisKeys } from './redis-keys.ts';
@@ -53,6 +53,7 @@ export interface RedisRegistryOptions {
   readonly logger: Logger;
   readonly observer?: RegistryObserver;
   readonly disk?: Disk;
+  readonly outbox?: OutboxLogSettings;
   readonly openTimeoutMs?: number;
   readonly patienceMs?: number;
 }
@@ -89,7 +90,7 @@ export async function openRedisRegistry(options: RedisRegistryOptions): Promise<
   await using stack = new AsyncDisposableStack();
   await disk.makeDirectory(directory);
   let seen: SeenGeneration | null = await readGeneration(disk, directory);
-  const log = await OutboxLog.open({ disk, clock }, join(directory, 'outbox'));
+  const log = await OutboxLog.open({ disk, clock }, join(directory, 'outbox'), options.outbox);
   stack.defer(() => log.close());
 
   const lease = stack.use(

@@ -11,6 +11,7 @@ import { type Clock, timestampOf } from '../../../server/core/time.ts';
 import { INCARNATION, type RegistryUnderTest, ROUTER } from '../../conformance/world.ts';
 import type { Mutation, OwnerRecord } from '../../ports.ts';
 import { TestClock } from '../../sqlite/testing/test-registry.ts';
+import type { OutboxLogSettings } from '../outbox-log.ts';
 import { openRedisRegistry, type RedisRegistry, type RedisRegistryOptions } from '../redis-registry.ts';
 import type { RedisRegistrySettings } from '../redis-settings.ts';
 
@@ -46,6 +47,7 @@ export interface MemberOptions {
   readonly whenEmpty?: 'create' | 'refuse';
   readonly patienceMs?: number;
   readonly openTimeoutMs?: number;
+  readonly outbox?: OutboxLogSettings;
 }
 
 /** One router's registry. */
@@ -94,6 +96,7 @@ export class Member implements AsyncDisposable {
       random: systemRandom,
       logger: options.logger ?? silentLogger,
       ...(options.patienceMs === undefined ? {} : { patienceMs: options.patienceMs }),
+      ...(options.outbox === undefined ? {} : { outbox: options.outbox }),
       ...(options.openTimeoutMs === undefined ? {} : { openTimeoutMs: options.openTimeoutMs }),
     };
     try {
