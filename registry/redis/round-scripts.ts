@@ -190,8 +190,9 @@ return applied
 );
 
 /**
- * Puts the record that a router serves, when the registry's is of a lower epoch, is of the same term and has uploaded no more, or is missing: a lower one in the
- * registry is repaired, never obeyed. In a round or outside of one. ARGV: 1 generation (outside of a round); 2 identity (in a round); 3 packed owner record.
+ * Puts the record that a router serves, when the registry's is of a lower epoch or missing: a lower one in the registry is repaired, never obeyed. One of the same
+ * term stays as it is: what its owner knows of it was replayed before, and it may hold an update whose answer was lost, and which will be answered from memory
+ * when it is asked for again. In a round or outside of one. ARGV: 1 generation (outside of a round); 2 identity (in a round); 3 packed owner record.
  * Reply: {"done" | "conflict", packed record that is there now}, or {"gone"}: no live inode of class file or volume has that number and uuid.
  */
 export const ASSERT_OWNER_SCRIPT = bareScript(
@@ -210,8 +211,7 @@ if old then
   local generation, counter = epochOf(o.term)
   local oldGeneration, oldCounter = epochOf(old.term)
   local higher = generation > oldGeneration or (generation == oldGeneration and counter > oldCounter)
-  local newest = o.term == old.term and struct.unpack('<I8', o.root) >= struct.unpack('<I8', old.root)
-  if not higher and not newest then return {'conflict', old.raw} end
+  if not higher then return {o.term == old.term and 'done' or 'conflict', old.raw} end
   o.seq, o.holder, o.counterMax = old.seq, old.holder, math.max(o.counterMax, old.counterMax)
 end
 storeOwner(o)
