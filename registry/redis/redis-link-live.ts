@@ -96,9 +96,7 @@ export class LiveRedisLink implements RedisLink, AsyncDisposable {
   async open(timeoutMs: number): Promise<void> {
     this.#running ??= this.#run();
     const cancel = this.#components.clock.after(timeoutMs, () => {
-      const { problem } = this.#components.settler;
-      if (problem !== null) this.#opened.reject(new ApplianceError('registry-void', problem, { retryable: true }));
-      else this.#opened.reject(unavailable(`the registry could not be opened within ${timeoutMs} ms: ${this.problem ?? ''}`));
+      this.#opened.reject(unavailable(`the registry could not be opened within ${timeoutMs} ms: ${this.problem ?? ''}`));
     });
     try {
       await this.#opened.promise;
