@@ -13,8 +13,8 @@ import { WireWriter } from './wire-writer.ts';
 const SLAB_BYTES = 256 * 1024;
 /** Arguments, with what the writer wants to have ready for the longest text. */
 const ARGS_ROOM_BYTES = 16 * 1024;
-/** Payloads up to this size are copied behind their arguments: one more buffer in a write costs more. */
-const COPY_BYTES_MAX = 8 * 1024;
+/** Payloads up to this size are copied behind their arguments when they are sent: one more buffer in a write costs more. */
+export const COPY_BYTES_MAX = 8 * 1024;
 const FREE_SLABS_MAX = 8;
 /** Frames are handed to the stream at the end of the turn, or when this much has come together. */
 const EARLY_FLUSH_BYTES = 256 * 1024;

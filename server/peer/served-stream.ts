@@ -10,7 +10,7 @@ import { encodeAnswer, encodeFailure } from './answer-codec.ts';
 import type { Answers } from './answer-codec.ts';
 import { FrameError } from './frame-error.ts';
 import { FrameReader } from './frame-reader.ts';
-import { FrameSender } from './frame-sender.ts';
+import { COPY_BYTES_MAX, FrameSender } from './frame-sender.ts';
 import { FrameKind } from './frame.ts';
 import type { FrameHead } from './frame.ts';
 import { getHello, putHelloAnswer } from './hello.ts';
@@ -19,6 +19,8 @@ import type { CallKind, PeerRequest } from './request-codec.ts';
 import type { ServedConnection } from './served-connection.ts';
 import { WireReader } from './wire-reader.ts';
 
+/** Kept for READs of the same size. */
+const READ_BUFFERS_MAX = 64;
 /** A frame of answers may exceed what its call was charged for by a piece or a record. */
 const UNSENT_SLACK_BYTES = 16 * 1024 * 1024;
 
@@ -34,6 +36,7 @@ export class ServedStream {
   #requestId = 0;
   #pingId: number | null = null;
   #outstandingBytes = 0;
+  readonly #readBuffers: Buffer[] = [];
   #isClosed = false;
 
   constructor(connection: ServedConnection, stream: ServerHttp2Stream) {
@@ -140,7 +143,7 @@ export class ServedStream {
   }
 
   #execute(request: PeerRequest, requestId: number): void {
-    const into = request.kind === FrameKind.READ ? Buffer.allocUnsafe(request.countBytes) : null;
+    const into = request.kind === FrameKind.READ ? this.#readBuffer(request.countBytes) : null;
     let answer: MaybePromise<unknown>;
     try {
       answer = callService(this.#service!, request, into);
@@ -174,6 +177,16 @@ export class ServedStream {
     if (this.#isClosed) return;
     const payload = encodeAnswer(request.kind, answer as Answers[CallKind], this.#sender.open(), into);
     this.#send(request.kind, requestId, payload);
+    // The sender has copied it.
+    if (into !== null && into.length <= COPY_BYTES_MAX && this.#readBuffers.length < READ_BUFFERS_MAX) this.#readBuffers.push(into);
+  }
+
+  /** Memory for a READ. Small ones are used again: they cost more to allocate than to fill. */
+  #readBuffer(countBytes: number): Buffer {
+    const last = this.#readBuffers.at(-1);
+    if (last === undefined || last.length !== countBytes) return Buffer.allocUnsafe(countBytes);
+    this.#readBuffers.pop();
+    return last;
   }
 
   #fail(request: PeerRequest, requestId: number, error: unknown): void {
