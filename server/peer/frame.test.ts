@@ -168,7 +168,8 @@ test('a flipped bit anywhere in a frame is noticed', () => {
     const damaged = Buffer.from(frame);
     damaged[bit >> 3]! ^= 1 << (bit & 7);
     // More arguments than there are make the head wait for more: what comes next shows it.
-    assert.throws(() => framesOf([damaged, Buffer.alloc(5000)]), FrameError, `bit ${bit}`);
+    const isLonger = bit >> 3 === 16 || bit >> 3 === 17;
+    assert.throws(() => framesOf(isLonger ? [damaged, Buffer.alloc(5000)] : [damaged]), FrameError, `bit ${bit}`);
   }
 });
 

@@ -1,5 +1,6 @@
 /** The calling side: what happens to calls when connections are lost, held, cut, refused. */
 import assert from 'node:assert/strict';
+import net from 'node:net';
 import { test } from 'node:test';
 
 import type { FileId, Incarnation, RouterId } from '../core/ids.ts';
@@ -396,7 +397,7 @@ test('calls wait for a connection that is being made, at most a second', async (
   // Accepts, and never says hello.
   const relay = new TcpRelay(1);
   const members = new FixedMembers(ROUTER_A);
-  const silent = await import('node:net').then(({ createServer }) => createServer(() => {}));
+  const silent = net.createServer(() => {});
   await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
   const self = { router: ROUTER_A, incarnation: INCARNATION_A, vpoolUuid: VPOOL };
   const network = new Http2PeerNetwork({ members, clock, random: systemRandom, logger: silentLogger, tls: null, self });
@@ -470,6 +471,22 @@ test('a certificate of another authority, or none, is refused by both ends', asy
       { tls },
     );
   }
+});
+
+test('a lapse also closes connections that are not done with TLS yet', async () => {
+  const { b } = await clusterCertificates();
+  const service = new MemoryPeerService(ROUTER_B, INCARNATION_B);
+  const self = { router: ROUTER_B, incarnation: INCARNATION_B, vpoolUuid: VPOOL };
+  const server = new PeerServer({ service: () => service, clock: new SteppedClock(), logger: silentLogger, tls: b, self });
+  const { port } = await server.listen('127.0.0.1', 0);
+  const socket = net.connect({ host: '127.0.0.1', port });
+  socket.on('error', () => {});
+  await new Promise((resolve) => socket.once('connect', resolve));
+  // Accepted, too.
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  server.lapse();
+  await until(() => socket.destroyed, 'the connection was closed');
+  await server.close();
 });
 
 test('a refusal for versions or vPools is what calls and state say', async () => {

@@ -1,0 +1,46 @@
+import assert from 'node:assert/strict';
+import http2 from 'node:http2';
+import net from 'node:net';
+import type { AddressInfo } from 'node:net';
+import { test } from 'node:test';
+
+import { resetSocket } from './socket-reset.ts';
+import { until } from './testing/stepped-clock.ts';
+
+test('the other end sees a reset, not an orderly end, and no handle stays open, also below HTTP/2', async () => {
+  const errors: (string | undefined)[] = [];
+  const server = net.createServer((socket) => {
+    socket.on('error', (error: NodeJS.ErrnoException) => errors.push(error.code));
+    socket.resume();
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  const before = process.getActiveResourcesInfo().filter((name) => name === 'TCPSocketWrap').length;
+  for (const isHttp2 of [false, true]) {
+    const socket = net.connect({ host: '127.0.0.1', port });
+    const session = isHttp2 ? http2.connect('http://peer', { createConnection: () => socket }) : null;
+    session?.on('error', () => {});
+    await new Promise((resolve) => socket.once('connect', resolve));
+    socket.write('x');
+    await new Promise((resolve) => setImmediate(resolve));
+    resetSocket(socket);
+    session?.destroy();
+    await until(() => errors.length === (isHttp2 ? 2 : 1), 'the server saw an error');
+  }
+  assert.deepEqual(errors, ['ECONNRESET', 'ECONNRESET']);
+  await until(() => process.getActiveResourcesInfo().filter((name) => name === 'TCPSocketWrap').length === before, 'all handles were closed');
+  server.close();
+});
+
+test('a socket that is still connecting, or gone, is closed without an error', async () => {
+  const server = net.createServer((socket) => socket.on('error', () => {}));
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const socket = net.connect({ host: '127.0.0.1', port: (server.address() as AddressInfo).port });
+  const errors: unknown[] = [];
+  socket.on('error', (error) => errors.push(error));
+  resetSocket(socket);
+  await until(() => socket.closed, 'the socket is closed');
+  resetSocket(socket);
+  assert.deepEqual(errors, []);
+  server.close();
+});
