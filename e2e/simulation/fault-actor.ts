@@ -117,6 +117,20 @@ export class FaultActor {
           machine.continue();
         },
       ],
+      [
+        'lapse while stopped',
+        1.5,
+        async () => {
+          // Shorter than a standstill that is noticed, and yet the lease is over when it goes on, with calls that wait.
+          const machine = this.#machine();
+          machine.toRegistry.cut = true;
+          await schedule.sleep(1500 + this.#random() * 3000);
+          machine.stop();
+          await schedule.sleep(2500 + this.#random() * 2500);
+          machine.continue();
+          machine.toRegistry.cut = false;
+        },
+      ],
       ['cut from the registry', 2, () => cut(this.#machine().toRegistry)],
       [
         'registry away',

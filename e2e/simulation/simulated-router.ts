@@ -12,12 +12,13 @@ import { seededRandom } from '../../backends/virtual-clock.ts';
 import { BlockCache } from '../../cache/block-cache.ts';
 import type { ClusterRegistry, OwnerRecord, Ownership } from '../../registry/ports.ts';
 import { Histogram } from '../../server/core/histogram.ts';
-import type { Incarnation, RouterId } from '../../server/core/ids.ts';
+import type { Incarnation, ObjectUuid, RouterId } from '../../server/core/ids.ts';
 import type { Logger } from '../../server/core/logger.ts';
 import type { Random } from '../../server/core/time.ts';
 import { timestampOf } from '../../server/core/time.ts';
 import { PieceWriteBack } from '../../server/file-driver/piece-write-back.ts';
 import type { FileSystem } from '../../server/nfsd/file-system.ts';
+import { settleForeign } from '../../server/object-log/foreign-segments.ts';
 import { SegmentFiles } from '../../server/object-log/segment-files.ts';
 import { FaultyDisk } from '../../server/object-log/testing/faulty-disk.ts';
 import { GarbageSchedule } from '../../server/object-router/garbage-schedule.ts';
@@ -414,7 +415,11 @@ export class Machine {
       },
       { volumePatterns: ['*-flat.vmdk'], allWritesStable: false, fileSizeMaxBytes: BLOCKS_MAX * BLOCK_BYTES },
     );
-    const waiting = await surveyObjects({ registry, files, router: this.id, logger });
+    const given = {
+      fileidOf: (uuid: ObjectUuid) => journal.fileidOf(uuid),
+      settle: (owner: OwnerRecord) => settleForeign({ disk, files }, owner),
+    };
+    const waiting = await surveyObjects({ registry, files, router: this.id, logger, given });
     const self = { router: this.id, incarnation };
     const host = new RouterMoveHost({ namespace: registry.namespace, objects, owners, repetitions, records, clock, logger });
     moves = new Moves(
