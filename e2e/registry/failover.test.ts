@@ -29,6 +29,11 @@ function overSentinels(service: RedisService): MemberOptions {
 for (const [what, strike] of [
   ['is killed', (service: RedisService) => service.primary.kill()],
   ['hangs, and comes back as a stale one', async (service: RedisService) => service.primary.pause()],
+  // It goes on taking changes until Sentinel tells it.
+  [
+    'is replaced while it lives',
+    async (service: RedisService) => assert.equal(await service.sentinels[0]?.command('SENTINEL', 'FAILOVER', SENTINEL_MASTER), '+OK'),
+  ],
 ] as const) {
   test(`a primary that ${what} under load: Sentinel promotes another, a recovery round, and nothing acknowledged is lost or done twice`, async (t) => {
     const service = await RedisService.forTest(t, { replicas: 2, sentinels: 3 });
