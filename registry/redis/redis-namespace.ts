@@ -113,7 +113,7 @@ export class RedisNamespace implements Namespace {
 
   async createFile(mutation: Mutation, directory: FileId, name: Uint8Array, file: NewInode): Promise<CreateOutcome> {
     const checked = checkedFile(file);
-    assert(checked.class !== 'none', 'a file has a class');
+    assert(checked.class !== 'none' && isCount(checked.sizeBytes), 'a file has a class and a size');
     assert(checked.class !== 'inline' || checked.sizeBytes <= this.inlineBytesMax, 'an inline file is not larger than the limit');
     return this.#create('createFile', mutation, directory, name, {
       ...this.#fresh(mutation, checked),
