@@ -43,7 +43,8 @@ export class CallStream {
   #nextId = 1;
   #creditBytes = 0;
   #outstandingBytes = 0;
-  #pingSentMs = -1;
+  /** When the pings were sent that are not answered yet. */
+  readonly #pingsMs: number[] = [];
   #isClosed = false;
 
   /** The frame being received. */
@@ -89,11 +90,13 @@ export class CallStream {
     this.#waitingBytes += call.chargeBytes;
   }
 
+  /** Sent also while earlier ones are not answered: the server must hear something even when its answers are slow to arrive. */
   ping(): void {
-    if (this.#isClosed || this.#pingSentMs >= 0) return;
-    this.#pingSentMs = this.#host.clock.monotonicMs();
+    if (this.#isClosed) return;
+    const nowMs = this.#host.clock.monotonicMs();
+    this.#pingsMs.push(nowMs);
     this.#sender.open();
-    this.#sender.send(FrameKind.PING, false, 0, 0, this.#pingSentMs, []);
+    this.#sender.send(FrameKind.PING, false, 0, 0, nowMs, []);
   }
 
   /** Ends the stream: all calls that were not answered fail. */
@@ -169,9 +172,9 @@ export class CallStream {
         args.assertEnd();
       } else {
         args.assertEnd();
-        if (this.#pingSentMs < 0) throw new FrameError('an answer to no ping');
-        this.#pongMs = this.#host.clock.monotonicMs() - this.#pingSentMs;
-        this.#pingSentMs = -1;
+        const sentMs = this.#pingsMs.shift();
+        if (sentMs === undefined) throw new FrameError('an answer to no ping');
+        this.#pongMs = this.#host.clock.monotonicMs() - sentMs;
       }
       return null;
     }

@@ -143,6 +143,21 @@ test('pings keep an idle session, and tell the round trip', async () => {
   });
 });
 
+test('an owner that answers nothing yet hears the caller all the same: pings do not wait for one another', async () => {
+  await withRelay(async ({ caller, owner, relay, server }) => {
+    for (const connection of relay.connections) connection.hold('client');
+    // Clocks run apart, so that the caller does not take it for silence yet.
+    for (let half = 0; half < 5; half++) {
+      caller.advance(500);
+      owner.advance(800);
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    owner.advance(800);
+    assert.equal(server.peers.length, 1);
+    for (const connection of relay.connections) connection.release();
+  });
+});
+
 test('thousands of calls of all sizes at once keep their answers', async () => {
   const release: (() => void)[] = [];
   await withTwoEnds(

@@ -58,7 +58,7 @@ const commit = { kind: FrameKind.COMMIT, target: TARGET, caller: CALLER } as con
 test('a hello that fits is welcomed, and calls behind it are answered', async () => {
   await withServer(async ({ connect, server }) => {
     const peer = connect();
-    assert.deepEqual(await peer.hello(), { kind: 'welcome', version: 1, creditBytes: 32 * 1024 * 1024 });
+    assert.deepEqual(await peer.hello(), { kind: 'welcome', version: 1, creditBytes: 16 * 1024 * 1024 });
     assert.equal(server.peers.length, 1);
     peer.call(7, getattr);
     await until(() => peer.frames.length === 2, 'the call was answered');
