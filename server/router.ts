@@ -5,12 +5,13 @@ import { createHmac } from 'node:crypto';
 import { join } from 'node:path';
 
 import { BlockCache } from '../cache/block-cache.ts';
+import type { OwnerRecord } from '../registry/ports.ts';
 import { BackendStack } from './backend-stack.ts';
 import { backendUsage, trafficOf } from './backend-usage.ts';
 import { VERSION } from './cli/version.ts';
 import { clusterProblems } from './cluster-problems.ts';
 import { errorCode } from './core/errors.ts';
-import type { Incarnation } from './core/ids.ts';
+import type { Incarnation, ObjectUuid } from './core/ids.ts';
 import { ENDLESS_LEASE } from './core/lease.ts';
 import { nodeDisk } from './core/node-disk.ts';
 import { systemClock, systemRandom } from './core/node-time.ts';
@@ -22,6 +23,7 @@ import { MountProgram } from './nfsd/mount-program.ts';
 import { DEFAULT_NFS_SETTINGS, NfsProgram } from './nfsd/nfs-program.ts';
 import { PORTMAP_PORT } from './nfsd/portmap-program.ts';
 import { SystemPortmapper } from './nfsd/register-portmap.ts';
+import { settleForeign } from './object-log/foreign-segments.ts';
 import { SegmentFiles } from './object-log/segment-files.ts';
 import { CapacityWatch } from './object-router/capacity-watch.ts';
 import { GarbageSchedule } from './object-router/garbage-schedule.ts';
@@ -225,7 +227,14 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       fileSizeMaxBytes: BLOCKS_MAX * BLOCK_BYTES,
     },
   );
-  const waiting = surveyObjects({ registry, files, router: data.routerId, logger });
+  const given =
+    clustered === null
+      ? null
+      : {
+          fileidOf: (uuid: ObjectUuid) => clustered.cluster.journal.fileidOf(uuid),
+          settle: (owner: OwnerRecord) => settleForeign({ disk, files }, owner),
+        };
+  const waiting = surveyObjects({ registry, files, router: data.routerId, logger, given });
   // Nothing is received before what earlier attempts left was looked at. A single router begins to listen meanwhile.
   if (cluster !== null) await waiting;
   cluster?.serve({ core, objects, router: fileSystem, driver, records: clustered!.records });

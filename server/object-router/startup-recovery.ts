@@ -28,6 +28,13 @@ export interface SurveyComponents {
   readonly files: LocalObjects;
   readonly router: RouterId;
   readonly logger: Logger;
+  /** What is known of objects that were given away; null on a router that has no others. */
+  readonly given: {
+    /** Null: it was not, as far as is known. */
+    fileidOf(uuid: ObjectUuid): FileId | null;
+    /** Makes unreleased segments that are part of the owner's log cache, sets the others aside, and returns how many. */
+    settle(owner: OwnerRecord): Promise<number>;
+  } | null;
 }
 
 /**
@@ -35,7 +42,7 @@ export interface SurveyComponents {
  * tombstones are gone, another router took them over, or the registry or the router's identity is not the one that wrote them. Copies of objects that
  * were on their way here and cannot come any more are deleted: to be called before anything can be received.
  */
-export async function surveyObjects({ registry, files, router, logger }: SurveyComponents): Promise<readonly FileId[]> {
+export async function surveyObjects({ registry, files, router, logger, given }: SurveyComponents): Promise<readonly FileId[]> {
   const known = new Map<string, FileId>();
   const unclean = new Set<FileId>();
   let after = 0 as FileId;
@@ -50,7 +57,11 @@ export async function surveyObjects({ registry, files, router, logger }: SurveyC
   }
   for (const uuid of [...files.objects()]) {
     if (known.has(uuid)) continue;
-    const moved = await files.setAside(uuid);
+    const fileid = given?.fileidOf(uuid) ?? null;
+    const owner = fileid === null ? null : await registry.ownership.owner(fileid);
+    // Its new owner has all of it, and what is here are copies.
+    const isElsewhere = owner !== null && owner.uuid === uuid && owner.router !== router && owner.state.kind === 'running';
+    const moved = isElsewhere && given !== null ? await given.settle(owner) : await files.setAside(uuid);
     if (moved > 0) {
       logger.warn(
         { object: uuid, files: moved },

@@ -3,9 +3,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { seededRandom } from '../../backends/virtual-clock.ts';
+import type { OwnerRecord } from '../../registry/ports.ts';
 import { errorCode } from '../core/errors.ts';
 import { silentLogger } from '../core/logger.ts';
 import type { Logger } from '../core/logger.ts';
+import { settleForeign } from '../object-log/foreign-segments.ts';
 import type { DrivenObject, ObjectChange } from '../object-router/driver-port.ts';
 import type { LogPiece } from '../object-router/peer-port.ts';
 import { surveyObjects } from '../object-router/startup-recovery.ts';
@@ -509,7 +511,7 @@ test('a receiver that dies before the switch leaves nothing that counts; the sta
   assert.ok(pair.replicaFiles(b).length > 0);
   assert.equal(b.router.files.dirtyBytes, 0);
   const survey = (): Promise<readonly unknown[]> =>
-    pair.run(surveyObjects({ registry: b.router.registry, files: b.router.files, router: b.id, logger: silentLogger }));
+    pair.run(surveyObjects({ registry: b.router.registry, files: b.router.files, router: b.id, logger: silentLogger, given: null }));
   await survey();
   assert.ok(pair.replicaFiles(b).length > 0, 'the giver could still let go in this attempt');
   const next = await pair.run(cluster.begin(a, object, b));
@@ -534,11 +536,13 @@ test('a receiver that dies after it confirmed finds its copy when the giver lets
   const end = await pair.run(cluster.freeze(move));
   b.kill(true);
   await cluster.restart(b);
-  await pair.run(surveyObjects({ registry: b.router.registry, files: b.router.files, router: b.id, logger: silentLogger }));
+  await pair.run(surveyObjects({ registry: b.router.registry, files: b.router.files, router: b.id, logger: silentLogger, given: null }));
   await pair.run(cluster.transfer(move, end));
   move.source.cede();
   a.kill(true);
-  const found = await pair.run(surveyObjects({ registry: b.router.registry, files: b.router.files, router: b.id, logger: silentLogger }));
+  const found = await pair.run(
+    surveyObjects({ registry: b.router.registry, files: b.router.files, router: b.id, logger: silentLogger, given: null }),
+  );
   assert.deepEqual(found, [100], 'it is to be opened');
   const moved = await pair.open(b);
   const target = await pair.run(contents(moved));
@@ -727,4 +731,40 @@ test('a copy that does not fit the owner record is left for a recovery, which it
   const opened = await pair.open(b);
   const target = await pair.run(contents(opened));
   for (let n = 0; n < 20; n += 1) assert.equal(target[n * BLOCK], 1 + n);
+});
+
+test('a giver that dies between the switch and its renames has copies at its next start, and no orphans', async () => {
+  const pair = await Pair.start('volume', { cacheBytes: 4096 * KIB });
+  const { a, b, cluster } = pair;
+  const object = await pair.open(a);
+  pair.backend({ failBefore: 1 });
+  for (let n = 0; n < 40; n += 1) accepted(await pair.run(write(object, n * BLOCK, 1 + n)));
+  pair.backend({});
+  const move = await pair.run(cluster.begin(a, object, b));
+  await pair.run(cluster.catchUp(move));
+  const end = await pair.run(cluster.freeze(move));
+  const owner = await pair.run(cluster.transfer(move, end));
+  a.kill(true);
+  const moved = await pair.run(move.replica.activate(owner));
+  await cluster.restart(a);
+  const { files, registry } = a.router;
+  const waiting = files.segmentsOf(owner.uuid).filter((segment) => segment.place === 'log').length;
+  assert.ok(waiting > 2, `${waiting} segments`);
+  const given = {
+    fileidOf: () => object.fileid,
+    settle: (of: OwnerRecord) => settleForeign({ disk: a.disk.process(), files }, of),
+  };
+  await pair.run(surveyObjects({ registry, files, router: a.id, logger: silentLogger, given }));
+  assert.equal(files.dirtyBytes, 0);
+  assert.ok(files.cacheBytes > 40 * BLOCK, `${files.cacheBytes} bytes`);
+  assert.deepEqual(a.disk.files('/vpool/orphans/'), []);
+  // What no owner has is kept for people.
+  cluster.commons.owner = { ...owner, root: { ...owner.root, closedEpochs: [{ ...owner.root.closedEpochs[0]!, lastSegment: 1 }] } };
+  a.kill(false);
+  await cluster.restart(a);
+  const again = a.router.files;
+  for (const segment of again.segmentsOf(owner.uuid)) if (segment.number > 1) await pair.run(again.keep(segment));
+  assert.ok((await pair.run(settleForeign({ disk: a.disk.process(), files: again }, cluster.commons.owner))) > 0);
+  assert.ok(a.disk.files('/vpool/orphans/').length > 0);
+  void moved;
 });

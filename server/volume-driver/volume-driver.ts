@@ -164,7 +164,7 @@ export class VolumeDriver implements ObjectDriver {
     if (owner.uuid !== uuid || attempt === undefined || owner.moving?.to !== this.#self.router)
       throw new ApplianceError('replica-damaged', `the offer of object ${inode.fileid} is not one to this router`);
     failPoint('move.replica-before-claim');
-    await clearTheWay(files, offer);
+    await clearTheWay(this.#components, offer);
     await putTermClaim({ store, names }, registry.vpool.uuid, uuid, attempt);
     failPoint('move.replica-after-claim');
     const loaded = await this.#loader.load(inode, uuid, names, owner);
@@ -343,8 +343,9 @@ function touchAll(writeBack: WriteBack | null, end: LogEnd & { kind: 'found' }):
 }
 
 /** Local files that the copies to come would meet. What is below them and right stays: it serves reads. */
-async function clearTheWay(files: SegmentFiles, { owner, from }: MoveOffer): Promise<void> {
+async function clearTheWay(components: { disk: Disk; files: SegmentFiles }, { owner, from }: MoveOffer): Promise<void> {
+  const { files } = components;
   await files.replicas.discard(owner.uuid);
-  await settleForeign(files, owner);
+  await settleForeign(components, owner);
   for (const local of files.segmentsOf(owner.uuid)) if (local.number >= from.segment) await files.drop(local);
 }

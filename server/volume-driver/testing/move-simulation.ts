@@ -7,11 +7,14 @@
 import assert from 'node:assert/strict';
 
 import { seededRandom } from '../../../backends/virtual-clock.ts';
+import type { OwnerRecord } from '../../../registry/ports.ts';
 import { ApplianceError, errorCode } from '../../core/errors.ts';
+import type { FileId } from '../../core/ids.ts';
 import { silentLogger } from '../../core/logger.ts';
 import type { Logger } from '../../core/logger.ts';
 import type { Random } from '../../core/time.ts';
 import { timestampOf } from '../../core/time.ts';
+import { settleForeign } from '../../object-log/foreign-segments.ts';
 import type { DrivenObject, ObjectChange } from '../../object-router/driver-port.ts';
 import { surveyObjects } from '../../object-router/startup-recovery.ts';
 import { BlockModel, CELL_BYTES } from './block-model.ts';
@@ -172,7 +175,14 @@ class MoveSimulation {
   async #restart(node: ClusterNode): Promise<void> {
     await this.#cluster.restart(node);
     const { registry, files } = node.router;
-    if (this.#chance(0.7)) await surveyObjects({ registry, files, router: node.id, logger: this.#logger });
+    if (this.#chance(0.7)) {
+      const { disk, commons } = node.world;
+      const given = {
+        fileidOf: (): FileId => commons.inode.fileid,
+        settle: (owner: OwnerRecord): Promise<number> => settleForeign({ disk: disk.process(), files }, owner),
+      };
+      await surveyObjects({ registry, files, router: node.id, logger: this.#logger, given: this.#chance(0.7) ? given : null });
+    }
   }
 
   /** Reads everything. After the death of an owner the model learns what is left. */
