@@ -3,7 +3,7 @@
  * certainly not executed, reads, and changes that carry an operation id are tried again until their patience is over.
  */
 import type { RegistryObserver } from '../../server/core/cluster-observer.ts';
-import { ApplianceError } from '../../server/core/errors.ts';
+import { ApplianceError, isEnvironmentError } from '../../server/core/errors.ts';
 import type { Logger } from '../../server/core/logger.ts';
 import type { Clock, Random } from '../../server/core/time.ts';
 import type { OutboxEntry } from '../ports.ts';
@@ -226,10 +226,11 @@ export class LiveRedisLink implements RedisLink, AsyncDisposable {
         this.#trouble = reason.message;
         if (this.#ended === null) logger.warn({ err: reason }, 'connection to the registry lost');
       } catch (error) {
-        if (!(error instanceof ApplianceError)) throw error;
+        if (!isEnvironmentError(error)) throw error;
         if (this.#trouble !== error.message && this.#ended === null) logger.warn({ err: error }, 'the registry cannot be used');
         this.#trouble = error.message;
-        if (!error.retryable) this.#finish(error);
+        // The local disk, too, may be well again: what was seen could not be written down.
+        if (error instanceof ApplianceError && !error.retryable) this.#finish(error);
       }
       this.#session = null;
       // Not all routers at once.
