@@ -504,6 +504,19 @@ test('a lapse also closes connections that are not done with TLS yet', async () 
   await server.close();
 });
 
+test('a connection that does not get on with TLS is closed in time: strangers cannot use them all up', async () => {
+  const { a, b } = await clusterCertificates();
+  await withTwoEnds(
+    async ({ port, peer }) => {
+      const strangers = Array.from({ length: 20 }, () => net.connect({ host: '127.0.0.1', port }));
+      for (const socket of strangers) socket.on('error', () => {});
+      await until(() => strangers.every((socket) => socket.destroyed), 'the connections were closed');
+      assert.equal((await peer.getattr(TARGET)).kind, 'done');
+    },
+    { tls: { a, b }, serverSettings: { connectTimeoutMs: 300, connectionsMax: 24 } },
+  );
+});
+
 test('a refusal for versions or vPools is what calls and state say', async () => {
   const clock = systemClock;
   const service = new MemoryPeerService(ROUTER_B, INCARNATION_B);

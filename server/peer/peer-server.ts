@@ -97,7 +97,15 @@ export class PeerServer {
       noDelay: true,
     };
     this.#server =
-      tls === null ? http2.createServer(options) : http2.createSecureServer({ ...options, ...tlsOptions(tls), requestCert: true, allowHTTP1: false });
+      tls === null
+        ? http2.createServer(options)
+        : http2.createSecureServer({
+            ...options,
+            ...tlsOptions(tls),
+            requestCert: true,
+            allowHTTP1: false,
+            handshakeTimeout: this.#settings.connectTimeoutMs,
+          });
     // Before HTTP/2's own listener, which opens the session.
     this.#server.prependListener('connection', (socket: Socket) => this.#accept(socket));
     this.#server.on('session', (session: ServerHttp2Session) => this.#greet(session));
