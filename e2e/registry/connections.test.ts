@@ -95,7 +95,29 @@ test('Redis Cluster: the node that serves the slot of the vPool is found from an
 
 test('a Redis that would throw keys away when its memory is full is refused at the start', async (t) => {
   const { primary } = await RedisService.forTest(t, { configuration: ['maxmemory 100mb', 'maxmemory-policy allkeys-lru'] });
-  await assert.rejects(Member.open({ vpoolName: 'evicts', settings: redisSettings([primary.port]) }), { code: 'registry-unfit' });
+  const options = { vpoolName: 'evicts', settings: redisSettings([primary.port]) };
+  await assert.rejects(Member.open(options), { code: 'registry-unfit' });
+  assert.equal(await primary.command('CONFIG', 'SET', 'maxmemory-policy', 'noeviction'), '+OK');
+  await using member = await Member.joined(options);
+  await assertWorks(member);
+});
+
+test('a running router waits while its Redis is not fit, says why, and goes on when it is again', async (t) => {
+  const { primary } = await RedisService.forTest(t, { configuration: ['maxmemory-policy allkeys-lru'] });
+  await primary.command('CONFIG', 'SET', 'maxmemory-policy', 'noeviction');
+  await using member = await Member.joined({ vpoolName: 'unfit', settings: redisSettings([primary.port]), patienceMs: 200 });
+  await assertWorks(member);
+  // It starts with its own settings again.
+  await primary.kill();
+  await primary.start();
+  const { namespace } = member.registry;
+  const look = async (): Promise<string> => (await namespace.lookup(namespace.root, new Uint8Array(Buffer.from('directory')))).kind;
+  await systemClock.sleep(500);
+  await assert.rejects(look(), { code: 'registry-unavailable' });
+  assert.match(member.registry.health() ?? '', /maxmemory-policy allkeys-lru/);
+  await primary.command('CONFIG', 'SET', 'maxmemory-policy', 'noeviction');
+  const deadlineMs = systemClock.monotonicMs() + 10_000;
+  while ((await look().catch(() => 'away')) !== 'found') assert.ok(systemClock.monotonicMs() < deadlineMs);
 });
 
 test('a Redis that keeps nothing is a problem that health names; one that could lose a little is a warning', async (t) => {

@@ -229,8 +229,8 @@ export class LiveRedisLink implements RedisLink, AsyncDisposable {
         if (!isEnvironmentError(error)) throw error;
         if (this.#trouble !== error.message && this.#ended === null) logger.warn({ err: error }, 'the registry cannot be used');
         this.#trouble = error.message;
-        // The local disk, too, may be well again: what was seen could not be written down.
-        if (error instanceof ApplianceError && !error.retryable) this.#finish(error);
+        // At the start it is told and ends; later somebody may make it good: the settings of a promoted Redis, the local disk.
+        if (this.counts.sessions === 0 && error instanceof ApplianceError && !error.retryable) this.#finish(error);
       }
       this.#session = null;
       // Not all routers at once.
