@@ -80,22 +80,25 @@ test('a file that is full is replaced by one with the newest of each object', as
 
 test('a torn last record is nothing; damage before a valid one is reported', async () => {
   const disk = await diskWith();
-  const journal = await CededJournal.open(disk.process(), '/vpool', silentLogger);
-  await journal.write(entry(100, 5));
-  await journal.write(entry(101, 6));
-  await journal.close();
-  const flip =
-    (at: number) =>
-    (bytes: Buffer): Buffer => {
+  const written = async (): Promise<void> => {
+    const journal = await CededJournal.open(disk.process(), '/vpool', silentLogger);
+    await journal.write(entry(100, 5));
+    await journal.write(entry(101, 6));
+    await journal.close();
+  };
+  const flip = (at: number): void =>
+    disk.damage(PATH, (bytes) => {
       bytes[at] = (bytes[at] as number) ^ 0xff;
       return bytes;
-    };
-  disk.damage(PATH, flip(CEDED_RECORD_BYTES + 40));
+    });
+  await written();
+  flip(CEDED_RECORD_BYTES + 40);
   const torn = await CededJournal.open(disk.process(), '/vpool', silentLogger);
   assert.equal(torn.cededCounter(100 as FileId), 5);
   assert.equal(torn.cededCounter(101 as FileId), 0);
-  disk.damage(PATH, flip(CEDED_RECORD_BYTES + 40));
-  disk.damage(PATH, flip(40));
+  await torn.close();
+  await written();
+  flip(40);
   await assert.rejects(CededJournal.open(disk.process(), '/vpool', silentLogger), { code: 'ceded-damaged' });
 });
 

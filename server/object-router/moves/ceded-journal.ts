@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 
 import type { Disk, DiskFile } from '../../core/disk.ts';
-import { ApplianceError, errorCode } from '../../core/errors.ts';
+import { ApplianceError, errorCode, isEnvironmentError } from '../../core/errors.ts';
 import type { FileId, ObjectUuid, RouterId, Term } from '../../core/ids.ts';
 import { compareEpoch } from '../../core/ids.ts';
 import type { Logger } from '../../core/logger.ts';
@@ -21,6 +21,8 @@ const CRC_AT = CEDED_RECORD_BYTES - 4;
 const RECORDS_MIN = 2048;
 /** Objects that are remembered; the ones that were given away longest ago are forgotten first. */
 const OBJECTS_MAX = 65_536;
+/** With fewer left the next file is made, so that no move waits for it. */
+const SPARE_RECORDS = 16;
 const FILE_NAME = 'ceded.log';
 
 /**
@@ -116,6 +118,7 @@ export class CededJournal {
   static async open(disk: Disk, directory: string, logger: Logger): Promise<CededJournal> {
     const journal = new CededJournal(disk, directory, logger);
     await journal.#load();
+    await journal.#prepare();
     return journal;
   }
 
@@ -162,7 +165,10 @@ export class CededJournal {
   /** Durable when it resolves. After a failure the entry may be durable or not. Rejects with system errors of the disk. */
   write(entry: CededEntry): Promise<void> {
     const written = this.#last.then(() => this.#write(entry));
-    this.#last = written.catch(() => undefined);
+    this.#last = written.then(
+      () => (this.#used + SPARE_RECORDS > this.#records ? this.#prepare() : undefined),
+      () => undefined,
+    );
     return written;
   }
 
@@ -237,6 +243,16 @@ export class CededJournal {
       throw error;
     }
     this.#keep(entry);
+  }
+
+  /** Ahead of the next write, for which somebody's I/O is held. If it fails, that write tries again. */
+  async #prepare(): Promise<void> {
+    try {
+      await this.#begin();
+    } catch (error) {
+      if (!isEnvironmentError(error)) throw error;
+      this.#logger.warn({ err: error, path: this.#path }, 'the journal of what was given away could not be begun anew; the next move tries again');
+    }
   }
 
   async #begin(): Promise<void> {

@@ -4,9 +4,9 @@ import { test } from 'node:test';
 
 import type { Inode } from '../../../registry/inode.ts';
 import type { OwnerRecord } from '../../../registry/ports.ts';
-import type { FileId, ObjectUuid } from '../../core/ids.ts';
+import type { FileId, ObjectUuid, RouterId, Term } from '../../core/ids.ts';
 import { MoveWorld, SETTINGS, routerId } from './testing/move-world.ts';
-import type { Life } from './testing/move-world.ts';
+import type { Life, Mishap } from './testing/move-world.ts';
 
 const DISK = 100 as FileId;
 
@@ -71,6 +71,97 @@ test('a drain moves everything to the other routers in turn, open or closed, and
   for (let number = 0; number < 30; number += 1) await write(world, 'a', DISK, `again through a ${number}`);
   await world.clock.advance(5_000);
   assert.equal(world.owners.get(DISK)?.router, a.router, 'until the drain is ended');
+});
+
+test('what is closed and clean goes by its record: at every step of that one owner is left, who can be used', async () => {
+  const mishaps: readonly Mishap[] = [
+    { kind: 'kill', routers: ['a'] },
+    { kind: 'kill', routers: ['b'] },
+    { kind: 'lost', when: 'before', ms: 0 },
+    { kind: 'lost', when: 'after', ms: 0 },
+    { kind: 'lost', when: 'after', ms: 3_000 },
+    { kind: 'late', ms: 1.5 },
+    { kind: 'late', ms: 400 },
+  ];
+  const give = async (mishap: { readonly at: number; readonly what: Mishap } | null): Promise<readonly string[]> => {
+    const world = await worldOf('a', 'b');
+    const owner = closedAndClean(world, world.life('a'), DISK);
+    world.mishap = mishap;
+    world.watching = true;
+    const order = { fileid: DISK, inodeGeneration: 1, owner: owner.router, term: owner.term, reason: 'operator' as const };
+    void world.life('b').moves.receiver.receive(order);
+    await world.clock.advance(5_000);
+    world.watching = false;
+    const where = mishap === null ? 'without mishap' : `${world.events[mishap.at]} ${JSON.stringify(mishap.what)}`;
+    if (mishap === null) {
+      assert.equal(world.owners.get(DISK)?.router, routerId('b'));
+      assert.deepEqual(world.owners.get(DISK)?.protection, { kind: 'clean' });
+      assert.deepEqual(world.servers(DISK), []);
+      assert.equal(world.life('a').moves.journal.entry(DISK)?.state, 'moved');
+    }
+    for (const name of ['a', 'b']) if (!world.life(name).alive) await world.boot(name);
+    await world.clock.advance(15_000);
+    await write(world, 'a', DISK, 'from a');
+    await write(world, 'b', DISK, 'from b');
+    assert.deepEqual(world.missing(DISK), [], where);
+    assert.deepEqual(world.servers(DISK), [world.nameOf(world.owners.get(DISK)?.router ?? routerId('?'))], where);
+    for (const name of ['a', 'b']) assert.equal(world.life(name).holds.size, 0, where);
+    return world.events;
+  };
+  const events = await give(null);
+  assert.ok(events.includes('a registry transfer'), events.join(', '));
+  assert.ok(!events.includes('b backend attach'), 'nothing is copied');
+  for (const what of mishaps) for (let at = 0; at < events.length; at += 1) await give({ at, what });
+});
+
+test('an object that is removed while it moves ends the move at either side, whenever that is', async () => {
+  const move = async (at: number | null): Promise<readonly string[]> => {
+    const world = await worldOf('a', 'b');
+    world.addVolume(DISK);
+    await write(world, 'a', DISK, 'one', 'two');
+    const owner = world.owners.get(DISK) as OwnerRecord;
+    world.mishap = at === null ? null : { at, what: { kind: 'removed', fileid: DISK } };
+    world.watching = true;
+    const order = { fileid: DISK, inodeGeneration: 1, owner: owner.router, term: owner.term, reason: 'operator' as const };
+    void world.life('b').moves.receiver.receive(order);
+    await world.clock.advance(20_000);
+    const where = at === null ? 'not removed' : world.events[at];
+    for (const name of ['a', 'b']) {
+      const { moves, holds } = world.life(name);
+      assert.equal(moves.giver.running + moves.receiver.running, 0, where);
+      assert.equal(holds.size, 0, where);
+    }
+    if (at !== null) assert.ok(!world.servers(DISK).includes('b'), `${where}: what is removed is not served by who receives it`);
+    return world.events;
+  };
+  const events = await move(null);
+  // Once it is served there, that it was removed is told as to any owner.
+  const steps = events.indexOf('b disk activate');
+  assert.ok(steps > 5);
+  for (let at = 0; at < steps; at += 1) await move(at);
+});
+
+test('no more moves at a time than allowed, given or received, whoever asks', async () => {
+  const world = await worldOf('a', 'b', 'c');
+  for (let number = 0; number < 5; number += 1) {
+    world.addVolume((100 + number) as FileId);
+    await write(world, 'a', (100 + number) as FileId, 'one');
+  }
+  const orderOf = (number: number): { fileid: FileId; inodeGeneration: number; owner: RouterId; term: Term; reason: 'operator' } => {
+    const owner = world.owners.get((100 + number) as FileId) as OwnerRecord;
+    return { fileid: owner.fileid, inodeGeneration: 1, owner: owner.router, term: owner.term, reason: 'operator' };
+  };
+  const received = [0, 1, 2, 3].map((number) => world.life(number % 2 === 0 ? 'b' : 'c').moves.receiver.receive(orderOf(number)));
+  const outcomes = await world.clock.run(Promise.all(received));
+  assert.equal(outcomes.filter(({ kind }) => kind === 'moved').length, 2);
+  for (const outcome of outcomes)
+    if (outcome.kind === 'refused') assert.ok(outcome.retryable && outcome.reason.includes('cluster.movesMax'), outcome.reason);
+  const b = world.life('b').moves;
+  const offers = [1, 3, 4].map((number) => {
+    const { fileid, term } = orderOf(number);
+    return b.moveOffer({ fileid, inodeGeneration: 1, term }, routerId('a'), 'drain');
+  });
+  assert.deepEqual(await world.clock.run(Promise.all(offers)), [true, true, false]);
 });
 
 test('a drain without anybody to take something is stuck, says why, and goes on when somebody comes', async () => {

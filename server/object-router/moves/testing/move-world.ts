@@ -39,7 +39,9 @@ export type Mishap =
   /** The call fails, and so do all of its kind (registry, peers or disk) by that router for `ms`. */
   | { readonly kind: 'lost'; readonly when: 'before' | 'after'; readonly ms: number }
   /** The call fails, and has its effect only `ms` later. */
-  | { readonly kind: 'late'; readonly ms: number };
+  | { readonly kind: 'late'; readonly ms: number }
+  /** The last name of the object is removed. */
+  | { readonly kind: 'removed'; readonly fileid: FileId };
 
 export class VirtualClock implements Clock {
   nowMs = 1_000;
@@ -312,6 +314,8 @@ export class MoveWorld {
         if (mishap.what.kind === 'kill') {
           for (const name of mishap.what.routers) this.kill(name);
           if (!life.alive) return never();
+        } else if (mishap.what.kind === 'removed') {
+          this.inodes.delete(mishap.what.fileid);
         } else if (mishap.what.kind === 'late') {
           this.clock.after(mishap.what.ms, () => void Promise.resolve(action()).catch(() => undefined));
           throw unavailable(kind);
