@@ -139,11 +139,10 @@ export class OpenObject implements DrivenObject {
   async giveAway(): Promise<MoveSource> {
     const refuse = (why: string): ApplianceError =>
       new ApplianceError('object-busy', `object ${this.fileid} cannot move now: ${why}`, { retryable: true });
-    if (this.#source !== null || this.#ceded) throw refuse('it is on its way already');
-    if (this.log.problem !== null || this.log.moving) throw refuse('its log had a fault');
     const { files, clock, logger } = this.#components;
     // What arrived a moment ago is put in its place in a moment.
     if (this.#repairing !== null) await Promise.race([this.#repairing, clock.sleep(BUSY_PATIENCE_MS)]);
+    if (this.log.problem !== null || this.log.moving) throw refuse('its log had a fault');
     if (this.#unsealed.length + this.#arrived.length > 0) throw refuse('segments of its log are being repaired');
     if (this.#source !== null || this.#ceded) throw refuse('it is on its way already');
     const source = new ObjectMoveSource({ files, clock, logger, object: this.object, log: this.log, keeper: this.keeper }, () => this.#verifier, {

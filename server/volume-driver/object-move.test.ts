@@ -768,3 +768,23 @@ test('a giver that dies between the switch and its renames has copies at its nex
   assert.ok(a.disk.files('/vpool/orphans/').length > 0);
   void moved;
 });
+
+test('an object on its way here is not opened beside its copy, and is when the copy is gone', async () => {
+  const pair = await Pair.start();
+  const { a, b, cluster } = pair;
+  const object = await pair.open(a);
+  accepted(await pair.run(write(object, 0, 1)));
+  const move = await pair.run(cluster.begin(a, object, b));
+  await refusedWith('object-held', pair.open(b));
+  await pair.run(cluster.catchUp(move));
+  const end = await pair.run(cluster.freeze(move));
+  await pair.run(cluster.transfer(move, end));
+  move.source.cede();
+  await refusedWith('object-held', pair.open(b));
+  await refusedWith(
+    'replica-damaged',
+    pair.run(move.replica.activate(cluster.commons.owner!).then((moved) => moved.close().then(() => move.replica.sync()))),
+  );
+  const opened = await pair.open(b);
+  assert.deepEqual(await pair.run(contents(opened)), Buffer.alloc(BLOCK, 1));
+});

@@ -44,7 +44,9 @@ export class ObjectReplica implements Replica {
   readonly #log: ReplicaLog;
   readonly #rows: Map<number, number>;
   #state: RecoveredState;
+  /** Nothing more is to be done with it. */
   #over = false;
+  #settled = false;
   #turn: Promise<void> = Promise.resolve();
 
   constructor(components: ReplicaComponents, basis: ObjectBasis, offer: MoveOffer, start: ReplicaStart) {
@@ -66,6 +68,11 @@ export class ObjectReplica implements Replica {
       },
       { segment: start.lastSegment + 1, lastSequence: start.lastSequence },
     );
+  }
+
+  /** It was dropped, or has become an open object, or could not. */
+  get isOver(): boolean {
+    return this.#settled;
   }
 
   get position(): LogPosition {
@@ -135,6 +142,8 @@ export class ObjectReplica implements Replica {
       await this.#log.close();
       this.#basis.loaded.map.close();
       throw error;
+    } finally {
+      this.#settled = true;
     }
   }
 
@@ -182,8 +191,12 @@ export class ObjectReplica implements Replica {
     // What runs ends at its next step.
     this.#over = true;
     await this.#inTurn(async () => {
-      await this.#log.close();
-      this.#basis.loaded.map.close();
+      try {
+        await this.#log.close();
+      } finally {
+        this.#basis.loaded.map.close();
+        this.#settled = true;
+      }
       await this.#components.files.replicas.discard(this.#basis.loaded.uuid, this.#basis.term);
     });
   }

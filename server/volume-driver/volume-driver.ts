@@ -87,6 +87,8 @@ export class VolumeDriver implements ObjectDriver {
   readonly #self: { router: RouterId; incarnation: Incarnation };
   /** Taken over from other routers; the claim of the term is not on the backend yet. */
   readonly #unclaimed = new Set<ObjectUuid>();
+  /** Objects on their way here; those that are over are forgotten with the next one. */
+  readonly #arriving = new Map<ObjectUuid, ObjectReplica>();
 
   constructor(components: VolumeDriverComponents, settings: VolumeDriverSettings, self: { router: RouterId; incarnation: Incarnation }) {
     this.#components = components;
@@ -115,6 +117,9 @@ export class VolumeDriver implements ObjectDriver {
     const { registry, files } = this.#components;
     const uuid = uuidOf(inode);
     const names = this.#names(inode);
+    // It is not known yet whether the object came; opened from its files, it could be open twice in a moment.
+    if (this.#arriving.get(uuid)?.isOver === false)
+      throw new ApplianceError('object-held', `object ${inode.fileid} (${uuid}) is on its way here`, { retryable: true });
     const owner = await registry.ownership.owner(inode.fileid);
     if (owner !== null && owner.router === this.#self.router) await this.#enterReplicas(owner);
     else if (owner !== null && owner.protection.kind !== 'clean') {
@@ -177,12 +182,15 @@ export class VolumeDriver implements ObjectDriver {
       touchAll(basis.writeBack, end);
       const { state, rows } = await this.#loader.apply(loaded, end);
       failPoint('move.replica-loaded');
-      return new ObjectReplica({ ...this.#components, assembly: this.#assembly, logger }, basis, offer, {
+      const replica = new ObjectReplica({ ...this.#components, assembly: this.#assembly, logger }, basis, offer, {
         lastSegment: from.segment - 1,
         lastSequence: end.lastSequence,
         state: { ...state, unstableOpen: end.unstableOpen },
         rows,
       });
+      for (const [other, { isOver }] of this.#arriving) if (isOver) this.#arriving.delete(other);
+      this.#arriving.set(uuid, replica);
+      return replica;
     } catch (error) {
       loaded.map.close();
       throw error;
