@@ -55,6 +55,8 @@ export interface Joined extends AsyncDisposable {
   readonly records: OwnedRecords;
   /** Of the registry; it grows whenever the registry forgot something. */
   generation(): number;
+  /** Of how Redis is set up; it works, but keeps less than it could. */
+  warnings(): readonly string[];
 }
 
 export async function joinCluster(opening: Opening): Promise<Joined> {
@@ -105,7 +107,14 @@ export async function joinCluster(opening: Opening): Promise<Joined> {
   );
   records.checkClaim = (fileid, expected) => cluster.journal.checkClaim(fileid, expected);
   const resources = stack.move();
-  return { registry, cluster, records, generation: () => redis.counts().generation, [Symbol.asyncDispose]: () => resources.disposeAsync() };
+  return {
+    registry,
+    cluster,
+    records,
+    generation: () => redis.counts().generation,
+    warnings: () => redis.warnings(),
+    [Symbol.asyncDispose]: () => resources.disposeAsync(),
+  };
 }
 
 /**

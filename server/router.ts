@@ -328,6 +328,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       if (problem !== null) other.push({ code, message: problem });
     }
     if (control !== null) other.push(...clusterProblems(control.status(), clock.wallMs()));
+    for (const message of clustered?.warnings() ?? []) other.push({ code: 'registry-setup', message });
     return { blocking, other };
   }
 
