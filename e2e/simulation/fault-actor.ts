@@ -93,7 +93,7 @@ export class FaultActor {
         3,
         async () => {
           const machine = this.#machine();
-          machine.kill(this.#chance(0.4));
+          machine.kill(this.#chance(0.2));
           await schedule.sleep(this.#chance(0.5) ? this.#random() * 1500 : this.#duration());
           machine.start();
         },
@@ -102,7 +102,7 @@ export class FaultActor {
         'kill all',
         0.3,
         async () => {
-          for (const machine of machines) machine.kill(this.#chance(0.4));
+          for (const machine of machines) machine.kill(this.#chance(0.2));
           await schedule.sleep(this.#random() * 3000);
           for (const machine of machines) machine.start();
         },
@@ -194,7 +194,7 @@ export class FaultActor {
           const lastsMs = this.#chance(0.5) ? this.#random() * 200 : this.#duration();
           const kind = Math.floor(this.#random() * 6);
           this.#world.trace(`trouble ${kind} at ${one.name}`);
-          if (kind === 0) one.kill(this.#chance(0.5));
+          if (kind === 0) one.kill(this.#chance(0.15));
           else if (kind === 1) one.stop();
           else if (kind === 2) peers.way(one.id, other.id).cut = true;
           else if (kind === 3) one.toRegistry.cut = true;

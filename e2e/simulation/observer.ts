@@ -25,11 +25,11 @@ export class OwnershipObserver {
   readonly #handling = new AsyncLocalStorage<Handling>();
   /** First answer of the newest term. */
   readonly #newest = new Map<FileId, LastAnswer>();
-  /** Terms that began without the memory of completed calls of the one before: claimed after a crash, or from a dead router. */
-  readonly #claimed = new Map<FileId, Term[]>();
-  /** First term in which a change was executed, by object and number of the change. */
-  readonly #executed = new Map<string, Term>();
-  /** Changes that were executed again although a claim lies between (decision 0028, 3: what remains), by object and number. */
+  /** Terms that were claimed, by whom: from another router, they begin without its memory of completed calls. */
+  readonly #claimed = new Map<FileId, { readonly term: Term; readonly router: string }[]>();
+  /** First term in which a change was executed, and where, by object and number of the change. */
+  readonly #executed = new Map<string, { readonly term: Term; readonly router: string }>();
+  /** Changes that were executed again after a takeover from a dead router (decision 0028, 3), by object and number. */
   readonly #repeated = new Set<string>();
   /** Answers noted, and changes of owner seen in them. */
   answers = 0;
@@ -90,15 +90,16 @@ export class OwnershipObserver {
       open: async (inode, ...more) => {
         const driven = await driver.open(inode, ...more);
         const claimed = this.#claimed.get(driven.fileid);
-        if (claimed === undefined) this.#claimed.set(driven.fileid, [driven.term]);
-        else claimed.push(driven.term);
+        const claim = { term: driven.term, router };
+        if (claimed === undefined) this.#claimed.set(driven.fileid, [claim]);
+        else claimed.push(claim);
         return this.#object(router, driven);
       },
       receive: async (inode, offer) => this.#replica(router, await driver.receive(inode, offer)),
     };
   }
 
-  /** Whether a change, known by its number, was executed again in a later life of its owner: known not to be excluded. */
+  /** Whether a change, known by its number, was executed again after its owner was dead and another one took over: known not to be excluded. */
   wasRepeated(fileid: number, change: number): boolean {
     return this.#repeated.has(`${fileid} ${change}`);
   }
@@ -107,12 +108,19 @@ export class OwnershipObserver {
     return this.#repeated.size;
   }
 
-  #execute(fileid: FileId, change: number, term: Term): void {
+  #execute(router: string, fileid: FileId, change: number, term: Term): void {
     const key = `${fileid} ${change}`;
     const first = this.#executed.get(key);
-    if (first === undefined) this.#executed.set(key, term);
-    else if (this.#claimed.get(fileid)?.some((claimed) => compareEpoch(claimed, first) > 0 && compareEpoch(claimed, term) <= 0) === true) {
-      this.#repeated.add(key);
+    if (first === undefined) {
+      this.#executed.set(key, { term, router });
+      return;
+    }
+    const claims = this.#claimed.get(fileid) ?? [];
+    let owner = first.router;
+    for (const claim of claims) {
+      if (compareEpoch(claim.term, first.term) <= 0 || compareEpoch(claim.term, term) > 0) continue;
+      if (claim.router !== owner) this.#repeated.add(key);
+      owner = claim.router;
     }
   }
 
@@ -145,7 +153,7 @@ export class OwnershipObserver {
       write: (offsetBytes, countBytes, chunks, stable, now) => {
         touch();
         const write = Buffer.from(chunks[0] ?? []).readUInt32LE(0);
-        this.#execute(driven.fileid, write, driven.term);
+        this.#execute(router, driven.fileid, write, driven.term);
         this.#trace(`${name} write ${write} at sector ${offsetBytes / 512}, ${countBytes / 512} sectors`);
         return driven.write(offsetBytes, countBytes, chunks, stable, now);
       },
@@ -155,7 +163,7 @@ export class OwnershipObserver {
       },
       setAttributes: (changes, now) => {
         touch();
-        if (changes.sizeBytes !== null) this.#execute(driven.fileid, (changes.sizeBytes - 8192) / 512, driven.term);
+        if (changes.sizeBytes !== null) this.#execute(router, driven.fileid, (changes.sizeBytes - 8192) / 512, driven.term);
         this.#trace(`${name} size ${changes.sizeBytes}`);
         return driven.setAttributes(changes, now);
       },

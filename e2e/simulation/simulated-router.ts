@@ -35,7 +35,6 @@ import { OwnedRecords } from '../../server/object-router/owned-records.ts';
 import { OwnerCache } from '../../server/object-router/owner-cache.ts';
 import { PeerDesk } from '../../server/object-router/peer-desk.ts';
 import { type PeerService, REPETITION_WINDOW_MS } from '../../server/object-router/peer-port.ts';
-import { REPETITION_WINDOW_MS } from '../../server/object-router/peer-port.ts';
 import { Reclaimer } from '../../server/object-router/reclaimer.ts';
 import { JOURNAL_ENTRY_BYTES, Repetitions } from '../../server/object-router/repetitions.ts';
 import type { RememberedCall, RepetitionJournal } from '../../server/object-router/repetitions.ts';
@@ -140,8 +139,6 @@ export class Machine {
   readonly #redo = new RedoLog();
   readonly #random: Random;
   #hints: string | null = null;
-  #completed: { readonly atMs: number; readonly call: RememberedCall }[] = [];
-  #silentUntilMs = 0;
   #time: ProcessTime | null = null;
   #diskProcess: { die(): void } | null = null;
   #life: Life | null = null;
@@ -377,7 +374,6 @@ export class Machine {
     );
     const members = new MemberWatch({ membership: registry.membership, lease: registry.lease, clock, logger }, this.id, { leaseMs: LEASE_MS });
     await members.start();
-    await time.sleep(Math.max(0, this.#silentUntilMs - world.schedule.nowMs));
     const network = world.peers.network(this.id, time);
     const owners = new OwnerCache();
     const repetitions = new Repetitions(clock, 2 ** 12, this.#memory);

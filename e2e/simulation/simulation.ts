@@ -34,7 +34,7 @@ export interface Outcome {
   readonly lives: number;
   readonly answers: number;
   readonly ownerChanges: number;
-  /** Changes that were executed again in a later life of their owner: decision 0028, 3. */
+  /** Changes that were executed again after a takeover: decision 0028, 3. */
   readonly repeated: number;
   readonly faults: Readonly<Record<string, number>>;
 }
