@@ -28,6 +28,8 @@ export interface Round {
   readonly directory: string;
   readonly stack: AsyncDisposableStack;
   readonly say: (line: string) => void;
+  /** Clusters that were started: their logs are shown when something is wrong. */
+  readonly clusters: Cluster[];
 }
 
 const SETTINGS = { VFERRY_LOG_SEGMENT_BYTES: '4MiB', VFERRY_LOG_SEAL_AFTER_MS: '300ms', VFERRY_LOG_CHECKPOINT_AFTER_BYTES: '16MiB' };
@@ -212,6 +214,7 @@ async function createCluster(round: Round, options: Omit<ClusterOptions, 'direct
   const directory = join(round.directory, 'cluster');
   await run(['mkdir', '-p', directory]);
   const cluster = round.stack.use(await Cluster.create({ ...options, directory, environment: { ...SETTINGS, ...options.environment } }));
+  round.clusters.push(cluster);
   return cluster;
 }
 

@@ -4,6 +4,7 @@
  */
 import { parseArgs } from 'node:util';
 
+import type { Cluster } from '../cluster/cluster.ts';
 import { ROUNDS } from '../cluster/soak-rounds.ts';
 import { SeededRandom } from '../random.ts';
 import { scratchDirectory } from '../scratch.ts';
@@ -43,11 +44,14 @@ async function round(name: string, roundSeed: number): Promise<void> {
   await using stack = new AsyncDisposableStack();
   const directory = stack.use(await scratchDirectory('soak')).path;
   const say = (line: string): void => console.log(`${new Date().toISOString()} ${name}: ${line}`);
+  const clusters: Cluster[] = [];
   try {
     // A seed of its own, so that a round can be done again without those before it.
-    const what = await ROUNDS[name]?.({ random: new SeededRandom(roundSeed), directory, stack, say });
+    const what = await ROUNDS[name]?.({ random: new SeededRandom(roundSeed), directory, stack, say, clusters });
     say(`${what} (${Math.round((performance.now() - started) / 1000)} s)`);
   } catch (error) {
+    for (const { routers } of clusters)
+      for (const { name: letter, process: router } of routers) console.error(`log of router ${letter}:\n${router.log.slice(-30_000)}`);
     console.error(error);
     console.error(`VIOLATION in ${name}. Again: npm run soak:cluster -- --minutes 1 --seed ${roundSeed} --only ${name} --exact`);
     process.exitCode = 1;
