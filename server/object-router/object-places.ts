@@ -308,8 +308,11 @@ export class ObjectPlaces {
   async inodeChanged(inode: Inode): Promise<void> {
     const { cluster } = this;
     if (cluster === null) return;
+    let known: OwnerRecord | null = null;
     for (let waitMs = RETRY_MS_FIRST; ; waitMs = Math.min(RETRY_MS_MAX, waitMs * 2)) {
-      const owner = await this.#owner(inode.fileid);
+      // A tombstone that was dropped meanwhile takes the record with it; who served the object still has to be told.
+      const owner: OwnerRecord | null = (await this.#owner(inode.fileid)) ?? known;
+      known = owner;
       if (owner === null || owner.router === cluster.members.self) return;
       if (cluster.members.isDead(owner.router, owner.incarnation)) return;
       try {
