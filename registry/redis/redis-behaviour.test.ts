@@ -13,6 +13,7 @@ import { decodeOutcome } from '../outcome-codec.ts';
 import type { Mutation, Root } from '../ports.ts';
 import type { EntryOf, LuaScript, RedisLink, ScriptArgument, ScriptReply } from './redis-link.ts';
 import { RedisNamespace } from './redis-namespace.ts';
+import { RedisOwnership } from './redis-ownership.ts';
 import { RedisVerbs } from './redis-verbs.ts';
 import { RedisProcess } from './testing/redis-process.ts';
 import { TestRegistry } from './testing/test-registry.ts';
@@ -291,6 +292,40 @@ test('a change whose request was lost is not executed by whoever asks what becam
   await under.clock.sleep(20);
   assert.equal((await namespace.lookup(namespace.root, bytesOf('x'))).kind, 'absent');
   assert.equal(under.link.entries.size, 0);
+});
+
+test('a change of a router’s own that its caller gave up does not take effect behind the one that was asked for after it', async () => {
+  await using under = await joined();
+  const held: (() => Promise<ScriptReply>)[] = [];
+  let isCut = false;
+  const link: RedisLink = {
+    problem: null,
+    generation: 1,
+    async change(script, keys, args, entryOf) {
+      if (!isCut) return under.link.change(script, keys, args, entryOf);
+      // In the buffer of a socket that nobody listens to any more; its kernel sends it again when the network is back.
+      held.push(() => under.link.read(script, keys, args));
+      await under.clock.sleep(60);
+      throw new ApplianceError('registry-unavailable', 'the connection broke', { retryable: true });
+    },
+    read: (script, keys, args) => under.link.read(script, keys, args),
+  };
+  const verbs = new RedisVerbs({ link, keys: under.keys, clock: under.clock, random: systemRandom, patienceMs: 50 });
+  const ownership = new RedisOwnership({ verbs, random: systemRandom });
+  const internal = (): Mutation => mutation(under, { operationId: null });
+  const made = await under.registry.namespace.createFile(mutation(under), under.registry.namespace.root, bytesOf('v'), VOLUME);
+  assert.ok(made.kind === 'created');
+  const { fileid } = made.inode;
+  const claimed = await ownership.claim(internal(), fileid, ROUTER, null, null, 'c'.repeat(16));
+  assert.ok(claimed.kind === 'done');
+  const { term } = claimed.owner;
+  isCut = true;
+  await rejectsWith(ownership.update(internal(), fileid, term, { protection: { kind: 'clean' } }), 'registry-unavailable');
+  isCut = false;
+  const marked = await ownership.update(internal(), fileid, term, { protection: { kind: 'unprotected' } });
+  assert.equal(marked.kind, 'done');
+  await Promise.all(held.map((late) => late()));
+  assert.equal((await ownership.owner(fileid))?.protection.kind, 'unprotected');
 });
 
 test('keys of another type, and records that are none, are registry-corrupt and stay in health', async () => {

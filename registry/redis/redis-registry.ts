@@ -165,7 +165,7 @@ export async function openRedisRegistry(options: RedisRegistryOptions): Promise<
   const known: SeenGeneration | null = seen;
   if (known === null) throw new ApplianceError('registry-unavailable', 'the registry was opened, but no generation was seen', { retryable: true });
 
-  const verbs = new RedisVerbs({ link, keys, clock, random });
+  const verbs = new RedisVerbs({ link, keys, clock, random, patienceMs: options.patienceMs ?? PATIENCE_MS });
   const members_ = new RedisMembership({ verbs });
   const membership: Membership = {
     join: async (id, incarnation, addresses, version) => {

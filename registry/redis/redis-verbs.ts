@@ -18,12 +18,15 @@ import type { RedisLink, ScriptArgument, ScriptReply } from './redis-link.ts';
 const UNSETTLED_MAX = 1_024;
 const SETTLE_MS_FIRST = 100;
 const SETTLE_MS_MAX = 5_000;
+const PATIENCE_MS = 5_000;
 
 export interface RedisVerbsComponents {
   readonly link: RedisLink;
   readonly keys: RedisKeys;
   readonly clock: Clock;
   readonly random: Random;
+  /** After this a router gives up a change of its own and asks anew, with another operation id. Not less than the link's patience. Default 5 s. */
+  readonly patienceMs?: number;
 }
 
 export class RedisVerbs {
@@ -31,6 +34,7 @@ export class RedisVerbs {
   readonly #keys: RedisKeys;
   readonly #clock: Clock;
   readonly #redisClock: RedisClock;
+  readonly #patienceMs: number;
   readonly #keyNames = new Map<VerbScript, readonly string[]>();
   readonly #unsettled = new Set<string>();
   /** Drawn anew: an incarnation may open its registry twice. */
@@ -45,6 +49,7 @@ export class RedisVerbs {
     this.#keys = components.keys;
     this.#clock = components.clock;
     this.#redisClock = new RedisClock(components.clock);
+    this.#patienceMs = components.patienceMs ?? PATIENCE_MS;
     this.#id = components.random.bytes(8).toString('hex');
   }
 
@@ -60,7 +65,10 @@ export class RedisVerbs {
    * executed finds its way into the outbox though nobody was answered.
    */
   async mutate<V extends Verb>(verb: V, script: VerbScript, mutation: Mutation, args: readonly ScriptArgument[]): Promise<Outcomes[V]> {
-    const { operationId, incarnation, now, notAfterMs } = checkedMutation(mutation);
+    const { operationId, incarnation, now, notAfterMs: allowedMs } = checkedMutation(mutation);
+    // What its caller gave up may lie in the buffer of a connection that broke, and come when the network is back: behind the change that was asked for after it,
+    // `clean` over `unprotected`. One of a client is known by its operation id.
+    const notAfterMs = operationId === null ? Math.min(allowedMs, this.#clock.wallMs() + this.#patienceMs) : allowedMs;
     if (this.#generation !== this.#link.generation) {
       this.#generation = this.#link.generation;
       this.#redisClock.forget();
