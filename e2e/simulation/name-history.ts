@@ -53,7 +53,7 @@ export class NameHistory {
       if (at === entries.length) return true;
       const key = `${at}|${[...left].sort((a, b) => a - b).join(',')}|${[...state]
         .filter(([, value]) => value !== '0')
-        .sort()
+        .sort(([a], [b]) => (a < b ? -1 : 1))
         .join(';')}`;
       if (dead.has(key)) return false;
       steps += 1;

@@ -471,7 +471,7 @@ export class Machine {
               }
               (value.apply(target, args) as Promise<unknown>).then(
                 (result) => void schedule.after(delayMs, () => time.enter(() => resolve(result))),
-                (error: unknown) => void schedule.after(delayMs, () => time.enter(() => reject(error as Error))),
+                (error: unknown) => void schedule.after(delayMs, () => time.enter(() => reject(error))),
               );
             });
           });
