@@ -190,6 +190,8 @@ export class MoveReceiver {
         frozen = await this.#freeze(fileid, peer, attempt, move);
         // From here on operations wait here as well as there, and nobody opens what arrives.
         hold = host.hold(fileid);
+        // One that began before (what looks for garbage goes by a hint) ends now: it is not adopted beside it.
+        await within(clock, host.settled(fileid), HOLD_MS_MAX, 'an opening here that is under way');
         await this.#tail(fileid, peer, attempt, copied, frozen, move);
         move.heldMs = clock.monotonicMs() - startedMs;
         failPoint('move.take-before-confirm');

@@ -49,6 +49,27 @@ test('an object moves while clients of both routers write to it', async () => {
   for (const step of ['attach', 'copy', 'freeze', 'sync', 'confirm', 'activate'] as const) assert.ok(taken?.stepsMs[step] !== undefined, step);
 });
 
+test('an object that arrives is not adopted beside an opening that began while it was copied', async () => {
+  const world = await pair();
+  world.watching = true;
+  const receiver = world.life('b');
+  // What looks for garbage opens objects by a hint, and hears only from the registry that it is another router's.
+  const tried = (async () => {
+    while (!world.events.includes('b backend attach')) await world.clock.sleep(0.1);
+    const opening = world.clock.sleep(500).then(() => {
+      receiver.opening.delete(DISK);
+      return null;
+    });
+    receiver.opening.set(DISK, opening);
+    await opening;
+  })();
+  const received = await world.clock.run(receiver.moves.receiver.receive(order(world, 'a')));
+  assert.deepEqual(received, { kind: 'moved' });
+  await world.clock.run(tried);
+  assert.deepEqual(world.servers(DISK), ['b']);
+  assert.deepEqual(world.missing(DISK), []);
+});
+
 /** A move under writes from both sides with a mishap at one event; everything is in order again afterwards. Returns the events of the move. */
 async function moveWith(mishap: { readonly at: number; readonly what: Mishap } | null): Promise<readonly string[]> {
   const world = await pair();

@@ -818,7 +818,7 @@ class FakeHost implements MoveHost {
 
   adopt(driven: DrivenObject, inode: Inode, owner: OwnerRecord, repetitions: Buffer): void {
     const life = this.#life;
-    assert(!life.served.has(inode.fileid), 'an object is adopted where it is not served');
+    assert(!life.served.has(inode.fileid) && !life.opening.has(inode.fileid), 'an object is adopted where it is neither served nor being opened');
     assert(repetitions.toString() === `${inode.fileid}`, 'the memory of completed calls came along');
     const log = (life.world.logs.get(life.name) as LocalLogs).owned.get(inode.fileid) as StoredLog;
     life.served.set(inode.fileid, new FakeObject(life, inode, driven.term, log));
