@@ -5,6 +5,7 @@ import { StoreError } from '../../backends/object-store.ts';
 import { VirtualClock } from '../../backends/virtual-clock.ts';
 import type { Inode } from '../../registry/inode.ts';
 import type { Namespace } from '../../registry/ports.ts';
+import { ApplianceError } from '../core/errors.ts';
 import type { FileId } from '../core/ids.ts';
 import { silentLogger } from '../core/logger.ts';
 import type { DrivenObject, ObjectDriver } from './driver-port.ts';
@@ -40,4 +41,28 @@ test('objects that could not be opened while the backend was away are opened som
   for (let turn = 0; turn < 1000 && objects.count < 50; turn += 1) await new Promise((resolve) => setImmediate(resolve));
   assert.equal(objects.count, 50);
   assert.ok(openingMax >= 2 && openingMax <= 4, `${openingMax} at a time`);
+});
+
+test('a hint of garbage of an object that went to another router, which a crash left behind, is dropped and no problem', async () => {
+  const clock = new VirtualClock();
+  let opens = 0;
+  const driver: ObjectDriver = {
+    open() {
+      opens += 1;
+      return Promise.reject(new ApplianceError('object-recovering', 'another router has writes of it', { retryable: true }));
+    },
+    receive: () => Promise.reject(new Error('nothing moves here')),
+  };
+  const namespace = {
+    inode: (fileid: FileId) => Promise.resolve({ fileid, ctime: { seconds: 0, nanoseconds: 0 } } as Inode),
+  } as unknown as Namespace;
+  const hints = JSON.stringify({ version: 1, due: [[100, 0]] });
+  const garbage = await GarbageSchedule.open({ read: () => Promise.resolve(hints), write: () => Promise.resolve() }, silentLogger);
+  const objects = new OpenObjects({ driver, namespace, garbage, clock, logger: silentLogger }, { fsid: 1n, handleOf: () => Buffer.alloc(0) });
+  for (let second = 0; second < 30; second += 1) {
+    clock.advance(1000);
+    for (let turn = 0; turn < 10; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+  }
+  assert.equal(opens, 1);
+  assert.deepEqual([...objects.problems()], []);
 });

@@ -363,8 +363,11 @@ export class OpenObjects {
           if (served === null) this.#garbage.note(fileid, null);
         },
         (error: unknown) => {
-          // The router that owns it deletes it.
-          if (errorCode(error) === 'not-owner') this.#garbage.note(fileid, null);
+          const code = errorCode(error);
+          if (code !== 'not-owner' && code !== 'object-recovering') return;
+          // The router that owns it deletes it. Nobody asked for it here: a crash left the hint.
+          this.#garbage.note(fileid, null);
+          this.#failed.delete(fileid);
         },
       );
     }
