@@ -135,10 +135,11 @@ export class DataCalls {
     // The operation id hashes the received call: before the first wait. What is open here never needs it.
     if (served === null && this.#core.remote(handle) === null) caller.operationId();
     const kept = words === null ? null : Uint32Array.from(words);
+    // Its age counts from here, also when it waited in the object that is open here until that was given away (ObjectPlaces).
+    const startedMs = words === null && served !== null ? 0 : this.#core.clock.monotonicMs();
     if (served === null) {
       const key = Buffer.from(handle);
       const remote = kept === null ? null : this.#core.remote(handle);
-      const startedMs = this.#core.clock.monotonicMs();
       const slowly = (): Promise<WriteAnswer> => this.#writeSlowly(caller, key, offsetBytes, countBytes, chunks, stability, kept, startedMs);
       if (remote === null || kept === null) return slowly();
       const from = peerCaller(caller, hexOfWords(kept));
@@ -150,7 +151,7 @@ export class DataCalls {
     const key = Buffer.from(handle);
     // Given away before it was in the log: not executed, and executed where the object is then.
     const elsewhere = (answer: WriteAnswer | null): MaybePromise<WriteAnswer> =>
-      answer ?? this.#writeSlowly(caller, key, offsetBytes, countBytes, chunks, stability, kept);
+      answer ?? this.#writeSlowly(caller, key, offsetBytes, countBytes, chunks, stability, kept, startedMs);
     return isPending(written) ? written.then(elsewhere) : elsewhere(written);
   }
 
@@ -216,7 +217,7 @@ export class DataCalls {
     chunks: readonly Uint8Array[],
     stability: Stability,
     words: CallWords | null,
-    startedMs = this.#core.clock.monotonicMs(),
+    startedMs: number,
   ): Promise<WriteAnswer> {
     const answer = await this.#core.anywhere<WriteAnswer>(
       handle,
