@@ -44,6 +44,11 @@ export class BlockHistory {
     return data;
   }
 
+  /** See RegisterHistory.unclear. */
+  unclear(write: number, firstSector: number, sectors: number): void {
+    for (let sector = firstSector; sector < firstSector + sectors; sector += 1) this.#registers[sector]?.unclear(write);
+  }
+
   answeredStable(nowMs: number, write: number, firstSector: number, sectors: number): void {
     for (let sector = firstSector; sector < firstSector + sectors; sector += 1) this.#registers[sector]?.durable(nowMs, write);
   }

@@ -10,6 +10,7 @@ export class RegisterHistory {
   readonly #effectOf: number[] = [0];
   /** From then on it is there for sure, until something comes after it. */
   readonly #durableOf: number[] = [0];
+  readonly #unclear = new Set<number>();
 
   begin(nowMs: number, write: number): void {
     this.#beginOf[write] = nowMs;
@@ -17,8 +18,15 @@ export class RegisterHistory {
     this.#durableOf[write] = Infinity;
   }
 
+  /** The call was answered JUKEBOX and is made anew: it may have had its effect, and has it once more then. */
+  unclear(write: number): void {
+    this.#unclear.add(write);
+    this.#effectOf[write] = Infinity;
+  }
+
   /** Answered: it may be lost as long as it is not durable. */
   answered(nowMs: number, write: number): void {
+    this.#unclear.delete(write);
     this.#effectOf[write] = Math.min(this.#effectOf[write] ?? 0, nowMs);
   }
 
@@ -42,7 +50,7 @@ export class RegisterHistory {
         );
       }
     }
-    this.#effectOf[write] = Math.min(effect, nowMs);
+    if (!this.#unclear.has(write)) this.#effectOf[write] = Math.min(effect, nowMs);
     if (proves) this.#durableOf[write] = Math.min(this.#durableOf[write] as number, nowMs);
     return null;
   }

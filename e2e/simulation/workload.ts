@@ -177,8 +177,10 @@ export class SizedFile {
     const write = this.#writes;
     this.#history.begin(schedule.nowMs, write);
     const sizeBytes = 8192 + write * 512;
-    const { result, endedMs } = await client.call(`resize ${write} of ${this.#name}`, (fs, caller) =>
-      fs.setattr(caller, this.#handle, { ...NOTHING, sizeBytes }, null),
+    const { result, endedMs } = await client.call(
+      `resize ${write} of ${this.#name}`,
+      (fs, caller) => fs.setattr(caller, this.#handle, { ...NOTHING, sizeBytes }, null),
+      () => this.#history.unclear(write),
     );
     if (result.status === Status.OK) this.#history.durable(endedMs, write);
     else if (!this.#world.disksFail()) this.#world.problem(`${this.#name}: a resize failed with status ${result.status}`);
@@ -284,8 +286,10 @@ export class LockDirectory {
     if (random.fraction() < 0.5) {
       const write = history.begin(schedule.nowMs, 0, 1, true);
       const payload = history.payload(write, 0, 1);
-      const { result, endedMs } = await client.call('write of a lock', (fs, caller) =>
-        fs.write(caller, handle, 0, payload.length, [Buffer.from(payload)], Stability.FILE_SYNC),
+      const { result, endedMs } = await client.call(
+        'write of a lock',
+        (fs, caller) => fs.write(caller, handle, 0, payload.length, [Buffer.from(payload)], Stability.FILE_SYNC),
+        () => history.unclear(write, 0, 1),
       );
       if (result.status === Status.OK) history.answeredStable(endedMs, write, 0, 1);
       else if (result.status !== Status.STALE) this.#failed('write of a lock', result.status);
