@@ -99,8 +99,18 @@ export class Disk {
     const write = this.history.begin(schedule.nowMs, first, count, stable);
     const payload = this.history.payload(write, first, count);
     const ctime = this.#identity.ctime;
-    const { result, endedMs } = await client.call(`write ${write} of ${this.#name}`, (fs, caller) =>
-      fs.write(caller, this.handle, first * SECTOR_BYTES, payload.length, [Buffer.from(payload)], stable ? Stability.FILE_SYNC : Stability.UNSTABLE),
+    const { result, endedMs } = await client.call(
+      `write ${write} of ${this.#name}`,
+      (fs, caller) =>
+        fs.write(
+          caller,
+          this.handle,
+          first * SECTOR_BYTES,
+          payload.length,
+          [Buffer.from(payload)],
+          stable ? Stability.FILE_SYNC : Stability.UNSTABLE,
+        ),
+      () => this.history.unclear(write, first, count),
     );
     if (result.status !== Status.OK) return this.#failed(`write ${write}`, result.status);
     if (result.countBytes !== payload.length) this.#world.problem(`${this.#name}: a write of ${payload.length} bytes wrote ${result.countBytes}`);
