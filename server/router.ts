@@ -160,6 +160,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       checkpointAfterBytes: settings.log.checkpointAfterBytes,
       graceTimeMs: settings.vpool.graceTimeMs,
       patienceMs: WRITE_PATIENCE_MS,
+      restMs: cluster === null ? 0 : settings.log.sealAfterMs,
       readAheadBytesMax: Math.min(128 * MIB, settings.cache.ramBytes / 4),
     },
     self,

@@ -164,6 +164,7 @@ export class ObjectAssembly {
         sealAfterMs: this.#settings.sealAfterMs,
         checkpointAfterBytes: this.#settings.checkpointAfterBytes,
         graceTimeMs: this.#settings.graceTimeMs,
+        restMs: this.#settings.restMs ?? 0,
       },
       {
         owner,

@@ -44,6 +44,8 @@ export interface KeeperSettings {
   readonly sealAfterMs: number;
   readonly checkpointAfterBytes: number;
   readonly graceTimeMs: number;
+  /** How long nothing was acknowledged before the object is said to be clean. */
+  readonly restMs: number;
 }
 
 export interface KeeperStart {
@@ -99,6 +101,10 @@ export class ObjectKeeper {
   /** The object is being given away: what the receiver builds on stays as it is. */
   #pinned = false;
   #checkpointing = false;
+  /** What was applied when somebody looked, and since when that is so (monotonic). */
+  #restSequence = -1;
+  #restFromMs = 0;
+  #flushing = false;
 
   constructor(
     components: {
@@ -256,6 +262,7 @@ export class ObjectKeeper {
 
   /** About once a second while the object is not clean. */
   tick(): void {
+    this.#rested();
     if (this.#log.openSegmentAgeMs > this.#settings.sealAfterMs) {
       this.#log.seal().catch((error: unknown) => this.#report(error, 'sealing the open segment failed'));
     }
@@ -527,6 +534,20 @@ export class ObjectKeeper {
     this.#attributesAtMs = now;
   }
 
+  /**
+   * Whether nothing was written for `restMs`. Who takes a clean object over knows nothing of the calls that its owner completed (decision 0028): a copy of one of them
+   * that is still under way would put old bytes over newer ones.
+   */
+  #rested(): boolean {
+    const nowMs = this.#clock.monotonicMs();
+    const sequence = this.#log.lastSequence;
+    if (sequence !== this.#restSequence) {
+      this.#restSequence = sequence;
+      this.#restFromMs = nowMs;
+    }
+    return this.#flushing || nowMs - this.#restFromMs >= this.#settings.restMs;
+  }
+
   async #becomeClean(): Promise<void> {
     const sequence = this.#object.appliedSequence;
     const settled = (): boolean =>
@@ -535,7 +556,7 @@ export class ObjectKeeper {
       this.#log.openSegmentBytes === 0 &&
       this.#checkpointSequence === this.#object.appliedSequence &&
       this.#object.appliedSequence === sequence;
-    if (this.#protection !== 'unprotected' || !settled()) return;
+    if (this.#protection !== 'unprotected' || !settled() || !this.#rested()) return;
     if (this.#attributesSequence !== sequence) {
       await this.#records.putAttributes(this.#object.attributes, this.#object.usedBytes);
       this.#attributesSequence = sequence;
@@ -545,6 +566,15 @@ export class ObjectKeeper {
 
   /** Brings everything to the backend and marks the object clean, as far as `deadlineMs` (monotonic) lets it. */
   async flush(deadlineMs: number): Promise<void> {
+    this.#flushing = true;
+    try {
+      await this.#flush(deadlineMs);
+    } finally {
+      this.#flushing = false;
+    }
+  }
+
+  async #flush(deadlineMs: number): Promise<void> {
     await this.#log.seal();
     for (;;) {
       if (this.#protection === 'clean' || this.#stopped || this.#clock.monotonicMs() > deadlineMs) return;

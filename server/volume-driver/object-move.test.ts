@@ -788,3 +788,28 @@ test('an object on its way here is not opened beside its copy, and is when the c
   const opened = await pair.open(b);
   assert.deepEqual(await pair.run(contents(opened)), Buffer.alloc(BLOCK, 1));
 });
+
+test('an object is not clean before it has rested: who takes it over knows nothing of the calls that were completed a moment ago', async () => {
+  const restMs = 5_000;
+  const pair = await Pair.start('volume', { restMs });
+  const { a, b, cluster } = pair;
+  const cleanAfterMs = async (object: DrivenObject, fromMs: number): Promise<number> => {
+    for (let look = 0; look < 200 && cluster.commons.owner?.protection.kind !== 'clean'; look += 1) {
+      object.tick();
+      await pair.run(cluster.clock.sleep(100));
+    }
+    return cluster.clock.monotonicMs() - fromMs;
+  };
+  const object = await pair.open(a);
+  accepted(await pair.run(write(object, 0, 1)));
+  const first = await cleanAfterMs(object, cluster.clock.monotonicMs());
+  assert.ok(first >= restMs && first < restMs + 2_000, `clean ${first} ms after the last write`);
+  accepted(await pair.run(write(object, 0, 2)));
+  const writtenMs = cluster.clock.monotonicMs();
+  const moved = await pair.move(a, object, b);
+  const second = await cleanAfterMs(moved, writtenMs);
+  assert.ok(second >= restMs && second < restMs + 2_000, `clean ${second} ms after the last write, behind a move`);
+  accepted(await pair.run(write(moved, 0, 3)));
+  await pair.run(moved.flush(Infinity));
+  assert.equal(cluster.commons.owner?.protection.kind, 'clean', 'a router that stops leaves nothing unclean');
+});

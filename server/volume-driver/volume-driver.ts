@@ -47,6 +47,8 @@ export interface VolumeDriverSettings {
   readonly graceTimeMs: number;
   /** How long a write waits at the dirty bound before the client is asked to come back. */
   readonly patienceMs: number;
+  /** How long nothing was written before an object is said to be clean, so that another router may take it over. Default 0. */
+  readonly restMs?: number;
   /** Bytes that may be read ahead and not read yet, all objects together. Default 128 MiB; 0: no reading ahead. */
   readonly readAheadBytesMax?: number;
 }

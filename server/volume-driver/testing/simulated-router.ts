@@ -326,6 +326,7 @@ export interface SimulationSettings {
   readonly cacheBytes: number;
   readonly graceTimeMs: number;
   readonly recycle: boolean;
+  readonly restMs?: number;
   /** Failed requests to the store are repeated below the engine, as in a real router. */
   readonly retries?: boolean;
   /** Objects are compressed and encrypted on their way; null: not. */
@@ -457,6 +458,7 @@ export class SimulatedRouter {
           checkpointAfterBytes: settings.checkpointAfterBytes,
           graceTimeMs: settings.graceTimeMs,
           patienceMs: 15_000,
+          restMs: settings.restMs ?? 0,
         },
         { router: world.router, incarnation },
       );
