@@ -12,13 +12,13 @@ import { Cluster, thresholds } from './cluster.ts';
 
 const KIB = 1024;
 
-async function ask<T>(router: ClusterRouter, method: string, path: string, body?: object): Promise<{ status: number; json: T }> {
+async function ask(router: ClusterRouter, method: string, path: string, body?: object): Promise<{ status: number; json: unknown }> {
   const response = await fetch(`http://127.0.0.1:${router.process.adminPort}${path}`, {
     method,
     signal: AbortSignal.timeout(20_000),
     ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),
   });
-  return { status: response.status, json: (await response.json()) as T };
+  return { status: response.status, json: await response.json() };
 }
 
 async function until<T>(look: () => Promise<T>, wanted: (value: T) => boolean, timeoutMs: number): Promise<T> {
@@ -51,7 +51,7 @@ test('a drain takes everything away from a router while its clients write, to th
   );
   assert.equal((await ask(a, 'POST', '/cluster/drain')).status, 200);
   const report = await until(
-    async () => (await ask<DrainReport>(a, 'GET', '/cluster/drain')).json,
+    async () => (await ask(a, 'GET', '/cluster/drain')).json as DrainReport,
     ({ phase }) => phase === 'drained',
     30_000,
   );
@@ -91,7 +91,7 @@ test('what a lost router had not brought to the backend is named, given up by fo
   for (let offset = 0; offset < 10 * 1024 * KIB; offset += 256 * KIB)
     await atA.write(volume.handle, offset, Buffer.alloc(256 * KIB, 1), Stability.FILE_SYNC);
   const query = `/cluster/takeover?object=${encodeURIComponent(path)}`;
-  assert.deepEqual((await ask<{ code: string }>(b, 'GET', query)).json.code, 'owner-alive');
+  assert.deepEqual(((await ask(b, 'GET', query)).json as { code: string }).code, 'owner-alive');
   await until(
     async () => (await a.process.http('/status')).body,
     (body) => (JSON.parse(body) as { router: { dirtyBytes: number } }).router.dirtyBytes < 4 * 1024 * KIB,
@@ -99,7 +99,7 @@ test('what a lost router had not brought to the backend is named, given up by fo
   );
   await a.process.kill();
   const plan = await until(
-    async () => (await ask<TakeoverPlan>(b, 'GET', query)).json,
+    async () => (await ask(b, 'GET', query)).json as TakeoverPlan,
     ({ kind }) => kind === 'plan',
     30_000,
   );
@@ -107,8 +107,8 @@ test('what a lost router had not brought to the backend is named, given up by fo
   assert.match(plan.givenUp.join('\n'), new RegExp(`acknowledged after record ${plan.keptSequence} `));
   await cluster.operator.waitFor(path, ({ state, reason }) => state === 'recovering' && (reason ?? '').includes('goes on by itself'));
   const body = { object: path, term: plan.volume.term };
-  assert.equal((await ask<{ code: string }>(b, 'POST', '/cluster/takeover', { ...body, force: false })).json.code, 'not-clean');
-  const taken = (await ask<TakeoverOutcome>(b, 'POST', '/cluster/takeover', { ...body, force: true })).json;
+  assert.equal(((await ask(b, 'POST', '/cluster/takeover', { ...body, force: false })).json as { code: string }).code, 'not-clean');
+  const taken = (await ask(b, 'POST', '/cluster/takeover', { ...body, force: true })).json as TakeoverOutcome;
   assert.equal(taken.kind, 'taken', JSON.stringify(taken));
   await cluster.operator.waitForOwner(path, b);
 

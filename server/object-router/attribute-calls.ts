@@ -187,7 +187,7 @@ export class AttributeCalls {
           return errorCode(outcome.error) === 'object-held' ? null : { status: this.#core.failure(outcome.error), wcc: unchanged };
         }
       }
-      if (!this.#core.places.lease.valid) return { status: Status.JUKEBOX, wcc: NO_WCC };
+      if (!this.#core.places.lease.valid) return await this.#core.places.noAnswer();
       return { status: Status.OK, wcc: { before: preAttributesOf(before), after: served.attributes() } };
     } finally {
       served.users -= 1;

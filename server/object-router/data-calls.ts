@@ -204,7 +204,7 @@ export class DataCalls {
     if (change.kind === 'refused')
       return errorCode(change.error) === 'object-held' ? null : { status: this.#core.failure(change.error), wcc: unchanged(served) };
     // Durable, but no longer this router's to say so: whoever takes the object over has it, and the client asks there.
-    if (!this.#core.places.lease.valid) return { status: Status.JUKEBOX, wcc: NO_WCC };
+    if (!this.#core.places.lease.valid) return this.#core.places.noAnswer();
     const wcc = { before: preAttributesOf(change.before), after: served.attributes() };
     return { status: Status.OK, wcc, countBytes, committed: change.stable ? How.FILE_SYNC : How.UNSTABLE, verifier: served.driven.verifier };
   }

@@ -185,6 +185,26 @@ test('what was done here without a lease at its end is not answered', async () =
   await assert.rejects(done, (error) => errorCode(error) === 'lease-lapsed');
 });
 
+test('a change that was done without a lease at its end is never answered: the client would send it again under another name', async () => {
+  const world = new World();
+  let answered = false;
+  const done = world.places.run<string>(KEY, true, {
+    isChange: true,
+    here: () => {
+      world.lease.valid = false;
+      return 'here';
+    },
+    there: () => DONE,
+    record: () => 'record',
+  });
+  const note = (): void => {
+    answered = true;
+  };
+  done.then(note, note);
+  for (let turn = 0; turn < 50; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(answered, false);
+});
+
 test('an operation waits for the end of a hold and looks anew where the object is then', async () => {
   const world = new World();
   world.served = world.openWith();

@@ -181,6 +181,14 @@ export class ObjectPlaces {
     return { peer: cluster.network.peer(hint.router), target: { ...object, term: hint.term }, hint };
   }
 
+  /**
+   * What a change is answered that was done, perhaps, without a lease at its end: nothing, ever. JUKEBOX would bring it again under another xid, which no memory
+   * could tell from the first. The process image is about to be replaced, and with it the client's connection.
+   */
+  noAnswer(): Promise<never> {
+    return new Promise(() => undefined);
+  }
+
   /** @throws ApplianceError `lease-lapsed`. */
   checkLease(): void {
     if (!this.lease.valid) throw new ApplianceError('lease-lapsed', 'this router lost its lease and is starting anew', { retryable: true });
@@ -211,6 +219,7 @@ export class ObjectPlaces {
       } else {
         const done = place.kind === 'here' ? await everywhere.here(place.served) : await everywhere.record(place.inode);
         // An answer that rests on ownership is given only by who owns it when it is given.
+        if (!this.lease.valid && everywhere.isChange === true) return this.noAnswer();
         this.checkLease();
         if (done !== null) return done;
         // Refused because it is about to be held, or is given up just now.
