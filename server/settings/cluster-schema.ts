@@ -51,7 +51,7 @@ export const cluster = {
   fileWriteThreshold: setting(kinds.integer(0, THRESHOLD_MAX), 1024, 'Forwarded writes after which a file follows its client; 0: never.'),
   movesMax: setting(kinds.integer(1, 64), 2, 'Moves that a router takes part in at a time.'),
   cooldownMs: setting(kinds.duration(0, DAY), '1m', 'How long an object stays after a move, whatever is forwarded.'),
-  decayMs: setting(kinds.duration(SECOND, DAY), '1m', 'Time after which a forwarded operation counts half.'),
+  decayMs: setting(kinds.duration(SECOND, DAY), '1m', 'Time after which a forwarded operation counts 1/e, somewhat more than a third.'),
 };
 
 export const registrySection = section(registry, { redis: section(redis, {}) });

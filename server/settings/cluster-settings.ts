@@ -48,6 +48,6 @@ export interface ClusterSettings {
   readonly movesMax: number;
   /** Rest of an object after a move. */
   readonly cooldownMs: number;
-  /** Time after which a counted operation counts half. */
+  /** Time after which a counted operation counts 1/e, somewhat more than a third. */
   readonly decayMs: number;
 }
