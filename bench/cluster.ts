@@ -7,8 +7,10 @@ import os from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 
+import type { Backend } from '../e2e/backends/backend-fixture.ts';
 import type { ClusterRouter } from '../e2e/cluster/cluster-router.ts';
 import { Cluster, thresholds } from '../e2e/cluster/cluster.ts';
+import { HostileStore } from '../e2e/hostile-store/hostile-store.ts';
 import { metric } from '../e2e/metrics-page.ts';
 import { scratchDirectory } from '../e2e/scratch.ts';
 import type { MoveReport } from '../server/cluster-port.ts';
@@ -85,13 +87,14 @@ const MEASURES: Readonly<Record<Part, (options: Options) => Promise<string[]>>> 
 /** Two routers; nothing moves by itself. */
 async function withCluster<T>(
   work: (cluster: Cluster, a: ClusterRouter, b: ClusterRouter) => Promise<T>,
-  environment: Readonly<Record<string, string>> = {},
+  backend: Backend | null = null,
 ): Promise<T> {
   await using scratch = await scratchDirectory('bench-cluster');
   await using cluster = await Cluster.start({
     directory: scratch.path,
     cluster: { ...thresholds(0), cooldownMs: 0, movesMax: 16 },
-    environment: { VFERRY_LOG_SEAL_AFTER_MS: '2s', ...environment },
+    ...(backend === null ? {} : { backend }),
+    environment: { VFERRY_LOG_SEAL_AFTER_MS: '2s' },
   });
   const [a, b] = cluster.pair;
   return await work(cluster, a, b);
@@ -182,19 +185,23 @@ async function measureForwarded(options: Options): Promise<string[]> {
 interface Condition {
   readonly name: string;
   readonly dirtyBytes: number;
-  readonly environment: Readonly<Record<string, string>>;
+  /** Of every PUT; 0: a directory is the backend. */
+  readonly putDelayMs: number;
+  /** Length of the load around a move. */
+  readonly seconds: number;
   /** Part of the moves that are asked for: with a slow backend one takes seconds. */
   readonly share: number;
 }
 
 async function measureStall(options: Options): Promise<string[]> {
   const conditions: readonly Condition[] = [
-    { name: 'nothing else', dirtyBytes: 0, environment: {}, share: 1 },
+    { name: 'nothing else', dirtyBytes: 0, putDelayMs: 0, seconds: 0.7, share: 1 },
     {
       name: '256 MiB dirty, each PUT takes 1 s',
       dirtyBytes: 256 * MIB,
-      environment: { VFERRY_FAIL_POINTS: 'upload.before-put=delay:1000@1+' },
-      share: 0.2,
+      putDelayMs: 1000,
+      seconds: 12,
+      share: 0.05,
     },
   ];
   const rows = [
@@ -203,6 +210,9 @@ async function measureStall(options: Options): Promise<string[]> {
   ];
   const missed: string[] = [];
   for (const condition of conditions) {
+    await using store = condition.putDelayMs === 0 ? null : await HostileStore.start(options.seed);
+    store?.setFaults({ http: { putDelayMs: condition.putDelayMs } });
+    const backend: Backend | null = store === null ? null : { name: 'swift', port: null, environment: () => store.environment, store: null };
     await withCluster(async (cluster, a, b) => {
       await using load = await loadOn(a, PATH.slice(1));
       await load.run(fillOf(Math.max(options.fileBytes, condition.dirtyBytes)));
@@ -217,7 +227,7 @@ async function measureStall(options: Options): Promise<string[]> {
           ioBytes: BLOCK_BYTES,
           stability: 'FILE_SYNC',
           regionBytes: 64 * MIB,
-          seconds: 0.7,
+          seconds: condition.seconds,
           seed: options.seed + count,
         });
         await rest(150);
@@ -233,7 +243,7 @@ async function measureStall(options: Options): Promise<string[]> {
         `| ${condition.name} | ${moves.length} | ${ms(median(waits))} | ${ms(p99)} | ${ms(Math.max(...waits))} | ${held.length === 0 ? '-' : ms(median(held))} | ${held.length === 0 ? '-' : ms(quantile(held, 0.99))} | ${size(median(moves.map((move) => move.copiedBytes)))} | ${ms(median(moves.map(durationMs)))} |`,
       );
       print(rows.at(-1) ?? '');
-    }, condition.environment);
+    }, backend);
   }
   return [...rows, '', verdict(missed)];
 }
