@@ -16,7 +16,7 @@ import { scratchDirectory } from '../e2e/scratch.ts';
 import type { MoveReport } from '../server/cluster-port.ts';
 import { writeDocsBlock } from './docs-block.ts';
 import { LoadProcess } from './load-process.ts';
-import type { Workload } from './nfs-load.ts';
+import type { LoadResult, Workload } from './nfs-load.ts';
 import { BLOCK_BYTES } from './nfs-load.ts';
 import { median, scoreOf } from './score.ts';
 import type { Target } from './targets.ts';
@@ -205,9 +205,10 @@ async function measureStall(options: Options): Promise<string[]> {
     },
   ];
   const rows = [
-    '| moves under a 70/30 mix of 4 KiB at 32 | moves | longest wait of a client p50 | p99 | longest | I/O held p50 | p99 | copied, median | duration, median |',
-    '|---|---|---|---|---|---|---|---|---|',
+    '| moves under a 70/30 mix of 4 KiB at 32 | moves | longest wait of a client p50 | p99 | longest | the same without a move p50 | p99 | I/O held p50 | p99 | copied, median | duration, median |',
+    '|---|---|---|---|---|---|---|---|---|---|---|',
   ];
+  const steps: string[] = [];
   const missed: string[] = [];
   for (const condition of conditions) {
     await using store = condition.putDelayMs === 0 ? null : await HostileStore.start(options.seed);
@@ -217,35 +218,43 @@ async function measureStall(options: Options): Promise<string[]> {
       await using load = await loadOn(a, PATH.slice(1));
       await load.run(fillOf(Math.max(options.fileBytes, condition.dirtyBytes)));
       const waits: number[] = [];
+      const quiet: number[] = [];
       const moves: MoveReport[] = [];
+      const givers: MoveReport[] = [];
       const movesCount = Math.ceil(options.moves * condition.share);
+      const runLoad = (seconds: number, seed: number): Promise<LoadResult> =>
+        load.run({ kind: 'mix', outstanding: 32, ioBytes: BLOCK_BYTES, stability: 'FILE_SYNC', regionBytes: 64 * MIB, seconds, seed });
       for (let count = 0; count < movesCount; count += 1) {
-        const to = count % 2 === 0 ? b : a;
-        const running = load.run({
-          kind: 'mix',
-          outstanding: 32,
-          ioBytes: BLOCK_BYTES,
-          stability: 'FILE_SYNC',
-          regionBytes: 64 * MIB,
-          seconds: condition.seconds,
-          seed: options.seed + count,
-        });
+        const [from, to] = count % 2 === 0 ? [a, b] : [b, a];
+        const running = runLoad(condition.seconds, options.seed + count);
         await rest(150);
         const report = await cluster.operator.move(PATH, to);
         waits.push((await running).latencyMaxUs / 1000);
+        const given = (await cluster.operator.moves(from)).history.find((move) => move.phase === 'moved');
         if (report !== null) moves.push(report);
+        if (given !== undefined) givers.push(given);
+        // What a client waits for anyway on these processors, at both ways.
+        if (count % 8 < 2) quiet.push((await runLoad(Math.min(condition.seconds, 0.7), options.seed + count)).latencyMaxUs / 1000);
       }
+      steps.push(`- ${condition.name}, p50 / p99 in ms: receiver ${stepsText(moves)}; giver ${stepsText(givers)}.`);
       const held = moves.map((move) => move.heldMs).filter((value) => value !== null);
       const p99 = quantile(waits, 0.99);
       if (p99 > STALL_MS_P99_MAX) missed.push(`${condition.name}: longest wait ${p99.toFixed(0)} ms at p99, the goal is ${STALL_MS_P99_MAX}`);
       const ms = (value: number): string => `${value.toFixed(1)} ms`;
       rows.push(
-        `| ${condition.name} | ${moves.length} | ${ms(median(waits))} | ${ms(p99)} | ${ms(Math.max(...waits))} | ${held.length === 0 ? '-' : ms(median(held))} | ${held.length === 0 ? '-' : ms(quantile(held, 0.99))} | ${size(median(moves.map((move) => move.copiedBytes)))} | ${ms(median(moves.map(durationMs)))} |`,
+        `| ${condition.name} | ${moves.length} | ${ms(median(waits))} | ${ms(p99)} | ${ms(Math.max(...waits))} | ${ms(median(quiet))} | ${ms(quantile(quiet, 0.99))} | ${held.length === 0 ? '-' : ms(median(held))} | ${held.length === 0 ? '-' : ms(quantile(held, 0.99))} | ${size(median(moves.map((move) => move.copiedBytes)))} | ${ms(median(moves.map(durationMs)))} |`,
       );
       print(rows.at(-1) ?? '');
     }, backend);
   }
-  return [...rows, '', verdict(missed)];
+  return [...rows, '', ...steps, verdict(missed)];
+}
+
+/** `freeze 3/9, tail 1/4`: of each step that the reports have. */
+function stepsText(moves: readonly MoveReport[]): string {
+  const times = new Map<string, number[]>();
+  for (const { stepsMs } of moves) for (const [step, ms] of Object.entries(stepsMs)) times.set(step, [...(times.get(step) ?? []), ms]);
+  return [...times].map(([step, ms]) => `${step} ${median(ms).toFixed(1)}/${quantile(ms, 0.99).toFixed(1)}`).join(', ');
 }
 
 async function measureSize(options: Options): Promise<string[]> {

@@ -56,6 +56,8 @@ export interface LoadResult {
   readonly elapsedMs: number;
   readonly latencyCounts: Float64Array;
   readonly latencyMaxUs: number;
+  /** The call that waited longest; null: there was none. `sentAtMs`: wall clock. */
+  readonly slowest: { readonly kind: string; readonly sentAtMs: number; readonly tookMs: number } | null;
   /** CPU of this process in ms. */
   readonly cpuMs: number;
 }
@@ -77,6 +79,9 @@ export class NfsLoad implements AsyncDisposable {
   #now = 0;
   #histogram = new LatencyHistogram();
   #operations = 0;
+  #slowestMs = 0;
+  #slowestSentAt = 0;
+  #slowestKind: number = Kind.IDLE;
   #ioBytes = 0;
   #committedMin = 0;
   #turn: () => void = () => {};
@@ -149,6 +154,8 @@ export class NfsLoad implements AsyncDisposable {
     if (work.outstanding < 1 || work.outstanding > OUTSTANDING_MAX) throw new Error(`1 to ${OUTSTANDING_MAX} outstanding`);
     this.#histogram = new LatencyHistogram();
     this.#operations = 0;
+    this.#slowestMs = 0;
+    this.#slowestKind = Kind.IDLE;
     this.#ioBytes = work.ioBytes;
     this.#committedMin = work.stability === 'FILE_SYNC' ? 2 : 0;
     this.#freeCount = work.outstanding;
@@ -188,6 +195,10 @@ export class NfsLoad implements AsyncDisposable {
       elapsedMs,
       latencyCounts: this.#histogram.counts,
       latencyMaxUs: this.#histogram.maxUs,
+      slowest:
+        this.#slowestKind === Kind.IDLE
+          ? null
+          : { kind: KIND_NAMES[this.#slowestKind] ?? '', sentAtMs: performance.timeOrigin + this.#slowestSentAt, tookMs: this.#slowestMs },
       cpuMs: (cpu.user + cpu.system) / 1000,
     };
   }
@@ -340,7 +351,13 @@ export class NfsLoad implements AsyncDisposable {
     this.#kinds[slot] = Kind.IDLE;
     this.#free[this.#freeCount++] = slot;
     if (kind === Kind.COMMIT) return;
-    this.#histogram.record(this.#now - this.#sentAt[slot]!);
+    const tookMs = this.#now - this.#sentAt[slot]!;
+    if (tookMs > this.#slowestMs) {
+      this.#slowestMs = tookMs;
+      this.#slowestSentAt = this.#sentAt[slot]!;
+      this.#slowestKind = kind;
+    }
+    this.#histogram.record(tookMs);
     this.#operations += 1;
   }
 

@@ -463,6 +463,7 @@ function reportOf(move: MoveRecord): Omit<MoveReport, 'path'> {
     copiedBytes: move.copiedBytes,
     behindBytes: move.behindBytes,
     heldMs: move.heldMs,
+    stepsMs: { ...move.stepsMs },
     problem: move.problem,
   };
 }

@@ -116,6 +116,8 @@ export interface MoveReport {
   readonly behindBytes: number;
   /** How long I/O was held; null while it was not. */
   readonly heldMs: number | null;
+  /** What its steps took, as far as it got: names as in `MoveStep` (server/object-router/moves/move-history.ts). Giver and receiver measure different ones. */
+  readonly stepsMs: Readonly<Record<string, number>>;
   /** Why it was aborted. */
   readonly problem: string | null;
 }

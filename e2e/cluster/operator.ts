@@ -84,9 +84,17 @@ export class Operator {
     for (;;) {
       await this.beginMove(path, to);
       const there = await this.waitForOwner(path, to, Math.min(5000, timeoutMs)).catch((error: unknown) => error as Error);
-      if (!(there instanceof Error))
-        return (await this.moves(to)).history.find((move) => move.fileid === there.fileid && move.phase === 'moved') ?? null;
+      if (!(there instanceof Error)) return await this.#ended(there.fileid, to);
       if (performance.now() - began > timeoutMs) throw there;
+    }
+  }
+
+  /** The registry says that the object is there before the receiver has it open: its last move is the newest that ended when none runs any more. */
+  async #ended(fileid: VolumeReport['fileid'], to: ClusterRouter): Promise<MoveReport | null> {
+    for (;;) {
+      const { running, history } = await this.moves(to);
+      if (!running.some((move) => move.fileid === fileid)) return history.find((move) => move.fileid === fileid && move.phase === 'moved') ?? null;
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
   }
 

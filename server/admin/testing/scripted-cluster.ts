@@ -75,6 +75,7 @@ export const MOVE: MoveReport = {
   copiedBytes: 1024,
   behindBytes: 3072,
   heldMs: null,
+  stepsMs: {},
   problem: null,
 };
 
