@@ -24,6 +24,11 @@ export interface Listed {
   readonly attributes: Attributes | null;
 }
 
+/** Of clients that have several routers: who answered and what it took, in words; for reports of what went wrong. */
+export interface Answered {
+  readonly answeredBy?: string;
+}
+
 export interface StoreClient extends AsyncDisposable {
   /** Handle of the export's root. */
   readonly root: FileHandle;
@@ -34,14 +39,14 @@ export interface StoreClient extends AsyncDisposable {
     object: FileHandle,
     offsetBytes: number,
     countBytes: number,
-  ): Promise<{ readonly status: number; readonly data: Buffer; readonly eof: boolean }>;
+  ): Promise<{ readonly status: number; readonly data: Buffer; readonly eof: boolean } & Answered>;
   /** `verifier` in hex. */
   write(
     object: FileHandle,
     offsetBytes: number,
     data: Uint8Array,
     stability: Stability,
-  ): Promise<{ readonly status: number; readonly countBytes: number; readonly committed: Stability; readonly verifier: string }>;
+  ): Promise<{ readonly status: number; readonly countBytes: number; readonly committed: Stability; readonly verifier: string } & Answered>;
   commit(object: FileHandle): Promise<{ readonly status: number; readonly verifier: string }>;
   create(directory: FileHandle, name: string, how: 'guarded' | 'unchecked', attributes: NewAttributes): Promise<Found>;
   mkdir(directory: FileHandle, name: string): Promise<Found>;

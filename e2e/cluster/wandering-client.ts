@@ -96,14 +96,18 @@ export class WanderingClient implements StoreClient {
     return found(await this.#call(NfsProcedure.LOOKUP, where(directory, name), decodeLookupResult));
   }
 
-  async read(object: FileHandle, offsetBytes: number, countBytes: number): Promise<{ status: number; data: Buffer; eof: boolean }> {
+  async read(
+    object: FileHandle,
+    offsetBytes: number,
+    countBytes: number,
+  ): Promise<{ status: number; data: Buffer; eof: boolean; answeredBy: string }> {
     const encode = (w: XdrWriter): void => {
       w.opaque(object);
       encodeUint64(w, offsetBytes);
       w.uint32(countBytes);
     };
-    const result = await this.#call(NfsProcedure.READ, encode, decodeReadResult);
-    return result.status === Status.OK ? result : { status: result.status, data: Buffer.alloc(0), eof: false };
+    const { result, answeredBy } = await this.#answer(NfsProcedure.READ, encode, decodeReadResult);
+    return result.status === Status.OK ? { ...result, answeredBy } : { status: result.status, data: Buffer.alloc(0), eof: false, answeredBy };
   }
 
   async write(
@@ -111,11 +115,12 @@ export class WanderingClient implements StoreClient {
     offsetBytes: number,
     data: Uint8Array,
     stability: Stability,
-  ): Promise<{ status: number; countBytes: number; committed: Stability; verifier: string }> {
+  ): Promise<{ status: number; countBytes: number; committed: Stability; verifier: string; answeredBy: string }> {
     const encode = (w: XdrWriter): void => encodeWriteArgs(w, object, offsetBytes, data, stability);
-    const result = await this.#call(NfsProcedure.WRITE, encode, decodeWriteResult, data.length + 256);
-    if (result.status !== Status.OK) return { status: result.status, countBytes: 0, committed: 0, verifier: '' };
-    return { status: 0, countBytes: result.countBytes, committed: result.committed, verifier: Buffer.from(result.verifier).toString('hex') };
+    const { result, answeredBy } = await this.#answer(NfsProcedure.WRITE, encode, decodeWriteResult, data.length + 256);
+    if (result.status !== Status.OK) return { status: result.status, countBytes: 0, committed: 0, verifier: '', answeredBy };
+    const verifier = Buffer.from(result.verifier).toString('hex');
+    return { status: 0, countBytes: result.countBytes, committed: result.committed, verifier, answeredBy };
   }
 
   async commit(object: FileHandle): Promise<{ status: number; verifier: string }> {
@@ -197,29 +202,42 @@ export class WanderingClient implements StoreClient {
     procedure: number,
     encode: (writer: XdrWriter) => void,
     decode: (reader: XdrReader) => T,
-    argsBytesMax = 16_384,
   ): Promise<T> {
+    return (await this.#answer(procedure, encode, decode)).result;
+  }
+
+  async #answer<T extends { readonly status: number }>(
+    procedure: number,
+    encode: (writer: XdrWriter) => void,
+    decode: (reader: XdrReader) => T,
+    argsBytesMax = 16_384,
+  ): Promise<{ readonly result: T; readonly answeredBy: string }> {
     const began = performance.now();
     const patienceMs = this.#options.patienceMs ?? 90_000;
     let xid = newXid();
+    // What it took, when it took more than one call.
+    let before = '';
     for (;;) {
       const using_ = this.#connection;
+      const name = this.#options.routers[this.#at]?.name ?? '?';
       try {
         const connection = await using_;
         const reader = await connection.callNfs(procedure, encode, { xid, timeoutMs: this.#options.attemptMs ?? 5000, argsBytesMax });
         const result = decode(reader);
         this.longestMs = Math.max(this.longestMs, performance.now() - began);
-        if (result.status !== Status.JUKEBOX) return result;
+        if (result.status !== Status.JUKEBOX) return { result, answeredBy: before === '' ? name : `${before}${name} xid ${xid.toString(16)}` };
         this.jukebox += 1;
+        before += `${name} xid ${xid.toString(16)} JUKEBOX, `;
         xid = newXid();
         await pause(JUKEBOX_PAUSE_MS);
       } catch (error) {
         if (!(error instanceof ApplianceError) || !error.retryable || this.#closed) throw error;
         this.resends += 1;
+        before += `${name} xid ${xid.toString(16)} ${error.code} after ${Math.round(performance.now() - began)} ms, `;
         await this.#moveOn(using_);
       }
       if (performance.now() - began > patienceMs)
-        throw new Error(`procedure ${procedure} of ${this.#options.machineName}: no answer in ${patienceMs} ms`);
+        throw new Error(`procedure ${procedure} of ${this.#options.machineName}: no answer in ${patienceMs} ms: ${before}`);
     }
   }
 
