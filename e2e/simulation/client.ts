@@ -90,7 +90,8 @@ export class Client {
       const used = connection;
       this.#transmit(machines[target] as Machine, what, invoke, caller, answer, () => connection === used);
       const patienceMs = (attempt === 0 ? 300 : 1000) * (1 + random.fraction() * 3);
-      await Promise.race([answer.promise.catch(() => undefined), schedule.sleep(patienceMs)]);
+      const ended = (machines[target] as Machine).connectionsEnd.then(() => schedule.sleep(1 + random.fraction() * 50));
+      await Promise.race([answer.promise.catch(() => undefined), schedule.sleep(patienceMs), ended]);
       if (answered) return answer.promise;
       if (attempt > 400) throw new Error(`${this.name}: ${what} is never answered`);
       // Its address moves to another router only when the one it was sent to was silent for long, or is known to be gone.
@@ -132,6 +133,7 @@ export class Client {
               }
             },
             (error: unknown) => {
+              if (!isThere()) return;
               this.#world.trace(`${this.name}: ${what} at ${machine.name} is a bug: ${String(error)}`);
               answer.reject(error);
             },

@@ -4,7 +4,9 @@ import type { SimulatedPeers } from './peer-network.ts';
 import type { RegistryConnection } from './registry/registry-connection.ts';
 import type { RegistryServer } from './registry/registry-server.ts';
 import type { Schedule } from './schedule.ts';
-import { isExpected, LEASE_MS, type Machine } from './simulated-router.ts';
+import { LEASE_MS, type Machine } from './simulated-router.ts';
+import { StepFaults } from './step-faults.ts';
+import type { StepTraps } from './step-traps.ts';
 
 export interface FaultWorld {
   readonly schedule: Schedule;
@@ -12,6 +14,7 @@ export interface FaultWorld {
   readonly server: RegistryServer;
   readonly peers: SimulatedPeers;
   readonly machines: readonly Machine[];
+  readonly traps: StepTraps;
   connections(): Iterable<RegistryConnection>;
   trace(message: string): void;
 }
@@ -22,11 +25,13 @@ export class FaultActor {
   readonly counts: Record<string, number> = {};
   /** Some disk failed at some time: clients may have been told so. */
   disksFailed = false;
+  readonly steps: StepFaults;
   readonly #world: FaultWorld;
   readonly #running = new Set<Promise<void>>();
 
   constructor(world: FaultWorld) {
     this.#world = world;
+    this.steps = new StepFaults(world, (sinceMs) => this.#forget(sinceMs));
   }
 
   /** Lets faults happen as long as `goOn`. */
@@ -52,7 +57,7 @@ export class FaultActor {
   heal(): void {
     const { machines, peers } = this.#world;
     for (const machine of machines) {
-      for (const way of [machine.toRegistry, machine.toClients]) Object.assign(way, { cut: false, loss: 0 });
+      for (const way of [machine.toRegistry, machine.fromRegistry, machine.toClients]) Object.assign(way, { cut: false, loss: 0 });
       for (const other of machines) if (other !== machine) Object.assign(peers.way(machine.id, other.id), { cut: false, loss: 0 });
       machine.backendCut = false;
       machine.setStoreFaults({});
@@ -208,6 +213,8 @@ export class FaultActor {
           await moving;
         },
       ],
+      ['harm at a step', 8, () => this.steps.harm(this.steps.drawn())],
+      ['kill in work', 2, () => this.steps.killInWork()],
       [
         'drain',
         1,
@@ -241,19 +248,7 @@ export class FaultActor {
     const { server } = this.#world;
     const owners = [...server.records.owners.values()].map(({ owner }) => owner);
     const owner = owners[Math.floor(this.#random() * owners.length)];
-    const to = this.#machine().life;
-    const inode = owner === undefined ? undefined : server.records.inode(owner.fileid)?.inode;
-    if (owner === undefined || inode === undefined || to === null || owner.router === to.router) return;
-    const { fileid, term } = owner;
-    this.#world.trace(`an operator moves ${fileid}`);
-    to.time.enter(() => {
-      if (!to.moves.willReceive) return;
-      to.moves.receiver
-        .receive({ fileid, inodeGeneration: inode.inodeGeneration, term, owner: owner.router, reason: 'operator' })
-        .catch((error: unknown) => {
-          if (!isExpected(error)) throw error;
-        });
-    });
+    if (owner !== undefined) this.steps.ask(owner, this.#machine());
     await Promise.resolve();
   }
 
@@ -266,7 +261,13 @@ export class FaultActor {
       if (tries > 50) return;
       await schedule.sleep(100);
     }
-    server.failOver(schedule.nowMs - this.#random() * (this.#chance(0.5) ? 300 : 3000));
+    await this.#forget(schedule.nowMs - this.#random() * (this.#chance(0.5) ? 300 : 3000));
+  }
+
+  async #forget(sinceMs: number): Promise<void> {
+    const { schedule, server, machines } = this.#world;
+    if (server.inRound) return;
+    server.failOver(sinceMs);
     this.#world.trace(`the registry forgot down to sequence ${server.position().sequence}`);
     const endsMs = schedule.nowMs + LEASE_MS + 1000;
     for (;;) {

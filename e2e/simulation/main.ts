@@ -1,7 +1,8 @@
-/** `npm run sim -- [--seeds N] [--from S] [--calm] [--trace]`: plays histories of simulated clusters; a seed that fails prints how to play it again. */
+/** `npm run sim -- [--seeds N] [--from S] [--profile faults|calm|steps|both-killed-then-move] [--trace]`: plays histories of simulated clusters; a seed that fails prints how to play it again. */
 import { performance } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
 
+import { PROFILES } from './profiles.ts';
 import { simulateCluster, SimulationFailure } from './simulation.ts';
 import { tracingLogger } from './tracing-logger.ts';
 
@@ -9,11 +10,13 @@ const { values } = parseArgs({
   options: {
     seeds: { type: 'string', default: '1000' },
     from: { type: 'string', default: '1' },
-    calm: { type: 'boolean', default: false },
+    profile: { type: 'string', default: 'faults' },
     trace: { type: 'boolean', default: false },
     'keep-going': { type: 'boolean', default: false },
   },
 });
+const profile = PROFILES.find((name) => name === values.profile);
+if (profile === undefined) throw new Error(`--profile is one of ${PROFILES.join(', ')}`);
 const from = Number(values.from);
 const count = Number(values.seeds);
 const began = performance.now();
@@ -23,7 +26,7 @@ let failed = 0;
 for (let seed = from; seed < from + count; seed += 1) {
   const seedBegan = performance.now();
   try {
-    const outcome = await simulateCluster(seed, { calm: values.calm, ...(values.trace ? { logger: tracingLogger } : {}) });
+    const outcome = await simulateCluster(seed, { profile, ...(values.trace ? { logger: tracingLogger } : {}) });
     for (const [name, value] of Object.entries(outcome)) if (typeof value === 'number') totals[name] = (totals[name] ?? 0) + value;
     for (const [name, value] of Object.entries(outcome.faults)) totals[name] = (totals[name] ?? 0) + value;
     totals['slowest ms'] = Math.max(totals['slowest ms'] ?? 0, Math.round(performance.now() - seedBegan));
@@ -33,7 +36,7 @@ for (let seed = from; seed < from + count; seed += 1) {
       if (values.trace) process.stdout.write(`${error.trace.join('\n')}\n`);
       process.stdout.write(`seed ${seed}: ${error.message}\n`);
     } else process.stdout.write(`seed ${seed}: ${error instanceof Error ? error.stack : String(error)}\n`);
-    process.stdout.write(`  again: npm run sim -- --seeds 1 --from ${seed}${values.calm ? ' --calm' : ''} --trace\n`);
+    process.stdout.write(`  again: npm run sim -- --seeds 1 --from ${seed}${profile === 'faults' ? '' : ` --profile ${profile}`} --trace\n`);
     if (!values['keep-going']) break;
   }
 }

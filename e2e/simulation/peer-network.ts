@@ -152,6 +152,8 @@ export class SimulatedPeers {
     waitMs: number,
   ): Promise<T> {
     return new Promise((resolve, reject) => {
+      // Killed in the middle of a turn: the rest of it has no effect.
+      if (!time.alive) return;
       const unavailable = (why: string): void =>
         reject(new ApplianceError('peer-unavailable', `${what} to ${to.slice(0, 4)}: ${why}`, { retryable: true }));
       const cancel = time.after(PATIENCE_MS + waitMs, () => unavailable('no answer'));

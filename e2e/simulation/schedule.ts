@@ -2,6 +2,8 @@
  * Virtual time of a whole cluster: one queue of events in an order that the seed alone decides. Nothing here waits for the real clock; between two events
  * every promise that can settle settles.
  */
+import { AsyncLocalStorage } from 'node:async_hooks';
+
 import type { Clock } from '../../server/core/time.ts';
 
 interface ScheduledEvent {
@@ -119,6 +121,7 @@ export interface MachineClocks {
  * and then happen all at once, in their order, while the clocks went on.
  */
 export class ProcessTime implements Clock {
+  static readonly #current = new AsyncLocalStorage<ProcessTime>();
   readonly #schedule: Schedule;
   readonly #clocks: MachineClocks;
   #alive = true;
@@ -130,6 +133,11 @@ export class ProcessTime implements Clock {
   constructor(schedule: Schedule, clocks: MachineClocks) {
     this.#schedule = schedule;
     this.#clocks = clocks;
+  }
+
+  /** The process whose code runs now, whatever that waited for; undefined: the world's. */
+  static get current(): ProcessTime | undefined {
+    return ProcessTime.#current.getStore();
   }
 
   get alive(): boolean {
@@ -174,7 +182,7 @@ export class ProcessTime implements Clock {
   /** Something comes from outside: happens now, when the process goes on, or never. */
   enter(work: () => void): void {
     if (!this.#alive) return;
-    if (this.#stoppedAtMs === null) work();
+    if (this.#stoppedAtMs === null) ProcessTime.#current.run(this, work);
     else this.#waiting.push(work);
   }
 

@@ -66,6 +66,9 @@ export interface RouterSettings {
   readonly segmentBytes: number;
   readonly checkpointAfterBytes: number;
   readonly dirtyBytesMax: number;
+  readonly sealAfterMs: number;
+  /** Nothing may have been written for so long of what is said to be clean (decision 0028, 4). */
+  readonly restMs: number;
   readonly cacheBytes: number;
   readonly graceTimeMs: number;
   readonly recycle: boolean;
@@ -113,6 +116,16 @@ class SimulatedMemory implements RepetitionJournal {
     return [...this.#calls];
   }
 
+  /** The file as one life of the router sees it. */
+  of(time: ProcessTime): RepetitionJournal {
+    return {
+      load: () => this.load(),
+      append: (entries) => {
+        if (time.alive) this.append(entries);
+      },
+    };
+  }
+
   append(entries: Buffer): void {
     for (let at = 0; at < entries.length; at += JOURNAL_ENTRY_BYTES) {
       this.#calls.push({
@@ -129,6 +142,8 @@ export class Machine {
   readonly disk: FaultyDisk;
   readonly clocks: MachineClocks;
   readonly toRegistry: Way = newWay(0.1, 0.6);
+  /** Its answers; a cut `toRegistry` leaves only those on their way. */
+  readonly fromRegistry: Way = newWay(0.1, 0.6);
   readonly toClients: Way = newWay(0.05, 0.3);
   readonly store: FaultyStore;
   /** The backend cannot be reached from here. */
@@ -144,6 +159,7 @@ export class Machine {
   #life: Life | null = null;
   #connection: RegistryConnection | null = null;
   #starting = false;
+  #connections = Promise.withResolvers<void>();
   /** What RepetitionFile keeps: a kill leaves it, a power cut does not. */
   #memory = new SimulatedMemory();
   /** A machine whose power was cut does not serve sooner (RepetitionFile.waitMs). */
@@ -170,6 +186,11 @@ export class Machine {
 
   get isStopped(): boolean {
     return this.#time?.stopped === true;
+  }
+
+  /** Whether this is the process of the machine. */
+  runs(time: ProcessTime | undefined): boolean {
+    return time !== undefined && time === this.#time && time.alive;
   }
 
   get life(): Life | null {
@@ -199,7 +220,7 @@ export class Machine {
       this.#world.trace(`${this.name} goes on after ${Math.round(stoodMs)} ms`);
       if (stoodMs > STANDSTILL_MS) this.#closeSockets();
     };
-    this.#begin(time);
+    time.enter(() => this.#begin(time));
   }
 
   /** kill -9; `powerCut`: of the machine. */
@@ -229,8 +250,15 @@ export class Machine {
     this.#time?.continue();
   }
 
+  /** Resolves when the connections that clients have now are gone. */
+  get connectionsEnd(): Promise<void> {
+    return this.#connections.promise;
+  }
+
   #closeSockets(): void {
     this.station = null;
+    this.#connections.resolve();
+    this.#connections = Promise.withResolvers();
     this.#world.peers.detach(this.id);
   }
 
@@ -289,6 +317,7 @@ export class Machine {
       time,
       random,
       way: this.toRegistry,
+      wayBack: this.fromRegistry,
       router: this.id,
       incarnation,
       redo: this.#redo,
@@ -344,7 +373,8 @@ export class Machine {
       },
       {
         segmentBytes: settings.segmentBytes,
-        sealAfterMs: 500,
+        sealAfterMs: settings.sealAfterMs,
+        restMs: settings.restMs,
         checkpointAfterBytes: settings.checkpointAfterBytes,
         graceTimeMs: settings.graceTimeMs,
         patienceMs: 15_000,
@@ -360,7 +390,7 @@ export class Machine {
       {
         read: () => Promise.resolve(this.#hints),
         write: (text) => {
-          this.#hints = text;
+          if (time.alive) this.#hints = text;
           return Promise.resolve();
         },
       },
@@ -376,7 +406,7 @@ export class Machine {
     await members.start();
     const network = world.peers.network(this.id, time);
     const owners = new OwnerCache();
-    const repetitions = new Repetitions(clock, 2 ** 12, this.#memory);
+    const repetitions = new Repetitions(clock, 2 ** 12, this.#memory.of(time));
     let moves: Moves | null = null;
     const places = new ObjectPlaces({
       registry,

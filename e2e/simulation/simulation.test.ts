@@ -2,23 +2,24 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
+import type { ProfileName } from './profiles.ts';
 import { type Outcome, simulateCluster, SimulationFailure } from './simulation.ts';
 
 const CALM_SEEDS = 30;
 const FAULTY_SEEDS = 220;
 
-async function play(seed: number, calm: boolean): Promise<Outcome> {
+async function play(seed: number, profile: ProfileName): Promise<Outcome> {
   try {
-    return await simulateCluster(seed, { calm });
+    return await simulateCluster(seed, { profile });
   } catch (error) {
     if (!(error instanceof SimulationFailure)) throw error;
-    throw new Error(`seed ${seed}; npm run sim -- --seeds 1 --from ${seed}${calm ? ' --calm' : ''} --trace\n${error.message}`, { cause: error });
+    throw new Error(`seed ${seed}; npm run sim -- --seeds 1 --from ${seed} --profile ${profile} --trace\n${error.message}`, { cause: error });
   }
 }
 
 test('without faults objects move between routers under load, and nobody is asked to come back', async () => {
   let moves = 0;
-  for (let seed = 1; seed <= CALM_SEEDS; seed += 1) moves += (await play(seed, true)).ownerChanges;
+  for (let seed = 1; seed <= CALM_SEEDS; seed += 1) moves += (await play(seed, 'calm')).ownerChanges;
   assert.ok(moves > CALM_SEEDS / 2, `objects moved ${moves} times`);
 });
 
@@ -26,7 +27,7 @@ test('whatever fails: one owner at a time, acknowledged writes are there through
   const met: Record<string, number> = {};
   const sums = { ownerChanges: 0, jukeboxes: 0, retransmissions: 0, lives: 0 };
   for (let seed = 1; seed <= FAULTY_SEEDS; seed += 1) {
-    const outcome = await play(seed, false);
+    const outcome = await play(seed, 'faults');
     for (const [name, count] of Object.entries(outcome.faults)) met[name] = (met[name] ?? 0) + count;
     for (const name of ['ownerChanges', 'jukeboxes', 'retransmissions', 'lives'] as const) sums[name] += outcome[name];
   }
@@ -37,5 +38,5 @@ test('whatever fails: one owner at a time, acknowledged writes are there through
 });
 
 test('a seed is a history: played twice, every event is the same', async () => {
-  for (const seed of [3, 11, 23]) assert.deepEqual(await play(seed, false), await play(seed, false));
+  for (const seed of [3, 11, 23]) assert.deepEqual(await play(seed, 'faults'), await play(seed, 'faults'));
 });

@@ -13,14 +13,18 @@ import { Client } from './client.ts';
 import { FaultActor } from './fault-actor.ts';
 import { OwnershipObserver } from './observer.ts';
 import { SimulatedPeers } from './peer-network.ts';
+import { type Profile, type ProfileName, profileOf } from './profiles.ts';
 import { RegistryServer } from './registry/registry-server.ts';
 import { Schedule } from './schedule.ts';
 import { Machine, type World } from './simulated-router.ts';
+import { ProcessKilled, StepTraps } from './step-traps.ts';
 import { WatchedStore } from './watched-store.ts';
 import { Disk, DoomedVolume, LockDirectory, SizedFile, type WorkWorld } from './workload.ts';
 
 const NOTHING = { mode: null, uid: null, gid: null, sizeBytes: null, atime: null, mtime: null };
 const TRACE_LINES_MAX = 4000;
+/** With it nothing is known that could be executed twice (decision 0028, 4). */
+const REST_MS = 30_000;
 /** Virtual time in which a healed cluster must have everything running and clean. */
 const RECOVERY_MS_MAX = 180_000;
 
@@ -51,8 +55,8 @@ export class SimulationFailure extends Error {
 
 export interface SimulationOptions {
   readonly logger?: (router: string, trace: (line: string) => void) => Logger;
-  /** Leaves the faults out: nothing may then be answered with JUKEBOX. */
-  readonly calm?: boolean;
+  /** Default: `faults`. */
+  readonly profile?: ProfileName;
 }
 
 interface Work {
@@ -73,11 +77,15 @@ class Simulation {
   readonly #peers: SimulatedPeers;
   readonly #observer: OwnershipObserver;
   readonly #faults: FaultActor;
-  readonly #options: SimulationOptions;
+  readonly #traps: StepTraps;
+  readonly #name: ProfileName;
+  readonly #profile: Profile;
+  /** Operations left to do, all hosts together. */
   #steps: number;
 
   constructor(seed: number, options: SimulationOptions) {
-    this.#options = options;
+    this.#name = options.profile ?? 'faults';
+    this.#profile = profileOf(this.#name);
     const random = seededRandom(seed);
     this.#random = random;
     const nowMs = (): number => this.#schedule.nowMs;
@@ -103,6 +111,8 @@ class Simulation {
         segmentBytes,
         checkpointAfterBytes: segmentBytes * (1 + 3 * this.#int(2)),
         dirtyBytesMax: 4 * 1024 * 1024,
+        sealAfterMs: [100, 500, 500, 2000][this.#int(4)] as number,
+        restMs: this.#chance(0.3) ? REST_MS : this.#int(500),
         cacheBytes: this.#chance(0.5) ? 0 : 8 * segmentBytes,
         graceTimeMs: this.#chance(0.5) ? 0 : 60_000,
         recycle: this.#chance(0.7),
@@ -112,12 +122,13 @@ class Simulation {
       trace,
       problem,
     };
-    const routers = this.#chance(0.5) ? 3 : 2;
+    const routers = this.#profile.routers ?? (this.#chance(0.5) ? 3 : 2);
     for (let index = 0; index < routers; index += 1) {
       this.#machines.push(new Machine(world, 'ABC'[index] as string, Math.floor(random.fraction() * 2 ** 32)));
     }
-    this.#faults = new FaultActor({ ...world, machines: this.#machines, connections: () => this.#connections() });
-    this.#steps = options.calm === true ? 200 : 150 + this.#int(250);
+    this.#traps = new StepTraps();
+    this.#faults = new FaultActor({ ...world, machines: this.#machines, traps: this.#traps, connections: () => this.#connections() });
+    this.#steps = this.#name === 'calm' ? 200 : 150 + this.#int(250);
   }
 
   *#connections(): Iterable<NonNullable<Machine['connection']>> {
@@ -144,7 +155,10 @@ class Simulation {
 
   async run(): Promise<Outcome> {
     // A bug in a router ends its process; here it ends the history, with the seed that has it.
-    const bug = (error: unknown): void => this.#problem(error instanceof Error ? (error.stack ?? error.message) : String(error));
+    const bug = (error: unknown): void => {
+      if (!(error instanceof ProcessKilled)) this.#problem(error instanceof Error ? (error.stack ?? error.message) : String(error));
+    };
+    this.#traps.open();
     process.on('unhandledRejection', bug);
     process.on('uncaughtException', bug);
     try {
@@ -152,6 +166,7 @@ class Simulation {
     } catch (error) {
       bug(error);
     } finally {
+      this.#traps.close();
       process.off('unhandledRejection', bug);
       process.off('uncaughtException', bug);
     }
@@ -187,13 +202,23 @@ class Simulation {
     }
     const work = await this.#prepare();
     this.#note('work begins');
-    const faulting = this.#options.calm === true ? Promise.resolve() : this.#faults.run(() => this.#steps > 0 && this.#problems.length === 0);
+    const faulting = this.#wrong(work);
     await Promise.all(this.#clients.map((client, index) => this.#work(client, index, work)));
     await faulting;
     this.#note('everything heals');
     this.#faults.heal();
     await this.#settle();
     await this.#judge(work);
+  }
+
+  /** What goes wrong while the hosts work. */
+  async #wrong(work: Work): Promise<void> {
+    const isBroken = (): boolean => this.#problems.length > 0;
+    if (this.#name === 'faults') await this.#faults.run(() => this.#steps > 0 && !isBroken());
+    if (!this.#profile.oneVolume) return;
+    this.#steps = Infinity;
+    await this.#faults.steps.campaign((work.disks[0] as Disk).fileid, this.#name === 'both-killed-then-move', isBroken);
+    this.#steps = 0;
   }
 
   async #prepare(): Promise<Work> {
@@ -237,19 +262,22 @@ class Simulation {
 
   /** One host: some calls at a time. Now and then it changes its router, as a VM that is migrated. */
   async #work(client: Client, index: number, work: Work): Promise<void> {
-    const lanes = 1 + this.#int(4);
+    const { oneVolume, lanesMax, thinkMs } = this.#profile;
+    if (oneVolume && index > 1) return;
+    const lanes = oneVolume ? lanesMax : 1 + this.#int(lanesMax);
     const one = async (): Promise<void> => {
       while (this.#steps > 0 && this.#problems.length === 0) {
         this.#steps -= 1;
-        if (this.#chance(0.02)) client.home = this.#int(this.#machines.length);
+        if (!oneVolume && this.#chance(0.02)) client.home = this.#int(this.#machines.length);
         const kind = this.#random.fraction();
         // The first two hosts have a VM each; whose disk the others look at, too.
         const disk = work.disks[index < 2 && this.#chance(0.8) ? index : this.#int(work.disks.length)] as Disk;
-        if (kind < 0.7) await disk.step(client);
+        if (oneVolume) await (work.disks[0] as Disk).stableStep(client);
+        else if (kind < 0.7) await disk.step(client);
         else if (kind < 0.75) await work.doomed.step(client);
         else if (kind < 0.83) await work.sized.step(client);
         else await work.locks.step(client);
-        await this.#schedule.sleep(this.#chance(0.1) ? this.#random.fraction() * 2000 : this.#random.fraction() * 40);
+        await this.#schedule.sleep(!oneVolume && this.#chance(0.1) ? this.#random.fraction() * 2000 : this.#random.fraction() * thinkMs);
       }
     };
     await Promise.all(Array.from({ length: lanes }, one));
@@ -291,7 +319,7 @@ class Simulation {
     const names = work.locks.history.check();
     if (names !== null) this.#problem(names);
     for (const message of this.#server.records.problems()) this.#problem(`registry: ${message}`);
-    if (this.#options.calm === true && this.#sum((each) => each.jukeboxes) > 0) this.#problem('JUKEBOX without a fault');
+    if (this.#name === 'calm' && this.#sum((each) => each.jukeboxes) > 0) this.#problem('JUKEBOX without a fault');
   }
 }
 

@@ -1,4 +1,5 @@
 /** What the clients of a simulated cluster do all day, each kind with the history that judges it. */
+import type { FileId } from '../../server/core/ids.ts';
 import type { Random } from '../../server/core/time.ts';
 import type { Attributes, Handle } from '../../server/nfsd/file-system.ts';
 import { Stability, Status } from '../../server/nfsd/file-system.ts';
@@ -84,6 +85,21 @@ export class Disk {
     else await this.#getattr(client);
   }
 
+  /** What two hosts do without pause: stable writes, mostly of whole blocks, and reads. */
+  async stableStep(client: Client): Promise<void> {
+    const { random } = this.#world;
+    const wanted = [1, 3, 8, 8, 8, 16, 24, 64][int(random, 8)] as number;
+    const below = random.fraction() < 0.6 ? 32 : this.history.sectors;
+    const count = Math.min(wanted, below);
+    const first = random.fraction() < 0.7 ? int(random, (below - count) / 8 + 1) * 8 : int(random, below - count + 1);
+    if (random.fraction() < 0.5) await this.#write(client, true, [first, Math.min(count, this.history.sectors - first)]);
+    else await this.read(client, first, Math.min(count, this.history.sectors - first));
+  }
+
+  get fileid(): FileId {
+    return fileidOf(this.handle) as FileId;
+  }
+
   #range(): [number, number] {
     const { random } = this.#world;
     // Most of it goes to a few places: histories of one sector are what says something.
@@ -93,9 +109,8 @@ export class Disk {
     return [first, 1 + int(random, most)];
   }
 
-  async #write(client: Client, stable: boolean): Promise<void> {
+  async #write(client: Client, stable: boolean, [first, count] = this.#range()): Promise<void> {
     const { schedule } = this.#world;
-    const [first, count] = this.#range();
     const write = this.history.begin(schedule.nowMs, first, count, stable);
     const payload = this.history.payload(write, first, count);
     const ctime = this.#identity.ctime;

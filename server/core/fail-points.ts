@@ -98,9 +98,22 @@ function parse(text: string): Map<string, Action> {
 const environment = process.env['VFERRY_FAIL_POINTS'] ?? '';
 const actions: Map<string, Action> | null = environment === '' ? null : parse(environment);
 
+let watcher: ((name: FailPoint) => void) | null = null;
+
 /** Marks a fail point. Free when no fail point is set. @throws ApplianceError `fail-point` when told to. */
 export function failPoint(name: FailPoint): void {
   if (actions !== null) hit(name, actions);
+  if (watcher !== null) watcher(name);
+}
+
+/** For tests with many routers in one process (e2e/simulation): told of every fail point that is reached; what it throws is thrown there. Null: nobody. */
+export function watchFailPoints(told: ((name: FailPoint) => void) | null): void {
+  watcher = told;
+}
+
+/** What a fail point throws that is told to fail: an error of the environment. */
+export function failPointError(name: FailPoint): ApplianceError {
+  return new ApplianceError('fail-point', `fail point ${name} was told to fail`);
 }
 
 function hit(name: FailPoint, table: Map<string, Action>): void {
@@ -121,6 +134,6 @@ function hit(name: FailPoint, table: Map<string, Action>): void {
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, action.delayMs);
       return;
     case 'error':
-      throw new ApplianceError('fail-point', `fail point ${name} was told to fail`);
+      throw failPointError(name);
   }
 }

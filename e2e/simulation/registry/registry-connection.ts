@@ -38,6 +38,8 @@ export interface RegistryConnectionOptions {
   readonly time: ProcessTime;
   readonly random: Random;
   readonly way: Way;
+  /** Of its answers. */
+  readonly wayBack: Way;
   readonly router: RouterId;
   readonly incarnation: Incarnation;
   readonly redo: RedoLog;
@@ -65,7 +67,7 @@ export class RegistryConnection {
     this.router = options.router;
     this.incarnation = options.incarnation;
     this.#there = new Lane(options.schedule, options.random, options.way);
-    this.#back = new Lane(options.schedule, options.random, options.way);
+    this.#back = new Lane(options.schedule, options.random, options.wayBack);
     this.#lastTurnMs = options.time.monotonicMs();
     const { server, random } = options;
     const ports = registryPorts(
@@ -126,18 +128,19 @@ export class RegistryConnection {
 
   /** Whether this connection can take part in a recovery round. */
   get takesPart(): boolean {
-    return !this.#closed && !this.#lapsed && this.#record !== null && this.#options.time.alive;
+    return !this.#closed && !this.#lapsed && this.#options.time.alive;
   }
 
-  /** Brings what this router knows to the registry, if it gets there. */
+  /** Brings what this router knows to the registry, if it gets there: one that is just starting, what its former life was told. */
   contribute(): void {
     const { time, server } = this.#options;
     time.enter(() => {
+      const { router } = this;
       const record = this.#record;
-      if (record === null || !this.#isValid()) return;
-      const owned = this.#options.owned();
+      if (record !== null && !this.#isValid()) return;
+      const owned = record === null ? [] : this.#options.owned();
       const redo = this.#options.redo.entries();
-      this.#there.send(() => server.contribute({ router: record, redo, owned }));
+      this.#there.send(() => server.contribute({ router, record, redo, owned }));
     });
   }
 
@@ -190,6 +193,8 @@ export class RegistryConnection {
     const { time, server, schedule } = this.#options;
     const sentMs = time.monotonicMs();
     return new Promise((resolve, reject) => {
+      // Killed in the middle of a turn: the rest of it has no effect.
+      if (!time.alive) return;
       if (this.#closed) return reject(new ApplianceError('registry-unavailable', 'the registry is closed', { retryable: true }));
       const cancel = time.after(COMMAND_TIMEOUT_MS, () =>
         reject(new ApplianceError('registry-unavailable', 'the registry does not answer', { retryable: true })),

@@ -19,7 +19,9 @@ import { latin1, MemoryRecords } from './memory-records.ts';
 
 /** What a router brings to a recovery round. */
 export interface Contribution {
-  readonly router: RouterRecord;
+  readonly router: RouterId;
+  /** Null: it has not joined yet. */
+  readonly record: RouterRecord | null;
   /** What it was answered of, durable on its own disk. */
   readonly redo: readonly OutboxEntry[];
   /** What it serves. */
@@ -140,7 +142,7 @@ export class RegistryServer {
   }
 
   contribute(contribution: Contribution): void {
-    this.#round?.contributions.set(contribution.router.id, contribution);
+    this.#round?.contributions.set(contribution.router, contribution);
   }
 
   hasContributed(router: RouterId): boolean {
@@ -175,7 +177,8 @@ export class RegistryServer {
           this.#operations.remember(entry.operationId, entry.verb, this.#nowMs() + 1_700_000_000_000, entry.outcome);
         }
       }
-      for (const { router, owned } of round.contributions.values()) {
+      for (const { record: router, owned } of round.contributions.values()) {
+        if (router === null) continue;
         const known = records.router(router.id);
         if (known === null || known.incarnation !== router.incarnation) {
           if (known !== null) records.bury(known.id, known.incarnation);
