@@ -338,6 +338,22 @@ export async function readAllOf(store: ObjectStore, bucket: string, name: string
   return outcome.bytes;
 }
 
+/**
+ * Repeats `call` while it rejects with class `retry`, as RetryingStore does: for a real service that was just mended, on a machine that may be
+ * slow. @throws Error at once for any other class, and after four minutes of retries.
+ */
+export async function retried<T>(call: () => Promise<T>): Promise<T> {
+  const deadlineMs = performance.now() + 240_000;
+  for (;;) {
+    try {
+      return await call();
+    } catch (error) {
+      if (!(error instanceof StoreError) || error.class !== 'retry' || performance.now() > deadlineMs) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 200));
+    }
+  }
+}
+
 /** Runs `body` with a new directory, and removes it. */
 export async function withDirectory<T>(body: (directory: string) => Promise<T>): Promise<T> {
   const directory = await mkdtemp(join(tmpdir(), 'vferry-store-'));

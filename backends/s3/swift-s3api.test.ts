@@ -7,7 +7,7 @@ import { after, before, test } from 'node:test';
 
 import { type Scratch, scratchDirectory } from '../../e2e/scratch.ts';
 import { SwiftService } from '../../e2e/services/swift.ts';
-import { bytes, objectStoreConformance, readAllOf, rejectsWith } from '../conformance.ts';
+import { bytes, objectStoreConformance, readAllOf, rejectsWith, retried } from '../conformance.ts';
 import type { S3StoreConfig } from './s3-config.ts';
 import { S3Store } from './s3-store.ts';
 
@@ -120,8 +120,8 @@ overS3api('a put that is under way when the proxy dies leaves no torn object, an
   await swift.stop('proxy');
   await put.catch((error: unknown) => assert.match(String(error), /put .*ECONN|put .*EPIPE|put .*socket/));
   await swift.startPart('proxy');
-  const found = await store.get(bucket, 'object');
+  const found = await retried(() => store.get(bucket, 'object'));
   if (found.kind === 'found') assert.ok(found.bytes.equals(content));
-  assert.equal(await store.put(bucket, 'object', bytes(content)), 'written');
-  assert.ok((await readAllOf(store, bucket, 'object')).equals(content));
+  assert.equal(await retried(() => store.put(bucket, 'object', bytes(content))), 'written');
+  assert.ok((await retried(() => readAllOf(store, bucket, 'object'))).equals(content));
 });

@@ -116,99 +116,98 @@ interface Seen {
 
 test('histories of several clients are linearizable: a plain model in sequence order answers the same, look-ups included', async () => {
   let changed = 0;
-  await fc.assert(
-    fc.asyncProperty(plans, async (clientPlans) => {
-      await using first = await joined();
-      await using stack = new AsyncDisposableStack();
-      const { namespace } = first.registry;
-      const { root } = namespace;
-      const attributes = { mode: 0o755, uid: 0, gid: 0, atime: null, mtime: null };
-      const directories: FileId[] = [root];
-      for (const text of ['d1', 'd2']) {
-        const made = await namespace.createDirectory(mutationAt(timestampOf(first.wallMs())), root, bytesOf(text), attributes);
-        assert.ok(made.kind === 'created');
-        directories.push(made.inode.fileid);
-      }
-      const rootInode = await namespace.inode(root, null);
-      assert.ok(rootInode !== null);
-      const model = new ModelNamespace(rootInode, namespace.inlineBytesMax);
-      for (const directory of directories.slice(1)) {
-        const inode = await namespace.inode(directory, null);
-        assert.ok(inode !== null);
-        model.inodes.push(inode);
-        model.names.push({ directory: root, name: `d${model.names.length + 1}`, fileid: directory });
-      }
+  const linearizable = fc.asyncProperty(plans, async (clientPlans) => {
+    await using first = await joined();
+    await using stack = new AsyncDisposableStack();
+    const { namespace } = first.registry;
+    const { root } = namespace;
+    const attributes = { mode: 0o755, uid: 0, gid: 0, atime: null, mtime: null };
+    const directories: FileId[] = [root];
+    for (const text of ['d1', 'd2']) {
+      const made = await namespace.createDirectory(mutationAt(timestampOf(first.wallMs())), root, bytesOf(text), attributes);
+      assert.ok(made.kind === 'created');
+      directories.push(made.inode.fileid);
+    }
+    const rootInode = await namespace.inode(root, null);
+    assert.ok(rootInode !== null);
+    const model = new ModelNamespace(rootInode, namespace.inlineBytesMax);
+    for (const directory of directories.slice(1)) {
+      const inode = await namespace.inode(directory, null);
+      assert.ok(inode !== null);
+      model.inodes.push(inode);
+      model.names.push({ directory: root, name: `d${model.names.length + 1}`, fileid: directory });
+    }
 
-      // Files that links and writes aim at: those created so far, by anybody.
-      const files: FileId[] = [];
-      const done: Done[] = [];
-      const seen: Seen[] = [];
-      let ticks = 0;
-      const clients = clientPlans.map(() => stack.use(first.another()));
-      await Promise.all(
-        clientPlans.map(async (plan, at) => {
-          const client = clients[at];
-          assert.ok(client !== undefined);
-          for (const next of plan) {
-            const began = ticks++;
-            const space = client.registry.namespace;
-            const directory = 'place' in next ? (directories[next.place] ?? root) : root;
-            if (next.verb === 'lookup') {
-              const outcome = await space.lookup(directory, bytesOf(next.name));
-              seen.push({ place: next.place, name: next.name, outcome, began, ended: ticks++ });
-              continue;
-            }
-            const mutation = mutationAt(timestampOf(first.wallMs()));
-            const object = 'object' in next ? (files[next.object % Math.max(1, files.length)] ?? root) : root;
-            const outcome = await run(space, next, mutation, directory, directories, object);
-            if (outcome.kind === 'created' && 'inode' in outcome) files.push((outcome.inode as Inode).fileid);
-            done.push({
-              step: next,
-              now: mutation.now,
-              operationId: mutation.operationId ?? '',
-              object,
-              outcome,
-              began,
-              ended: ticks++,
-              sequence: 0,
-            });
+    // Files that links and writes aim at: those created so far, by anybody.
+    const files: FileId[] = [];
+    const done: Done[] = [];
+    const seen: Seen[] = [];
+    let ticks = 0;
+    const clients = clientPlans.map(() => stack.use(first.another()));
+    await Promise.all(
+      clientPlans.map(async (plan, at) => {
+        const client = clients[at];
+        assert.ok(client !== undefined);
+        for (const next of plan) {
+          const began = ticks++;
+          const space = client.registry.namespace;
+          const directory = 'place' in next ? (directories[next.place] ?? root) : root;
+          if (next.verb === 'lookup') {
+            const outcome = await space.lookup(directory, bytesOf(next.name));
+            seen.push({ place: next.place, name: next.name, outcome, began, ended: ticks++ });
+            continue;
           }
-        }),
-      );
+          const mutation = mutationAt(timestampOf(first.wallMs()));
+          const object = 'object' in next ? (files[next.object % Math.max(1, files.length)] ?? root) : root;
+          const outcome = await run(space, next, mutation, directory, directories, object);
+          if (outcome.kind === 'created' && 'inode' in outcome) files.push((outcome.inode as Inode).fileid);
+          done.push({
+            step: next,
+            now: mutation.now,
+            operationId: mutation.operationId ?? '',
+            object,
+            outcome,
+            began,
+            ended: ticks++,
+            sequence: 0,
+          });
+        }
+      }),
+    );
 
-      const sequences = new Map<string, number>();
-      for (const client of clients) for (const entry of client.link.entries.values()) sequences.set(entry.operationId ?? '', entry.sequence);
-      const changes = done.filter((entry) => {
-        entry.sequence = sequences.get(entry.operationId) ?? 0;
-        return entry.sequence > 0;
-      });
-      changes.sort((a, b) => a.sequence - b.sequence);
-      changed += changes.length;
-      /** States of each directory: when it was so, and what names it had. */
-      const versions = directories.map((directory) => [versionOf(model, directory, 0)]);
-      for (const [at, change] of changes.entries()) {
-        for (const later of changes.slice(at + 1)) assert.ok(later.ended > change.began, 'nothing comes before what had ended when it began');
-        assert.deepEqual(change.outcome, applied(model, change, directories), `change ${change.sequence}, ${change.step.verb}`);
-        for (const [index, directory] of directories.entries()) versions[index]?.push(versionOf(model, directory, change.sequence));
-      }
-      for (const inode of model.inodes) assert.deepEqual(await namespace.inode(inode.fileid, null), inode);
-      for (const look of seen) {
-        if (look.outcome.kind !== 'found' && look.outcome.kind !== 'absent') assert.fail(`lookup answered ${look.outcome.kind}`);
-        const { directory } = look.outcome;
-        const inode = look.outcome.kind === 'found' ? look.outcome.inode : null;
-        const before = Math.max(0, ...changes.filter((change) => change.ended < look.began).map((change) => change.sequence));
-        const firstAfter = Math.min(Infinity, ...changes.filter((change) => change.began > look.ended).map((change) => change.sequence));
-        const states = versions[look.place] ?? [];
-        const possible = states.filter((state, at) => (states[at + 1]?.sequence ?? Infinity) > before && state.sequence < firstAfter);
-        assert.ok(
-          possible.some((state) => sameInode(state.directory, directory) && sameInode(state.named.get(look.name) ?? null, inode)),
-          `what lookup ${look.name} saw was never so`,
-        );
-      }
-      await assertSound(first);
-    }),
-    { numRuns: 25, endOnFailure: true },
-  );
+    const sequences = new Map<string, number>();
+    for (const client of clients) for (const entry of client.link.entries.values()) sequences.set(entry.operationId ?? '', entry.sequence);
+    const changes = done.filter((entry) => {
+      entry.sequence = sequences.get(entry.operationId) ?? 0;
+      return entry.sequence > 0;
+    });
+    changes.sort((a, b) => a.sequence - b.sequence);
+    changed += changes.length;
+    /** States of each directory: when it was so, and what names it had. */
+    const versions = directories.map((directory) => [versionOf(model, directory, 0)]);
+    for (const [at, change] of changes.entries()) {
+      for (const later of changes.slice(at + 1)) assert.ok(later.ended > change.began, 'nothing comes before what had ended when it began');
+      assert.deepEqual(change.outcome, applied(model, change, directories), `change ${change.sequence}, ${change.step.verb}`);
+      for (const [index, directory] of directories.entries()) versions[index]?.push(versionOf(model, directory, change.sequence));
+    }
+    for (const inode of model.inodes) assert.deepEqual(await namespace.inode(inode.fileid, null), inode);
+    for (const look of seen) {
+      if (look.outcome.kind !== 'found' && look.outcome.kind !== 'absent') assert.fail(`lookup answered ${look.outcome.kind}`);
+      const { directory } = look.outcome;
+      const inode = look.outcome.kind === 'found' ? look.outcome.inode : null;
+      const before = Math.max(0, ...changes.filter((change) => change.ended < look.began).map((change) => change.sequence));
+      const firstAfter = Math.min(Infinity, ...changes.filter((change) => change.began > look.ended).map((change) => change.sequence));
+      const states = versions[look.place] ?? [];
+      const possible = states.filter((state, at) => (states[at + 1]?.sequence ?? Infinity) > before && state.sequence < firstAfter);
+      assert.ok(
+        possible.some((state) => sameInode(state.directory, directory) && sameInode(state.named.get(look.name) ?? null, inode)),
+        `what lookup ${look.name} saw was never so`,
+      );
+    }
+    await assertSound(first);
+  });
+  await fc.assert(linearizable, { seed: 20261122, numRuns: 20, endOnFailure: true });
+  await fc.assert(linearizable, { numRuns: 5, endOnFailure: true });
   assert.ok(changed > 200, `${changed} changes`);
 });
 
