@@ -300,7 +300,7 @@ export class RouterClusterControl implements ClusterControl {
     const order = { fileid, inodeGeneration: inode.inodeGeneration, term: owner.term };
     if (to === self) {
       if (!moves.willReceive) return this.#notNow(moves.drainState.phase !== 'none');
-      moves.receiver.receive({ ...order, owner: owner.router, reason: 'operator' }).catch((error: unknown) => {
+      moves.receive({ ...order, owner: owner.router, reason: 'operator' }).catch((error: unknown) => {
         if (!isEnvironmentError(error)) throw error;
         logger.error({ err: error, fileid }, 'a move failed');
       });

@@ -152,7 +152,7 @@ export class StepFaults {
     this.#world.trace(`an operator moves ${fileid} to ${to.name}`);
     life.time.enter(() => {
       if (!life.moves.willReceive) return;
-      life.moves.receiver
+      life.moves
         .receive({ fileid, inodeGeneration: inode.inodeGeneration, term, owner: owner.router, reason: 'operator' })
         .catch((error: unknown) => {
           if (!isExpected(error) && life.time.alive) throw error;

@@ -70,6 +70,24 @@ test('an object that arrives is not adopted beside an opening that began while i
   assert.deepEqual(world.missing(DISK), []);
 });
 
+test('an object does not come back to a router that does not know yet whether it gave it away', async () => {
+  const lost = async (at: number): Promise<MoveWorld> => {
+    const world = await pair();
+    world.watching = true;
+    world.mishap = { at, what: { kind: 'lost', when: 'after', ms: 3_000 } };
+    assert.deepEqual(await world.clock.run(world.life('b').moves.receive(order(world, 'a'))), { kind: 'moved' });
+    return world;
+  };
+  const world = await lost((await lost(-1)).events.indexOf('a registry transfer'));
+  assert.equal(world.life('a').moves.giver.isGiving(DISK), true);
+  const back = (): Promise<unknown> => world.clock.run(world.life('a').moves.receive(order(world, 'b')));
+  assert.deepEqual(await back(), { kind: 'refused', reason: 'it is being given away here', retryable: true });
+  await world.clock.advance(5_000);
+  assert.deepEqual(await back(), { kind: 'moved' });
+  assert.deepEqual(world.servers(DISK), ['a']);
+  assert.deepEqual(world.missing(DISK), []);
+});
+
 /** A move under writes from both sides with a mishap at one event; everything is in order again afterwards. Returns the events of the move. */
 async function moveWith(mishap: { readonly at: number; readonly what: Mishap } | null): Promise<readonly string[]> {
   const world = await pair();

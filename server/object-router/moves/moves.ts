@@ -14,6 +14,7 @@ import { MoveHistory } from './move-history.ts';
 import type { MoveSettings, MoveSurroundings } from './move-host.ts';
 import { MovePolicy } from './move-policy.ts';
 import { MoveReceiver } from './move-receiver.ts';
+import type { MoveOrder, Received } from './move-receiver.ts';
 import type { Pins } from './pins.ts';
 import { Reconciler } from './reconciler.ts';
 import { Takeover } from './takeover.ts';
@@ -140,13 +141,19 @@ export class Moves implements MoveCalls {
       return;
     }
     const { hint, inodeGeneration } = candidate;
-    const received = await this.receiver.receive({ fileid, inodeGeneration, owner: hint.router, term: hint.term, reason: 'io' });
+    const received = await this.receive({ fileid, inodeGeneration, owner: hint.router, term: hint.term, reason: 'io' });
     if (received.kind === 'refused') this.policy.refused(fileid);
   }
 
   /** Whether this router takes another object now. */
   get willReceive(): boolean {
     return !this.#closed && this.#drain === null && this.receiver.running < this.#settings.movesMax;
+  }
+
+  /** As MoveReceiver.receive. Refused while this router does not know yet that the object, which it gave away, has arrived: it would let go of what comes back. */
+  receive(order: MoveOrder): Promise<Received> {
+    if (this.giver.isGiving(order.fileid)) return Promise.resolve({ kind: 'refused', reason: 'it is being given away here', retryable: true });
+    return this.receiver.receive(order);
   }
 
   /** See MoveReceiver.receiving. */
@@ -173,7 +180,7 @@ export class Moves implements MoveCalls {
   async moveOffer(target: ObjectTarget, from: RouterId, reason: MoveReason): Promise<boolean> {
     if (!this.willReceive) return false;
     const { fileid, inodeGeneration, term } = target;
-    this.receiver.receive({ fileid, inodeGeneration, owner: from, term, reason }).catch((error: unknown) => {
+    this.receive({ fileid, inodeGeneration, owner: from, term, reason }).catch((error: unknown) => {
       throw error;
     });
     return true;
