@@ -76,10 +76,13 @@ export class RouterMoveHost implements MoveHost {
     this.#owners.learn(fileid, owner);
   }
 
-  adopt(driven: DrivenObject, inode: Inode, owner: OwnerRecord, repetitions: Buffer): void {
-    if (!this.#repetitions.import(inode.fileid, repetitions)) {
-      this.#logger.error({ fileid: inode.fileid, bytes: repetitions.length }, 'the memory of completed calls that came with an object is none');
+  remember(fileid: FileId, repetitions: Buffer): void {
+    if (!this.#repetitions.import(fileid, repetitions)) {
+      this.#logger.error({ fileid, bytes: repetitions.length }, 'the memory of completed calls that came with an object is none');
     }
+  }
+
+  adopt(driven: DrivenObject, inode: Inode, owner: OwnerRecord): void {
     this.#owners.learn(inode.fileid, owner);
     this.#records.received(owner);
     this.#objects.adopt(driven, inode);

@@ -53,8 +53,13 @@ export interface MoveHost {
    * owner cache knows, repetitions of it are forgotten. Synchronous; held operations meet it when the hold is released.
    */
   moved(fileid: FileId, owner: OwnerRecord): void;
-  /** The object is served here from now on. `repetitions`: what the giver remembered, to be validated. Synchronous. */
-  adopt(driven: DrivenObject, inode: Inode, owner: OwnerRecord, repetitions: Buffer): void;
+  /**
+   * Calls that the giver of an object completed, to be validated. Before the object can become this router's: one that was received may be opened from its log, also by
+   * the next life of the process, and what is remembered outlives this one. An attempt that comes to nothing does no harm: they were completed all the same.
+   */
+  remember(fileid: FileId, repetitions: Buffer): void;
+  /** The object is served here from now on. Synchronous. */
+  adopt(driven: DrivenObject, inode: Inode, owner: OwnerRecord): void;
   /**
    * Stops serving an object whose term is over or in doubt, without asking the backend or answering its waiters with success; what is dirty stays in the local log.
    * Who asks for it next is routed anew: the registry is asked (no owner cache), and opening it claims a new term. Resolves when it is closed.

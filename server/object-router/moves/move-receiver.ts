@@ -205,7 +205,7 @@ export class MoveReceiver {
         await this.#discard(fileid, replica);
         return refused(owner, true);
       }
-      return await this.#activate(replica, owner, frozen, move);
+      return await this.#activate(replica, owner, move);
     } finally {
       hold?.release();
     }
@@ -309,9 +309,10 @@ export class MoveReceiver {
 
   /** The owner's I/O is held from here on. */
   async #freeze(fileid: FileId, peer: PeerService, attempt: Term, move: RunningMove): Promise<FrozenEnd> {
-    const { clock } = this.#around;
+    const { clock, host } = this.#around;
     const frozen = await move.measure('freeze', () => within(clock, peer.moveFreeze(fileid, attempt), HOLD_MS_MAX, 'the hold'));
     if (frozen === null) throw new ApplianceError('move-ended', 'the owner ended the attempt', { retryable: true });
+    host.remember(fileid, frozen.repetitions);
     failPoint('move.take-frozen');
     return frozen;
   }
@@ -388,7 +389,7 @@ export class MoveReceiver {
     }
   }
 
-  async #activate(replica: Replica, owner: OwnerRecord, frozen: FrozenEnd, move: RunningMove): Promise<Received> {
+  async #activate(replica: Replica, owner: OwnerRecord, move: RunningMove): Promise<Received> {
     const { host, clock, logger } = this.#around;
     const { fileid } = owner;
     const startedMs = clock.monotonicMs();
@@ -406,7 +407,7 @@ export class MoveReceiver {
         return { kind: 'moved' };
       }
       driven.observeTime(inode.value.ctime);
-      host.adopt(driven, inode.value, owner, frozen.repetitions);
+      host.adopt(driven, inode.value, owner);
       failPoint('move.take-activated');
     } catch (error) {
       if (!isEnvironmentError(error)) throw error;

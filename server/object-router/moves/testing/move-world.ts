@@ -187,6 +187,8 @@ interface StoredLog {
 interface LocalLogs {
   readonly owned: Map<FileId, StoredLog>;
   readonly copies: Map<FileId, StoredLog & { readonly attempt: Term }>;
+  /** Objects of which it knows the calls that a giver completed. */
+  readonly remembered: Set<FileId>;
 }
 
 export class MoveWorld {
@@ -222,7 +224,7 @@ export class MoveWorld {
     this.clock.isBusy = () => [...this.disks.values()].some((disk) => disk.pending > 0);
     for (const name of names) {
       this.disks.set(name, new FaultyDisk(this.random));
-      this.logs.set(name, { owned: new Map(), copies: new Map() });
+      this.logs.set(name, { owned: new Map(), copies: new Map(), remembered: new Set() });
     }
   }
 
@@ -704,6 +706,7 @@ class FakeDriver implements ObjectDriver {
     const first = offer.from.offsetBytes / RECORD_BYTES;
     const values = (world.uploaded.get(inode.fileid) ?? []).slice(0, first);
     await life.call('backend attach', () => copies.set(inode.fileid, { values: [...values], attempt }));
+    (world.logs.get(life.name) as LocalLogs).remembered.delete(inode.fileid);
     return {
       get position() {
         return { segment: 1, offsetBytes: values.length * RECORD_BYTES };
@@ -785,7 +788,10 @@ class FakeHost implements MoveHost {
     const copy = local.copies.get(fileid);
     const closed = owner?.root.closedEpochs.at(-1);
     let log = local.owned.get(fileid) ?? { values: [...(world.uploaded.get(fileid) ?? [])] };
-    if (owner !== null && copy !== undefined && sameTerm(copy.attempt, owner.term)) log = { values: [...copy.values] };
+    if (owner !== null && copy !== undefined && sameTerm(copy.attempt, owner.term)) {
+      assert(local.remembered.has(fileid), 'who opens what it received knows the calls that the giver completed');
+      log = { values: [...copy.values] };
+    }
     if (closed !== undefined && log.values.length < closed.lastSequence) {
       throw new ApplianceError('object-damaged', `${log.values.length} of ${closed.lastSequence} records are here`);
     }
@@ -816,11 +822,17 @@ class FakeHost implements MoveHost {
     this.#life.hints.set(fileid, owner);
   }
 
-  adopt(driven: DrivenObject, inode: Inode, owner: OwnerRecord, repetitions: Buffer): void {
+  remember(fileid: FileId, repetitions: Buffer): void {
+    assert(repetitions.toString() === `${fileid}`, 'the memory of completed calls came along');
+    (this.#life.world.logs.get(this.#life.name) as LocalLogs).remembered.add(fileid);
+  }
+
+  adopt(driven: DrivenObject, inode: Inode, owner: OwnerRecord): void {
     const life = this.#life;
     assert(!life.served.has(inode.fileid) && !life.opening.has(inode.fileid), 'an object is adopted where it is neither served nor being opened');
-    assert(repetitions.toString() === `${inode.fileid}`, 'the memory of completed calls came along');
-    const log = (life.world.logs.get(life.name) as LocalLogs).owned.get(inode.fileid) as StoredLog;
+    const local = life.world.logs.get(life.name) as LocalLogs;
+    assert(local.remembered.has(inode.fileid), 'who adopts an object knows the calls that the giver completed');
+    const log = local.owned.get(inode.fileid) as StoredLog;
     life.served.set(inode.fileid, new FakeObject(life, inode, driven.term, log));
     life.hints.set(inode.fileid, owner);
   }
