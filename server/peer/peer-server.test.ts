@@ -11,7 +11,7 @@ import { PeerServer } from './peer-server.ts';
 import type { PeerSettings } from './peer-settings.ts';
 import { MemoryPeerService } from './testing/memory-peer-service.ts';
 import { RawPeer, requestBytes } from './testing/raw-peer.ts';
-import { SteppedClock, until } from './testing/stepped-clock.ts';
+import { settled, SteppedClock, until } from './testing/stepped-clock.ts';
 import { CALLER, INCARNATION_B, ROUTER_B, TARGET, VPOOL } from './testing/two-ends.ts';
 
 interface Served {
@@ -312,7 +312,7 @@ test('a connection that says no hello is closed', async () => {
   await withServer(async ({ connect, clock }) => {
     const peer = connect();
     peer.send(Buffer.from('v'));
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await settled();
     clock.advance(4000);
     await peer.closed();
   });

@@ -50,9 +50,18 @@ export class SteppedClock implements Clock {
 
 /** Waits, over turns of the event loop, until it is so. */
 export async function until(isSo: () => boolean, what: string): Promise<void> {
-  const deadlineMs = systemClock.monotonicMs() + 10_000;
+  const deadlineMs = systemClock.monotonicMs() + 60_000;
   while (!isSo()) {
     if (systemClock.monotonicMs() > deadlineMs) throw new Error(`it never happened that ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 1));
   }
+}
+
+/**
+ * Waits until what was sent between two ends in this process has arrived and was answered: the kernel hands bytes of the loopback on at once, and each
+ * way through sockets, relay and frames takes turns of the one event loop, however slow the machine is.
+ */
+export async function settled(): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, 10));
+  for (let turn = 0; turn < 50; turn += 1) await new Promise((resolve) => setImmediate(resolve));
 }

@@ -10,6 +10,7 @@ import type { PeerTls } from '../peer-identity.ts';
 import { PeerServer } from '../peer-server.ts';
 import type { PeerSettings } from '../peer-settings.ts';
 import { MemoryPeerService } from './memory-peer-service.ts';
+import { until } from './stepped-clock.ts';
 
 export const ROUTER_A = 'a'.repeat(32) as RouterId;
 export const ROUTER_B = 'b'.repeat(32) as RouterId;
@@ -76,9 +77,11 @@ export interface TwoEndsOptions {
   readonly tls?: { readonly a: PeerTls; readonly b: PeerTls };
   /** Instead of the MemoryPeerService. */
   readonly service?: (memory: MemoryPeerService) => PeerService;
+  /** True: `use` begins before there is a connection. */
+  readonly isUnconnected?: boolean;
 }
 
-/** Router A calls router B. */
+/** Router A calls router B. They are connected when `use` is called, or one of them has refused the other. */
 export async function withTwoEnds(use: (ends: TwoEnds) => Promise<void>, options: TwoEndsOptions = {}): Promise<void> {
   const { clock = systemClock, logger = silentLogger } = options;
   const service = new MemoryPeerService(ROUTER_B, INCARNATION_B);
@@ -102,6 +105,9 @@ export async function withTwoEnds(use: (ends: TwoEnds) => Promise<void>, options
     options.settings,
   );
   try {
+    // A call waits for a connection for a second only: less than it may take on a busy machine.
+    const isConnected = (): boolean => network.state(ROUTER_B).connected || network.state(ROUTER_B).problem !== null;
+    if (options.isUnconnected !== true) await until(isConnected, 'they connected');
     await use({ server, network, members, service, port, peer: network.peer(ROUTER_B) });
   } finally {
     network.close();
