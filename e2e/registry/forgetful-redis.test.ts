@@ -16,7 +16,7 @@ import { NamespaceLoad } from './namespace-load.ts';
 
 const INLINE: NewInode = { class: 'inline', mode: 0o644, uid: 0, gid: 0, sizeBytes: 0, atime: null, mtime: null, exclusiveVerifier: null };
 const VOLUME: NewInode = { ...INLINE, class: 'volume', sizeBytes: 1_048_576 };
-const LEASE_MS = 4_000;
+const LEASE_MS = 6_000;
 
 /** A Redis whose append-only file can be put back to an earlier state. */
 class RestorableRedis {
@@ -69,7 +69,7 @@ async function kindOf(member: Member, text: string): Promise<string> {
 }
 
 /** Asks again while the registry is unavailable. */
-async function until<T>(ask: () => Promise<T> | T, timeoutMs = 15_000): Promise<T> {
+async function until<T>(ask: () => Promise<T> | T, timeoutMs = 60_000): Promise<T> {
   const deadlineMs = systemClock.monotonicMs() + timeoutMs;
   for (;;) {
     try {
@@ -82,7 +82,7 @@ async function until<T>(ask: () => Promise<T> | T, timeoutMs = 15_000): Promise<
 
 test('restored from an older append-only file right after changes of every kind: all that was acknowledged is back, what was removed stays so', async (t) => {
   const redis = await RestorableRedis.forTest(t);
-  const options = { ...redis.options, settings: { ...redis.options.settings, leaseMs: 7_000 } };
+  const options = { ...redis.options, settings: { ...redis.options.settings, leaseMs: 20_000 } };
   const a = stackOf(t).use(await Member.joined(options));
   const b = stackOf(t).use(await Member.joined(options));
   const { namespace, ownership } = a.registry;
@@ -131,7 +131,7 @@ test('restored from an older append-only file right after changes of every kind:
 
 test('restored again and again under load, also in the middle of a recovery round: nothing acknowledged is lost, nothing is executed twice', async (t) => {
   const redis = await RestorableRedis.forTest(t);
-  const options = { ...redis.options, settings: { ...redis.options.settings, leaseMs: 7_000 } };
+  const options = { ...redis.options, settings: { ...redis.options.settings, leaseMs: 20_000 } };
   const routers = [stackOf(t).use(await Member.joined(options)), stackOf(t).use(await Member.joined(options))];
   const load = new NamespaceLoad(routers, 3, 7);
   load.start();

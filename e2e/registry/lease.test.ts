@@ -44,7 +44,7 @@ class LeaseProcess {
     this.#child.kill(name);
   }
 
-  async until(condition: (look: Look) => boolean, timeoutMs = 15_000): Promise<Look> {
+  async until(condition: (look: Look) => boolean, timeoutMs = 60_000): Promise<Look> {
     const deadlineMs = systemClock.monotonicMs() + timeoutMs;
     for (;;) {
       const found = this.looks.find(condition);
@@ -57,7 +57,7 @@ class LeaseProcess {
 
 test('a process that is stopped for longer than its lease sees that it is over before it answers anything; shorter, and it goes on', async (t) => {
   const { primary } = await RedisService.forTest(t);
-  const child = new LeaseProcess(t, primary.port, 2_500);
+  const child = new LeaseProcess(t, primary.port, 4_000);
   await child.until((look) => look.valid);
   child.signal('SIGSTOP');
   await systemClock.sleep(400);
@@ -66,7 +66,7 @@ test('a process that is stopped for longer than its lease sees that it is over b
   await child.until((look) => look.atMs > resumedAtMs + 1_000);
   assert.ok(child.looks.every((look) => look.valid));
   child.signal('SIGSTOP');
-  await systemClock.sleep(1_600);
+  await systemClock.sleep(3_100);
   const beforeMs = processMonotonicMs();
   child.signal('SIGCONT');
   const first = await child.until((look) => look.atMs > beforeMs);
@@ -78,10 +78,10 @@ test('a process that is stopped for longer than its lease sees that it is over b
 
 test('a main loop that stands still is not kept alive by the thread that renews', async (t) => {
   const { primary } = await RedisService.forTest(t);
-  const child = new LeaseProcess(t, primary.port, 2_500, 4_000);
+  const child = new LeaseProcess(t, primary.port, 4_000, 4_500);
   const over = await child.until((look) => !look.valid);
   const before = child.looks[child.looks.indexOf(over) - 1];
-  assert.ok(before?.valid === true && over.atMs - before.atMs >= 4_000, 'seen in the turn in which the loop was blocked');
+  assert.ok(before?.valid === true && over.atMs - before.atMs >= 4_500, 'seen in the turn in which the loop was blocked');
   await child.until((look) => look.lapses.length > 0);
 });
 
@@ -98,16 +98,24 @@ test('Redis away: what is owned goes on for the lease less a second after the la
   const member = stackOf(t).use(
     await Member.joined({ vpoolName: 'away', settings: redisSettings([primary.port], { leaseMs, commandTimeoutMs: 500 }), patienceMs: 100 }),
   );
+  const { registry } = member;
   await systemClock.sleep(1_500);
   primary.pause();
-  await systemClock.sleep(100);
-  const { registry } = member;
+  // What Redis answered before it stood still has arrived.
+  await systemClock.sleep(500);
   const lastConfirmedAtMs = systemClock.monotonicMs() - registry.confirmedAgoMs;
-  const expectedMs = registry.lease.leftMs;
-  const pausedAtMs = systemClock.monotonicMs();
-  while (registry.lease.valid) await systemClock.sleep(5);
-  const lastedMs = systemClock.monotonicMs() - pausedAtMs;
-  assert.ok(Math.abs(lastedMs - expectedMs) < 150, `left ${expectedMs} ms, lasted ${lastedMs} ms`);
+  const beforeMs = systemClock.monotonicMs();
+  const { leftMs } = registry.lease;
+  const afterMs = systemClock.monotonicMs();
+  assert.ok(leftMs > 0, 'it is not over at once');
+  // On a busy machine looks may be far apart: each is compared with the time that passed.
+  for (;;) {
+    const earliestMs = systemClock.monotonicMs();
+    if (!registry.lease.valid) break;
+    assert.ok(earliestMs <= afterMs + leftMs + 1, `${earliestMs - afterMs - leftMs} ms too long`);
+    await systemClock.sleep(5);
+  }
+  assert.ok(systemClock.monotonicMs() >= beforeMs + leftMs - 1, 'not before');
   assert.ok(systemClock.monotonicMs() - lastConfirmedAtMs >= leaseMs - 2_100, 'and the last renewal was about as long ago as it may be');
   primary.resume();
   await systemClock.sleep(1_500);
@@ -133,7 +141,7 @@ test('an incarnation that was replaced, or marked dead, loses its lease within s
     counter = (await membership.routers()).find((router) => router.id === killed.router)?.leaseCounter ?? 0;
   }
   for (const member of [replaced, killed]) {
-    const deadlineMs = systemClock.monotonicMs() + 3_000;
+    const deadlineMs = systemClock.monotonicMs() + 30_000;
     while (member.lapses.length === 0 && systemClock.monotonicMs() < deadlineMs) await systemClock.sleep(20);
     assert.deepEqual(
       member.lapses.map((error) => (error as { code?: string }).code),
@@ -178,7 +186,8 @@ for (const ahead of ['wall clock', 'time since boot'] as const) {
     assert.equal(keeper.valid, true, 'a clock that was set by some seconds is none');
     aheadMs += 6_000;
     if (ahead === 'wall clock') assert.equal(keeper.valid, false, 'seen at once');
-    await systemClock.sleep(500);
+    const deadlineMs = systemClock.monotonicMs() + 30_000;
+    while (keeper.valid && systemClock.monotonicMs() < deadlineMs) await systemClock.sleep(20);
     assert.equal(keeper.valid, false);
     aheadMs = 0;
     await systemClock.sleep(300);
