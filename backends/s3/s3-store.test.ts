@@ -195,7 +195,7 @@ describe('the way to the service', () => {
         setTimeout(() => controller.abort(new Error('enough')), 50);
         assert.match((await get).message, /get bucket\/name: aborted/);
         // Node tells both ends a moment later.
-        for (let wait = 0; wait < 100 && (await connectionsOf(server)) > 0; wait += 1) await new Promise((resolve) => setTimeout(resolve, 10));
+        for (let wait = 0; wait < 6000 && (await connectionsOf(server)) > 0; wait += 1) await new Promise((resolve) => setTimeout(resolve, 10));
         assert.equal(await connectionsOf(server), 0);
       },
     ));

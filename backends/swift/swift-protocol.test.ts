@@ -33,7 +33,7 @@ function scripted(
 /** @throws Error when it does not come true in 10 s. */
 async function until(condition: () => boolean): Promise<void> {
   for (let waitedMs = 0; !condition(); waitedMs += 5) {
-    if (waitedMs > 10_000) throw new Error(`never: ${condition}`);
+    if (waitedMs > 60_000) throw new Error(`never: ${condition}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }

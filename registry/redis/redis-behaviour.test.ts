@@ -256,7 +256,7 @@ test('a change whose answer was lost gets into the outbox all the same, with ope
     const found = await namespace.lookup(namespace.root, name);
     assert.ok(found.kind === 'found', 'it was executed');
     for (let tries = 0; under.link.entries.size === before; tries += 1) {
-      assert.ok(tries < 200, 'its entry came');
+      assert.ok(tries < 3000, 'its entry came');
       await under.clock.sleep(20);
     }
     const entry = [...under.link.entries.values()].at(-1);
@@ -286,7 +286,7 @@ test('a change whose request was lost is not executed by whoever asks what becam
   const namespace = new RedisNamespace({ verbs, random: systemRandom, inlineBytesMax: 4_096 });
   await rejectsWith(namespace.createFile(mutation(under), namespace.root, bytesOf('x'), INLINE), 'registry-unavailable');
   for (let tries = 0; calls.length < 2; tries += 1) {
-    assert.ok(tries < 200);
+    assert.ok(tries < 3000);
     await under.clock.sleep(20);
   }
   await under.clock.sleep(20);
