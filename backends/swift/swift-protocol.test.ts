@@ -30,7 +30,7 @@ function scripted(
   });
 }
 
-/** @throws Error when it does not come true in 10 s. */
+/** @throws Error when it does not come true in a minute. */
 async function until(condition: () => boolean): Promise<void> {
   for (let waitedMs = 0; !condition(); waitedMs += 5) {
     if (waitedMs > 60_000) throw new Error(`never: ${condition}`);
