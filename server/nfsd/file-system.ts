@@ -172,6 +172,16 @@ export interface FsInfo {
   readonly properties: number;
 }
 
+export type ReadAnswer = AttributedResult<{ bytesRead: number; eof: boolean; attributes: Attributes | null }>;
+export type WriteAnswer = WccResult<{ countBytes: number; committed: Stability; verifier: Uint8Array }>;
+
+/** Whom an answer is given to that comes later, in place of a promise. Exactly one of the two is called, once, perhaps before the operation returned. */
+export interface Later<T> {
+  settle(answer: T): void;
+  /** As a promise that rejects: a bug. */
+  broken(error: unknown): void;
+}
+
 export interface FileSystem {
   /**
    * Resolves an export path or a directory below one, without leading or trailing slash (`vpool1`, `vpool1/vm7`), to a handle.
@@ -196,12 +206,9 @@ export interface FileSystem {
    * Reads into `target` (owned by the file system until the result is there). `bytesRead` is short only at the end of the file;
    * `eof` is true exactly when `offsetBytes + bytesRead >= size`.
    */
-  read(
-    caller: Caller,
-    object: Handle,
-    offsetBytes: number,
-    target: Buffer,
-  ): MaybePromise<AttributedResult<{ bytesRead: number; eof: boolean; attributes: Attributes | null }>>;
+  read(caller: Caller, object: Handle, offsetBytes: number, target: Buffer): MaybePromise<ReadAnswer>;
+  /** Null: `later` is told. */
+  read(caller: Caller, object: Handle, offsetBytes: number, target: Buffer, later: Later<ReadAnswer>): MaybePromise<ReadAnswer> | null;
   /**
    * Writes the bytes of `chunks` (`countBytes` together; owned by the file system from now on, never modified by anybody).
    * `committed` is at least what was asked. `verifier` is 8 bytes and the same as in COMMIT; it changes only when data that was answered UNSTABLE may be gone.
@@ -213,7 +220,17 @@ export interface FileSystem {
     countBytes: number,
     chunks: readonly Uint8Array[],
     stability: Stability,
-  ): MaybePromise<WccResult<{ countBytes: number; committed: Stability; verifier: Uint8Array }>>;
+  ): MaybePromise<WriteAnswer>;
+  /** Null: `later` is told. */
+  write(
+    caller: Caller,
+    object: Handle,
+    offsetBytes: number,
+    countBytes: number,
+    chunks: readonly Uint8Array[],
+    stability: Stability,
+    later: Later<WriteAnswer>,
+  ): MaybePromise<WriteAnswer> | null;
   /** `countBytes` 0 = to the end of the file. Past the end is fine. */
   commit(caller: Caller, object: Handle, offsetBytes: number, countBytes: number): MaybePromise<WccResult<{ verifier: Uint8Array }>>;
 

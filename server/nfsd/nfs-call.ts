@@ -7,7 +7,7 @@ import type { RpcCall } from '../oncrpc/rpc-program.ts';
 import type { XdrReader } from '../oncrpc/xdr-reader.ts';
 import type { XdrWriter } from '../oncrpc/xdr-writer.ts';
 import type { ExportDecision } from './export-access.ts';
-import type { Attributes, Caller, ErrorStatus, FileSystem, Handle } from './file-system.ts';
+import type { Attributes, Caller, ErrorStatus, FileSystem, Handle, Later, ReadAnswer, WriteAnswer } from './file-system.ts';
 import { Status } from './file-system.ts';
 import { encodePostOpAttributes, encodeWcc, WCC_DATA_BYTES_MAX } from './nfs-wire.ts';
 import { FAILURE_SHAPES } from './procedure-table.ts';
@@ -21,9 +21,18 @@ export interface NfsContext {
   readonly readdirBytesMax: number;
 }
 
-const NO_GIDS: readonly number[] = [];
+/** What a call that is answered later tells the program that serves it. */
+export interface LateCalls {
+  /** Its reply is queued. */
+  finished(call: NfsCall): void;
+  /** It cannot be answered because of a bug. */
+  broken(call: NfsCall, error: unknown): void;
+}
 
-export class NfsCall implements Caller {
+const NO_GIDS: readonly number[] = [];
+const NO_TARGET = Buffer.alloc(0);
+
+export class NfsCall implements Caller, Later<ReadAnswer | WriteAnswer> {
   readonly rpc: RpcCall;
   readonly procedure: number;
   readonly uid: number;
@@ -37,11 +46,16 @@ export class NfsCall implements Caller {
   status = -1;
   bytesRead = 0;
   bytesWritten = 0;
+  /** The file system answers it by `settle`, without a promise: `reply` writes what it says. READ's bytes are in `target` then. */
+  isLate = false;
+  reply: ((call: NfsCall, answer: never) => void) | null = null;
+  target: Buffer = NO_TARGET;
+  readonly #late: LateCalls;
   #writer: XdrWriter | null = null;
   #start = 0;
   #operationId: string | null = null;
 
-  constructor(rpc: RpcCall, decision: Exclude<ExportDecision, 'denied'>, startedMs: number) {
+  constructor(rpc: RpcCall, decision: Exclude<ExportDecision, 'denied'>, startedMs: number, late: LateCalls) {
     const credential = rpc.credential;
     const squashed = decision.squash !== 'none' && (decision.squash === 'all' || credential.uid === 0);
     this.rpc = rpc;
@@ -52,6 +66,7 @@ export class NfsCall implements Caller {
     this.address = rpc.clientAddress;
     this.readOnly = decision.readOnly;
     this.startedMs = startedMs;
+    this.#late = late;
   }
 
   get args(): XdrReader {
@@ -76,6 +91,19 @@ export class NfsCall implements Caller {
     into[3] = (offsetBytes % 0x1_0000_0000) ^ Math.imul(Math.floor(offsetBytes / 0x1_0000_0000), 0x9e37_79b1);
   }
 
+  settle(answer: ReadAnswer | WriteAnswer): void {
+    assert(this.reply !== null, 'an answer to a call that waits for none');
+    try {
+      this.reply(this, answer as never);
+    } catch (error) {
+      this.#late.broken(this, error);
+    }
+  }
+
+  broken(error: unknown): void {
+    this.#late.broken(this, error);
+  }
+
   /** Starts the reply; `resultBytesMax` includes the status word. */
   begin(resultBytesMax: number): XdrWriter {
     assert(this.#writer === null, 'a call is answered once');
@@ -97,6 +125,7 @@ export class NfsCall implements Caller {
     assert(this.#writer !== null && this.status === -1, 'finish follows begin, once');
     this.status = status;
     this.rpc.finish(this.#writer);
+    if (this.isLate) this.#late.finished(this);
   }
 
   /**

@@ -9,7 +9,7 @@ import type { RpcCredential } from '../oncrpc/rpc-program.ts';
 import type { XdrReader } from '../oncrpc/xdr-reader.ts';
 import type { XdrWriter } from '../oncrpc/xdr-writer.ts';
 import type { ExportEntry } from './export-access.ts';
-import type { Attributes, CreateHow, Handle, Result, SetAttributes, Stability, WccResult } from './file-system.ts';
+import type { Attributes, CreateHow, Handle, Result, SetAttributes, Stability, WccResult, WriteAnswer } from './file-system.ts';
 import { decodeExportList, decodeMountList, decodeMountResult, MOUNT_PROGRAM, MOUNT_VERSION, MountProcedure } from './mount-program.ts';
 import type { MountEntry, MountResult } from './mount-program.ts';
 import { encodeSetAttributes, encodeUint64, NFS_PROGRAM, NFS_VERSION, NO_CHANGES } from './nfs-wire.ts';
@@ -33,7 +33,6 @@ import { encodeSetattrArgs } from './procedures/setattr.ts';
 import type { SetattrArgs } from './procedures/setattr.ts';
 import { decodeWccResult } from './procedures/wcc-result.ts';
 import { decodeWriteResult, encodeWriteArgs } from './procedures/write.ts';
-import type { WriteResult } from './procedures/write.ts';
 
 const ZERO_VERIFIER = Buffer.alloc(8);
 /** Room for the arguments besides data: two handles, two names or a path, attributes. */
@@ -169,7 +168,7 @@ export class NfsClient {
   }
 
   /** `countOverride` puts a count on the wire that is not the data's length. */
-  async write(object: Handle, offsetBytes: number | bigint, data: Uint8Array, stability: Stability, countOverride?: number): Promise<WriteResult> {
+  async write(object: Handle, offsetBytes: number | bigint, data: Uint8Array, stability: Stability, countOverride?: number): Promise<WriteAnswer> {
     const encode = (w: XdrWriter): void => encodeWriteArgs(w, object, offsetBytes, data, stability, countOverride);
     return decodeWriteResult(await this.callNfs(NfsProcedure.WRITE, encode, { argsBytesMax: data.length + 256 }));
   }

@@ -396,7 +396,8 @@ test('WRITE hands on the chunks in which the data arrived, not a copy', () => {
         ? Reflect.get(target, method)
         : (...rest: Parameters<FileSystem['write']>) => {
             received = rest[4];
-            return target.write(...rest);
+            const [caller, object, offsetBytes, countBytes, data, stability] = rest;
+            return target.write(caller, object, offsetBytes, countBytes, data, stability);
           },
   });
   const call = new FakeCall({ program: NFS_PROGRAM, version: 3, procedure: NfsProcedure.WRITE, args: chunks });

@@ -12,7 +12,7 @@ import { XdrError } from '../oncrpc/xdr-error.ts';
 import type { ExportAccess, ExportDecision } from './export-access.ts';
 import type { FileSystem } from './file-system.ts';
 import { Status } from './file-system.ts';
-import type { NfsContext } from './nfs-call.ts';
+import type { LateCalls, NfsContext } from './nfs-call.ts';
 import { NfsCall } from './nfs-call.ts';
 import { HANDLE_BYTES_MAX, NFS_PROGRAM, NFS_VERSION } from './nfs-wire.ts';
 import type { NfsObserver } from './observer.ts';
@@ -111,6 +111,10 @@ export class NfsProgram implements RpcProgram {
   readonly #decisions = new Map<string, ExportDecision>();
   #lastAddress = '';
   #lastDecision: ExportDecision = 'denied';
+  readonly #late: LateCalls = {
+    finished: (call) => this.#finished(call),
+    broken: (call, error) => this.#broken(call, error),
+  };
 
   constructor(components: NfsProgramComponents, settings: NfsProgramSettings) {
     this.#context = {
@@ -145,7 +149,7 @@ export class NfsProgram implements RpcProgram {
     }
     const decision = isNull ? NOBODY : this.#decide(rpc.clientAddress);
     const observer = this.#observer;
-    const call = new NfsCall(rpc, decision === 'denied' ? NOBODY : decision, observer === null ? 0 : this.#clock.monotonicMs());
+    const call = new NfsCall(rpc, decision === 'denied' ? NOBODY : decision, observer === null ? 0 : this.#clock.monotonicMs(), this.#late);
     observer?.started(rpc.procedure);
     try {
       // Denied callers keep their socket: closing it makes ESXi hosts reconnect in a storm (esxi.md 1.3).
@@ -153,6 +157,8 @@ export class NfsProgram implements RpcProgram {
       else {
         const pending = call.readOnly && isChanging(rpc.procedure) ? this.#refuseChange(call) : serve(this.#context, call);
         if (isPending(pending)) return this.#settle(call, pending);
+        // Answered by `settle`, or to be: a promise would cost as much as the rest.
+        if (call.isLate && call.status === -1) return null;
       }
     } catch (error) {
       this.#broken(call, error);

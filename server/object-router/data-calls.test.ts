@@ -35,9 +35,9 @@ test('a WRITE that waited here until its object was given away is as old as it i
   } as unknown as RouterCore;
   const calls = new DataCalls(core, { fileSizeMaxBytes: 2 ** 40, allWritesStable: false });
   const caller = { uid: 0, gid: 0, gids: [], writeIdentity: () => undefined } as unknown as Caller;
-  const answer = calls.write(caller, Buffer.alloc(8), 0, 512, [Buffer.alloc(512)], Stability.FILE_SYNC);
+  const answer = calls.write(caller, Buffer.alloc(8), 0, 512, [Buffer.alloc(512)], Stability.FILE_SYNC, null);
   clock.advance(20_000);
   held.resolve({ kind: 'refused', error: new ApplianceError('object-held', 'it is on its way to another router', { retryable: true }) });
-  assert.equal((await answer).status, Status.JUKEBOX);
+  assert.equal((await answer)?.status, Status.JUKEBOX);
   assert.equal(sinceMs, arrivedMs);
 });

@@ -5,16 +5,15 @@ import { errorCode } from '../core/errors.ts';
 import { failPoint } from '../core/fail-points.ts';
 import { isPending } from '../core/maybe-promise.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
-import type { Caller, Handle, Stability, Wcc, WccResult } from '../nfsd/file-system.ts';
+import type { Caller, Handle, Later, ReadAnswer, Stability, Wcc, WccResult, WriteAnswer } from '../nfsd/file-system.ts';
 import { Stability as How, Status } from '../nfsd/file-system.ts';
+import { ForwardedRead, ForwardedWrite } from './forwarded-io.ts';
 import { mayDoIo, Permission, preAttributesOf } from './inode-attributes.ts';
 import type { Rights } from './inode-attributes.ts';
-import type { Remote } from './object-places.ts';
 import type { ServedObject } from './open-objects.ts';
-import { peerCaller } from './peer-caller.ts';
-import type { Forwarded, ReadAnswer, WriteAnswer } from './peer-port.ts';
+import { peerCaller, PeerCallers } from './peer-caller.ts';
 import { hexOfWords } from './repetitions.ts';
-import type { CallWords } from './repetitions.ts';
+import type { CallWords, Repetitions } from './repetitions.ts';
 import type { RouterCore } from './router-core.ts';
 import { NO_WCC } from './router-core.ts';
 
@@ -30,44 +29,29 @@ export class DataCalls {
   readonly #settings: DataSettings;
   /** Of the WRITE that is being looked at: used before anything waits. */
   readonly #words = new Uint32Array(4);
+  readonly #callers = new PeerCallers();
 
   constructor(core: RouterCore, settings: DataSettings) {
     this.#core = core;
     this.#settings = settings;
   }
 
-  read(caller: Caller, handle: Handle, offsetBytes: number, target: Buffer): MaybePromise<ReadAnswer> {
+  /** Null: `later` is told. */
+  read(caller: Caller, handle: Handle, offsetBytes: number, target: Buffer, later: Later<ReadAnswer> | null): MaybePromise<ReadAnswer> | null {
     const served = this.#core.served(handle);
     if (served !== null) {
       served.ownIo.reads += 1;
       const answer = this.readServed(caller, served, offsetBytes, target);
       if (!isPending(answer) && answer !== null) return answer;
       const moved = Buffer.from(handle);
-      return Promise.resolve(answer).then((read) => read ?? this.#readSlowly(caller, moved, offsetBytes, target));
+      return Promise.resolve(answer).then((read) => read ?? this.readSlowly(caller, moved, offsetBytes, target));
     }
-    const remote = this.#core.remote(handle);
-    const key = Buffer.from(handle);
-    if (remote === null) return this.#readSlowly(caller, key, offsetBytes, target);
-    const slowly = (): Promise<ReadAnswer> => this.#readSlowly(caller, key, offsetBytes, target);
-    return this.#forwarded(remote, 'read', remote.peer.read(remote.target, peerCaller(caller, ''), offsetBytes, target), slowly);
-  }
-
-  /** What another router answered; `slowly` looks for the object when that one is not its owner any more, or could not be asked. */
-  #forwarded<T>(remote: Remote, kind: 'read' | 'write', answer: MaybePromise<Forwarded<T>>, slowly: () => Promise<T>): MaybePromise<T> {
-    const settled = (forwarded: Forwarded<T>): MaybePromise<T> => {
-      if (forwarded.kind === 'not-owner') {
-        this.#core.places.notOwner(remote, forwarded.hint);
-        return slowly();
-      }
-      this.#core.places.cluster?.forwarded(remote.target, kind, remote.hint);
-      return forwarded.result;
-    };
-    if (!isPending(answer)) return settled(answer);
-    return answer.then(settled, (error: unknown) => {
-      if (errorCode(error) !== 'peer-unavailable') throw error;
-      this.#core.places.notOwner(remote, null);
-      return slowly();
-    });
+    const remote = later === null ? null : this.#core.remote(handle);
+    if (later === null || remote === null || remote.peer.startRead === undefined)
+      return this.readSlowly(caller, Buffer.from(handle), offsetBytes, target);
+    const from = this.#callers.of(caller);
+    remote.peer.startRead(remote.target, from, offsetBytes, target, new ForwardedRead(this, this.#core, remote, caller, offsetBytes, target, later));
+    return null;
   }
 
   /** READ of an object that is open here. Null: it went to another router meanwhile, which is the one to answer. */
@@ -89,7 +73,8 @@ export class DataCalls {
       });
   }
 
-  async #readSlowly(caller: Caller, handle: Handle, offsetBytes: number, target: Buffer): Promise<ReadAnswer> {
+  /** Looks for the object first, and follows it. */
+  async readSlowly(caller: Caller, handle: Handle, offsetBytes: number, target: Buffer): Promise<ReadAnswer> {
     const answer = await this.#core.anywhere<ReadAnswer>(handle, {
       here: (served) => {
         served.ownIo.reads += 1;
@@ -118,6 +103,7 @@ export class DataCalls {
     return { status: Status.OK, bytesRead, eof: offsetBytes + bytesRead >= size, attributes };
   }
 
+  /** Null: `later` is told. */
   write(
     caller: Caller,
     handle: Handle,
@@ -125,25 +111,26 @@ export class DataCalls {
     countBytes: number,
     chunks: readonly Uint8Array[],
     stability: Stability,
-  ): MaybePromise<WriteAnswer> {
+    later: Later<WriteAnswer> | null,
+  ): MaybePromise<WriteAnswer> | null {
     const served = this.#core.served(handle);
     let words: CallWords | null = null;
     if (this.#core.places.cluster !== null) {
       words = this.#words;
       caller.writeIdentity(offsetBytes, countBytes, chunks, words);
     }
+    const remote = served === null ? this.#core.remote(handle) : null;
     // The operation id hashes the received call: before the first wait. What is open here never needs it.
-    if (served === null && this.#core.remote(handle) === null) caller.operationId();
+    if (served === null && remote === null) caller.operationId();
     const kept = words === null ? null : Uint32Array.from(words);
     // Its age counts from here, also when it waited in the object that is open here until that was given away (ObjectPlaces).
     const startedMs = words === null && served !== null ? 0 : this.#core.clock.monotonicMs();
     if (served === null) {
-      const key = Buffer.from(handle);
-      const remote = kept === null ? null : this.#core.remote(handle);
-      const slowly = (): Promise<WriteAnswer> => this.#writeSlowly(caller, key, offsetBytes, countBytes, chunks, stability, kept, startedMs);
-      if (remote === null || kept === null) return slowly();
-      const from = peerCaller(caller, hexOfWords(kept));
-      return this.#forwarded(remote, 'write', remote.peer.write(remote.target, from, offsetBytes, countBytes, chunks, stability), slowly);
+      if (remote === null || kept === null || later === null || remote.peer.startWrite === undefined)
+        return this.writeSlowly(caller, Buffer.from(handle), offsetBytes, countBytes, chunks, stability, kept, startedMs);
+      const end = new ForwardedWrite(this, this.#core, remote, caller, offsetBytes, countBytes, chunks, stability, kept, startedMs, later);
+      remote.peer.startWrite(remote.target, peerCaller(caller, hexOfWords(kept)), offsetBytes, countBytes, chunks, stability, end);
+      return null;
     }
     served.ownIo.writes += 1;
     const written = this.writeServed(caller, served, offsetBytes, countBytes, chunks, stability, kept);
@@ -151,7 +138,7 @@ export class DataCalls {
     const key = Buffer.from(handle);
     // Given away before it was in the log: not executed, and executed where the object is then.
     const elsewhere = (answer: WriteAnswer | null): MaybePromise<WriteAnswer> =>
-      answer ?? this.#writeSlowly(caller, key, offsetBytes, countBytes, chunks, stability, kept, startedMs);
+      answer ?? this.writeSlowly(caller, key, offsetBytes, countBytes, chunks, stability, kept, startedMs);
     return isPending(written) ? written.then(elsewhere) : elsewhere(written);
   }
 
@@ -173,7 +160,7 @@ export class DataCalls {
     if (offsetBytes + countBytes > this.#settings.fileSizeMaxBytes) return { status: Status.FBIG, wcc: unchanged(served) };
     const stable = stability !== How.UNSTABLE || this.#settings.allWritesStable;
     const repetitions = this.#core.places.cluster?.repetitions ?? null;
-    if (repetitions === null || words === null) return this.#writeDriven(served, offsetBytes, countBytes, chunks, stable);
+    if (repetitions === null || words === null) return this.#writeDriven(served, offsetBytes, countBytes, chunks, stable, null, null);
     const { fileid } = served.driven;
     const running = repetitions.running<WriteAnswer | null>(fileid, words);
     if (running !== null) return running;
@@ -181,12 +168,7 @@ export class DataCalls {
       const committed = stable ? How.FILE_SYNC : How.UNSTABLE;
       return { status: Status.OK, wcc: unchanged(served), countBytes, committed, verifier: served.driven.verifier };
     }
-    return repetitions.run(
-      fileid,
-      words,
-      this.#writeDriven(served, offsetBytes, countBytes, chunks, stable),
-      (answer) => answer !== null && answer.status === Status.OK,
-    );
+    return repetitions.run(fileid, words, this.#writeDriven(served, offsetBytes, countBytes, chunks, stable, words, repetitions));
   }
 
   async #writeDriven(
@@ -195,10 +177,14 @@ export class DataCalls {
     countBytes: number,
     chunks: readonly Uint8Array[],
     stable: boolean,
+    words: CallWords | null,
+    repetitions: Repetitions | null,
   ): Promise<WriteAnswer | null> {
     served.users += 1;
     served.changers += 1;
-    const change = await served.driven.write(offsetBytes, countBytes, chunks, stable, this.#core.now());
+    const change = await served.driven.write(offsetBytes, countBytes, chunks, stable, this.#core.now(), words);
+    // Before it counts as ended: a move hands the memory of calls over as soon as no change is under way.
+    if (change.kind !== 'refused' && words !== null && this.#core.places.lease.valid) repetitions?.remember(served.driven.fileid, words);
     served.users -= 1;
     served.changers -= 1;
     if (change.kind === 'refused')
@@ -209,7 +195,8 @@ export class DataCalls {
     return { status: Status.OK, wcc, countBytes, committed: change.stable ? How.FILE_SYNC : How.UNSTABLE, verifier: served.driven.verifier };
   }
 
-  async #writeSlowly(
+  /** Looks for the object first, and follows it. `startedMs`: when the client's call came (ObjectPlaces.run). */
+  async writeSlowly(
     caller: Caller,
     handle: Handle,
     offsetBytes: number,

@@ -1,4 +1,5 @@
 /** Counts the calls to objects that go through a PeerService, in one direction. The calls of moves are counted where moves are. */
+import { assert } from '../core/assert.ts';
 import type { ForwardDirection, ForwardKind, ForwardObserver, ForwardOutcome } from '../core/cluster-observer.ts';
 import { errorCode } from '../core/errors.ts';
 import type { FileId, RouterId, Term } from '../core/ids.ts';
@@ -6,10 +7,10 @@ import { isPending } from '../core/maybe-promise.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import type { Clock, Timestamp } from '../core/time.ts';
 import { Status } from '../nfsd/file-system.ts';
-import type { SetAttributes, Stability } from '../nfsd/file-system.ts';
-import type { Forwarded, LogPosition, MoveReason, ObjectTarget, PeerCaller, PeerService } from './peer-port.ts';
+import type { ReadAnswer, SetAttributes, Stability, WriteAnswer } from '../nfsd/file-system.ts';
+import type { CallEnd, Forwarded, LogPosition, MoveReason, ObjectTarget, PeerCaller, PeerService } from './peer-port.ts';
 
-type Answer<Method extends keyof PeerService> = ReturnType<PeerService[Method]>;
+type Answer<Method extends keyof PeerService> = ReturnType<NonNullable<PeerService[Method]>>;
 
 export class MeteredPeer implements PeerService {
   readonly #inner: PeerService;
@@ -67,6 +68,24 @@ export class MeteredPeer implements PeerService {
   ): Answer<'write'> {
     return this.#meter('write', countBytes, () => this.#inner.write(target, caller, offsetBytes, countBytes, chunks, stability), outcomeOfForwarded);
   }
+  startRead(target: ObjectTarget, caller: PeerCaller, offsetBytes: number, into: Buffer, end: CallEnd<Forwarded<ReadAnswer>>): void {
+    const metered = new MeteredEnd('read', this.#direction, into.length, this.#observer, this.#clock, end);
+    assert(this.#inner.startRead !== undefined, 'a peer that cannot be asked without a promise');
+    this.#inner.startRead(target, caller, offsetBytes, into, metered);
+  }
+  startWrite(
+    target: ObjectTarget,
+    caller: PeerCaller,
+    offsetBytes: number,
+    countBytes: number,
+    chunks: readonly Uint8Array[],
+    stability: Stability,
+    end: CallEnd<Forwarded<WriteAnswer>>,
+  ): void {
+    const metered = new MeteredEnd('write', this.#direction, countBytes, this.#observer, this.#clock, end);
+    assert(this.#inner.startWrite !== undefined, 'a peer that cannot be asked without a promise');
+    this.#inner.startWrite(target, caller, offsetBytes, countBytes, chunks, stability, metered);
+  }
   commit(target: ObjectTarget, caller: PeerCaller): Answer<'commit'> {
     return this.#meter('commit', 0, () => this.#inner.commit(target, caller), outcomeOfForwarded);
   }
@@ -94,6 +113,48 @@ export class MeteredPeer implements PeerService {
   }
   moveOffer(target: ObjectTarget, from: RouterId, reason: MoveReason): Answer<'moveOffer'> {
     return this.#inner.moveOffer(target, from, reason);
+  }
+}
+
+/** Counts a call when it has ended. */
+class MeteredEnd<T extends { readonly status: number }> implements CallEnd<Forwarded<T>> {
+  readonly #kind: ForwardKind;
+  readonly #direction: ForwardDirection;
+  readonly #payloadBytes: number;
+  readonly #observer: ForwardObserver;
+  readonly #clock: Clock;
+  readonly #end: CallEnd<Forwarded<T>>;
+  readonly #startedMs: number;
+
+  constructor(
+    kind: ForwardKind,
+    direction: ForwardDirection,
+    payloadBytes: number,
+    observer: ForwardObserver,
+    clock: Clock,
+    end: CallEnd<Forwarded<T>>,
+  ) {
+    this.#kind = kind;
+    this.#direction = direction;
+    this.#payloadBytes = payloadBytes;
+    this.#observer = observer;
+    this.#clock = clock;
+    this.#end = end;
+    this.#startedMs = clock.monotonicMs();
+  }
+
+  answered(answer: Forwarded<T>): void {
+    this.#ended(outcomeOfForwarded(answer));
+    this.#end.answered(answer);
+  }
+
+  failed(error: Error): void {
+    this.#ended(errorCode(error) === 'peer-unavailable' ? 'unavailable' : 'failed');
+    this.#end.failed(error);
+  }
+
+  #ended(outcome: ForwardOutcome): void {
+    this.#observer.forwarded(this.#kind, this.#direction, outcome, this.#clock.monotonicMs() - this.#startedMs, this.#payloadBytes);
   }
 }
 

@@ -173,12 +173,17 @@ export class ObjectPlaces {
     const { cluster } = this;
     const hint = cluster?.owners.get(object.fileid) ?? null;
     if (cluster === null || hint === null) return null;
-    if (hint.router === cluster.members.self) return null;
-    if (cluster.members.isDead(hint.router, hint.incarnation)) {
-      cluster.owners.disprove(object.fileid, hint);
+    if (!this.lives(hint)) {
+      if (hint.router !== cluster.members.self) cluster.owners.disprove(object.fileid, hint);
       return null;
     }
     return { peer: cluster.network.peer(hint.router), target: { ...object, term: hint.term }, hint };
+  }
+
+  /** Whether it names another router that is not dead. */
+  lives({ router, incarnation }: OwnerHint): boolean {
+    const { members } = this.cluster as ClusterParts;
+    return router !== members.self && !members.isDead(router, incarnation);
   }
 
   /**

@@ -5,7 +5,7 @@
 import type { Inode } from '../../registry/inode.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import type { Timestamp } from '../core/time.ts';
-import type { Caller, CreateHow, FileSystem, Handle, SetAttributes, Stability } from '../nfsd/file-system.ts';
+import type { Caller, CreateHow, FileSystem, Handle, Later, ReadAnswer, SetAttributes, Stability, WriteAnswer } from '../nfsd/file-system.ts';
 import { AttributeCalls } from './attribute-calls.ts';
 import type { Capacity } from './attribute-calls.ts';
 import { DataCalls } from './data-calls.ts';
@@ -52,8 +52,10 @@ export class ObjectRouter implements FileSystem {
   readlink(_caller: Caller, object: Handle): Answer<'readlink'> {
     return this.attributes.readlink(object);
   }
-  read(caller: Caller, object: Handle, offsetBytes: number, target: Buffer): Answer<'read'> {
-    return this.data.read(caller, object, offsetBytes, target);
+  read(caller: Caller, object: Handle, offsetBytes: number, target: Buffer): MaybePromise<ReadAnswer>;
+  read(caller: Caller, object: Handle, offsetBytes: number, target: Buffer, later: Later<ReadAnswer>): MaybePromise<ReadAnswer> | null;
+  read(caller: Caller, object: Handle, offsetBytes: number, target: Buffer, later: Later<ReadAnswer> | null = null): MaybePromise<ReadAnswer> | null {
+    return this.data.read(caller, object, offsetBytes, target, later);
   }
   write(
     caller: Caller,
@@ -62,8 +64,26 @@ export class ObjectRouter implements FileSystem {
     countBytes: number,
     chunks: readonly Uint8Array[],
     stability: Stability,
-  ): Answer<'write'> {
-    return this.data.write(caller, object, offsetBytes, countBytes, chunks, stability);
+  ): MaybePromise<WriteAnswer>;
+  write(
+    caller: Caller,
+    object: Handle,
+    offsetBytes: number,
+    countBytes: number,
+    chunks: readonly Uint8Array[],
+    stability: Stability,
+    later: Later<WriteAnswer>,
+  ): MaybePromise<WriteAnswer> | null;
+  write(
+    caller: Caller,
+    object: Handle,
+    offsetBytes: number,
+    countBytes: number,
+    chunks: readonly Uint8Array[],
+    stability: Stability,
+    later: Later<WriteAnswer> | null = null,
+  ): MaybePromise<WriteAnswer> | null {
+    return this.data.write(caller, object, offsetBytes, countBytes, chunks, stability, later);
   }
   /** The whole object is committed, whatever the range: its log has one order. */
   commit(caller: Caller, object: Handle): MaybePromise<Awaited<Answer<'commit'>>> {

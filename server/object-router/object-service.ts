@@ -8,12 +8,12 @@ import { isPending } from '../core/maybe-promise.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import type { Timestamp } from '../core/time.ts';
 import { Status } from '../nfsd/file-system.ts';
-import type { Attributes, Result, SetAttributes, Stability, WccResult } from '../nfsd/file-system.ts';
+import type { Attributes, ReadAnswer, Result, SetAttributes, Stability, WccResult, WriteAnswer } from '../nfsd/file-system.ts';
 import type { AttributeCalls } from './attribute-calls.ts';
 import type { DataCalls } from './data-calls.ts';
 import type { ServedObject } from './open-objects.ts';
 import { forwardedCaller } from './peer-caller.ts';
-import type { Forwarded, ObjectTarget, OwnerHint, PeerCaller, PeerService, ReadAnswer, WriteAnswer } from './peer-port.ts';
+import type { Forwarded, ObjectTarget, OwnerHint, PeerCaller, PeerService } from './peer-port.ts';
 import { wordsOfHex, wordsOfText } from './repetitions.ts';
 import type { RouterCore } from './router-core.ts';
 

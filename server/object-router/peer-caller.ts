@@ -9,6 +9,19 @@ export function peerCaller(caller: Caller, operationId: string): PeerCaller {
   return { uid, gid, gids, address, operationId };
 }
 
+/** Clients repeat themselves: the last one as PeerCaller, for what changes nothing. */
+export class PeerCallers {
+  #last: PeerCaller | null = null;
+
+  of(caller: Caller): PeerCaller {
+    const last = this.#last;
+    if (last !== null && last.uid === caller.uid && last.gid === caller.gid && last.gids === caller.gids && last.address === caller.address)
+      return last;
+    this.#last = peerCaller(caller, '');
+    return this.#last;
+  }
+}
+
 /** The client of another router as a Caller here. */
 export function forwardedCaller(from: PeerCaller): Caller {
   const { uid, gid, gids, address, operationId } = from;

@@ -5,7 +5,7 @@ import type { Timestamp } from '../core/time.ts';
 import type { SetAttributes, Stability } from '../nfsd/file-system.ts';
 import type { LogPosition, MoveReason, ObjectTarget, PeerCaller, PeerService } from './peer-port.ts';
 
-type Answer<Method extends keyof PeerService> = ReturnType<PeerService[Method]>;
+type Answer<Method extends keyof PeerService> = ReturnType<NonNullable<PeerService[Method]>>;
 type MoveCalls = Pick<PeerService, 'moveAsk' | 'moveFetch' | 'moveFreeze' | 'moveConfirm' | 'moveAbort' | 'moveOffer'>;
 
 export class PeerDesk implements PeerService {

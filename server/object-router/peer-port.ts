@@ -15,7 +15,7 @@ import type { OwnerRecord } from '../../registry/ports.ts';
 import type { FileId, Incarnation, RouterId, Term } from '../core/ids.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
 import type { Timestamp } from '../core/time.ts';
-import type { AttributedResult, Attributes, Result, SetAttributes, Stability, WccResult } from '../nfsd/file-system.ts';
+import type { Attributes, ReadAnswer, Result, SetAttributes, Stability, WccResult, WriteAnswer } from '../nfsd/file-system.ts';
 
 /** Longer than any copy of a call may be under way: BEGIN_MS_MAX of the object-router, and what the wire takes. */
 export const REPETITION_WINDOW_MS = 45_000;
@@ -46,9 +46,6 @@ export interface OwnerHint {
 
 /** `not-owner`: not executed. `hint` null: ask the registry. */
 export type Forwarded<T> = { readonly kind: 'done'; readonly result: T } | { readonly kind: 'not-owner'; readonly hint: OwnerHint | null };
-
-export type ReadAnswer = AttributedResult<{ bytesRead: number; eof: boolean; attributes: Attributes | null }>;
-export type WriteAnswer = WccResult<{ countBytes: number; committed: Stability; verifier: Uint8Array }>;
 
 /** Position in the log of an object: all bytes of earlier segments and `offsetBytes` of this one. */
 export interface LogPosition {
@@ -102,6 +99,12 @@ export const REPETITIONS_BYTES_MAX = 2 * 1024 * 1024;
 /** Answer to a confirmation: the object is the receiver's, or the attempt is over and the giver goes on. */
 export type MoveOutcome = { readonly kind: 'moved'; readonly owner: OwnerRecord } | { readonly kind: 'aborted'; readonly reason: string };
 
+/** Who hears how a call ended: exactly one of the two, once, perhaps before the call returned. In place of a promise, for the calls that are many. */
+export interface CallEnd<T> {
+  answered(answer: T): void;
+  failed(error: Error): void;
+}
+
 /** What every router offers to its peers. */
 export interface PeerService {
   getattr(target: ObjectTarget): MaybePromise<Forwarded<Result<{ attributes: Attributes }>>>;
@@ -117,6 +120,18 @@ export interface PeerService {
     chunks: readonly Uint8Array[],
     stability: Stability,
   ): MaybePromise<Forwarded<WriteAnswer>>;
+  /** As `read`; offered by services of other routers, not needed of one's own. */
+  startRead?(target: ObjectTarget, caller: PeerCaller, offsetBytes: number, into: Buffer, end: CallEnd<Forwarded<ReadAnswer>>): void;
+  /** As `write`; offered by services of other routers, not needed of one's own. */
+  startWrite?(
+    target: ObjectTarget,
+    caller: PeerCaller,
+    offsetBytes: number,
+    countBytes: number,
+    chunks: readonly Uint8Array[],
+    stability: Stability,
+    end: CallEnd<Forwarded<WriteAnswer>>,
+  ): void;
   commit(target: ObjectTarget, caller: PeerCaller): MaybePromise<Forwarded<WccResult<{ verifier: Uint8Array }>>>;
   setattr(target: ObjectTarget, caller: PeerCaller, changes: SetAttributes, guardCtime: Timestamp | null): MaybePromise<Forwarded<WccResult>>;
   /** The last name of the object is gone, or the registry changed names, mode or owner: look at its inode now. Resolves when no older state is shown here any more. */

@@ -18,6 +18,7 @@ import type { OpenObjects, ServedObject } from './open-objects.ts';
 
 /** A verb of a client's call that was held up longer than this is not executed any more: before anybody may be told to come back (ObjectPlaces). */
 const NOT_AFTER_MS = 30_000;
+const REMOTES_MAX = 65_536;
 
 export const NO_WCC: Wcc = { before: null, after: null };
 
@@ -46,6 +47,8 @@ export class RouterCore {
   readonly fsid: bigint;
   readonly #logger: Logger;
   readonly #incarnation: Incarnation;
+  /** Ways to other routers by fileid, with the handle that led there; forgotten all at once when full. */
+  readonly #remotes = new Map<number, { readonly handle: Buffer; readonly remote: Remote }>();
   /** Objects that were not clean at the start are being opened: until that is done a closed object may know more than its record. */
   settled = false;
 
@@ -131,11 +134,18 @@ export class RouterCore {
   /** The other router that is known to own what a handle names, without asking anybody: the hot path of forwarding. Null: look for it. */
   remote(handle: Handle): Remote | null {
     const { cluster } = this.places;
-    if (cluster === null || cluster.owners.get(this.handles.peek(handle)) === null || !this.places.lease.valid) return null;
+    const fileid = this.handles.peek(handle);
+    const hint = cluster?.owners.get(fileid) ?? null;
+    if (hint === null || !this.places.lease.valid) return null;
+    if (this.objects.held(fileid) !== null || this.objects.get(fileid) !== undefined) return null;
+    const known = this.#remotes.get(fileid);
+    if (known !== undefined && known.remote.hint === hint && known.handle.equals(handle)) return this.places.lives(hint) ? known.remote : null;
     const parts = this.handles.decode(handle);
-    return parts === null || this.objects.held(parts.fileid) !== null || this.objects.get(parts.fileid) !== undefined
-      ? null
-      : this.places.remote(parts);
+    const remote = parts === null ? null : this.places.remote(parts);
+    if (remote === null) return null;
+    if (this.#remotes.size >= REMOTES_MAX) this.#remotes.clear();
+    this.#remotes.set(fileid, { handle: Buffer.from(handle), remote });
+    return remote;
   }
 
   /** Does something where the object of a handle is; a status when that is BADHANDLE, STALE or has to wait. Opens what nobody has open. */
@@ -218,7 +228,7 @@ export class RouterCore {
     else if (this.places.cluster !== null && (inode.class === 'file' || inode.class === 'volume')) await this.places.inodeChanged(inode);
   }
 
-  handleOf(inode: Inode): Buffer {
+  handleOf(inode: { readonly fileid: FileId; readonly inodeGeneration: number }): Buffer {
     return this.handles.encode(inode.fileid, inode.inodeGeneration);
   }
 

@@ -1,7 +1,7 @@
 /** Answers of PeerService on the wire (docs/PEER-PROTOCOL.md, "Answers"). */
 import { ApplianceError } from '../core/errors.ts';
-import type { Attributes, Result, WccResult } from '../nfsd/file-system.ts';
-import type { Forwarded, FrozenEnd, LogPieces, MoveAnswer, MoveOutcome, ReadAnswer, WriteAnswer } from '../object-router/peer-port.ts';
+import type { Attributes, ReadAnswer, Result, WccResult, WriteAnswer } from '../nfsd/file-system.ts';
+import type { Forwarded, FrozenEnd, LogPieces, MoveAnswer, MoveOutcome } from '../object-router/peer-port.ts';
 import { FrameError } from './frame-error.ts';
 import { FrameKind } from './frame.ts';
 import {

@@ -5,6 +5,7 @@ import { ApplianceError } from '../core/errors.ts';
 import type { Clock } from '../core/time.ts';
 import { decodeAnswer, decodeAnswerPayload } from './answer-codec.ts';
 import type { DecodedAnswer } from './answer-codec.ts';
+import { CallTable } from './call-table.ts';
 import { FrameError } from './frame-error.ts';
 import { FrameReader } from './frame-reader.ts';
 import { FrameSender } from './frame-sender.ts';
@@ -36,11 +37,10 @@ export class CallStream {
   readonly #sender: FrameSender;
   readonly #reader: FrameReader;
   readonly #args = new WireReader(Buffer.alloc(0));
-  readonly #calls = new Map<number, PeerCall>();
+  readonly #calls = new CallTable();
   #waiting: PeerCall[] = [];
   #waitingFrom = 0;
   #waitingBytes = 0;
-  #nextId = 1;
   #creditBytes = 0;
   #outstandingBytes = 0;
   /** When the pings were sent that are not answered yet. */
@@ -107,7 +107,7 @@ export class CallStream {
     this.#sender.close();
     this.#stream.destroy();
     const error = lostError(reason);
-    const calls = [...this.#calls.values(), ...this.#waiting.slice(this.#waitingFrom)];
+    const calls = [...this.#calls.list(), ...this.#waiting.slice(this.#waitingFrom)];
     // Half of its answer came.
     if (this.#call !== null) calls.push(this.#call);
     this.#calls.clear();
@@ -120,7 +120,7 @@ export class CallStream {
   /** Fails calls that waited for credit or for an answer for too long. The latter keep their credit until the answer comes. */
   expire(nowMs: number): void {
     const { callTimeoutMs, callAgeMsMax } = this.#host.settings;
-    for (const call of this.#calls.values()) if (nowMs - call.madeMs > callTimeoutMs) call.fail(lostError(`no answer within ${callTimeoutMs} ms`));
+    for (const call of this.#calls.list()) if (nowMs - call.madeMs > callTimeoutMs) call.fail(lostError(`no answer within ${callTimeoutMs} ms`));
     for (let i = this.#waitingFrom; i < this.#waiting.length; i++) {
       const call = this.#waiting[i]!;
       if (nowMs - call.madeMs <= callAgeMsMax) break;
@@ -140,13 +140,10 @@ export class CallStream {
       call.fail(lostError(`the call waited for ${Math.round(ageMs)} ms before it could be sent`));
       return;
     }
-    let id = this.#nextId;
-    while (this.#calls.has(id)) id = id >= 0xffff_ffff ? 1 : id + 1;
-    this.#nextId = id >= 0xffff_ffff ? 1 : id + 1;
     this.#outstandingBytes += call.chargeBytes;
-    this.#calls.set(id, call);
+    this.#calls.add(call);
     const payload = encodeRequest(call.request, this.#sender.open());
-    this.#sender.send(call.request.kind, false, id, Math.min(Math.ceil(ageMs), 0xffff), nowMs, payload);
+    this.#sender.send(call.request.kind, false, call.id, Math.min(Math.ceil(ageMs), 0xffff), nowMs, payload);
   }
 
   #receive(chunk: Buffer): void {
@@ -179,9 +176,9 @@ export class CallStream {
       return null;
     }
     const call = this.#calls.get(head.requestId);
-    if (call === undefined || call.request.kind !== head.kind) throw new FrameError(`an answer to no call (${head.requestId})`);
+    if (call === null || call.request.kind !== head.kind) throw new FrameError(`an answer to no call (${head.requestId})`);
     this.#decoded = decodeAnswer(head.kind, args, head.payloadBytes, call.into?.length ?? 0);
-    this.#calls.delete(head.requestId);
+    this.#calls.remove(call);
     this.#call = call;
     if (head.payloadBytes === 0) return null;
     // A call that timed out has given its buffer back: what comes for it goes nowhere.
@@ -205,18 +202,21 @@ export class CallStream {
     }
     const call = this.#call!;
     const decoded = this.#decoded!;
-    if (decoded.kind === 'failed') call.fail(decoded.error);
-    else if (decoded.kind === 'answer') call.succeed(decoded.answer);
-    else {
+    let answer: unknown = null;
+    if (decoded.kind === 'answer') answer = decoded.answer;
+    else if (decoded.kind === 'payload') {
       // May throw: then the call still is the one being received, and fails with the stream.
       const payload = (this.#payload ?? Buffer.alloc(0)).subarray(0, head.payloadBytes);
-      call.succeed(decodeAnswerPayload(call.request.kind, payload, call.targetsCount));
+      answer = decodeAnswerPayload(call.request.kind, payload, call.targetsCount);
     }
     this.#call = null;
     this.#decoded = null;
     this.#payload = null;
     this.#outstandingBytes -= call.chargeBytes;
-    this.#sendWaiting();
+    if (this.#waitingFrom < this.#waiting.length) this.#sendWaiting();
+    // Last: who hears of it may call again.
+    if (decoded.kind === 'failed') call.fail(decoded.error);
+    else call.succeed(answer);
   }
 
   #sendWaiting(): void {

@@ -1,5 +1,6 @@
 /** One call to a peer: what is asked, since when, and who waits for the answer. */
 import type { ApplianceError } from '../core/errors.ts';
+import type { CallEnd } from '../object-router/peer-port.ts';
 import { FrameKind } from './frame.ts';
 import { chargeOf } from './request-codec.ts';
 import type { PeerRequest } from './request-codec.ts';
@@ -11,17 +12,17 @@ export class PeerCall {
   /** Monotonic clock when the call was made. */
   readonly madeMs: number;
   readonly chargeBytes: number;
-  readonly #resolve: (answer: unknown) => void;
-  readonly #reject: (error: Error) => void;
+  /** Names it on its stream while it is under way there. */
+  id = 0;
+  readonly #end: CallEnd<unknown>;
   #isSettled = false;
 
-  constructor(request: PeerRequest, into: Buffer | null, madeMs: number, resolve: (answer: unknown) => void, reject: (error: Error) => void) {
+  constructor(request: PeerRequest, into: Buffer | null, madeMs: number, end: CallEnd<unknown>) {
     this.request = request;
     this.into = into;
     this.madeMs = madeMs;
     this.chargeBytes = chargeOf(request);
-    this.#resolve = resolve;
-    this.#reject = reject;
+    this.#end = end;
   }
 
   get isSettled(): boolean {
@@ -35,12 +36,12 @@ export class PeerCall {
   succeed(answer: unknown): void {
     if (this.#isSettled) return;
     this.#isSettled = true;
-    this.#resolve(answer);
+    this.#end.answered(answer);
   }
 
   fail(error: ApplianceError): void {
     if (this.#isSettled) return;
     this.#isSettled = true;
-    this.#reject(error);
+    this.#end.failed(error);
   }
 }

@@ -10,7 +10,7 @@ import type { PeerRequest } from './request-codec.ts';
 export function remoteService(clock: Clock, send: (call: PeerCall) => void): PeerService {
   function call<R extends PeerRequest>(request: R, into: Buffer | null = null): Promise<Answers[R['kind']]> {
     return new Promise((resolve, reject) => {
-      send(new PeerCall(request, into, clock.monotonicMs(), resolve as (answer: unknown) => void, reject));
+      send(new PeerCall(request, into, clock.monotonicMs(), { answered: resolve, failed: reject }));
     });
   }
   return {
@@ -19,6 +19,10 @@ export function remoteService(clock: Clock, send: (call: PeerCall) => void): Pee
     read: (target, caller, offsetBytes, into) => call({ kind: FrameKind.READ, target, caller, offsetBytes, countBytes: into.length }, into),
     write: (target, caller, offsetBytes, countBytes, chunks, stability) =>
       call({ kind: FrameKind.WRITE, target, caller, offsetBytes, stability, countBytes, chunks }),
+    startRead: (target, caller, offsetBytes, into, end) =>
+      send(new PeerCall({ kind: FrameKind.READ, target, caller, offsetBytes, countBytes: into.length }, into, clock.monotonicMs(), end)),
+    startWrite: (target, caller, offsetBytes, countBytes, chunks, stability, end) =>
+      send(new PeerCall({ kind: FrameKind.WRITE, target, caller, offsetBytes, stability, countBytes, chunks }, null, clock.monotonicMs(), end)),
     commit: (target, caller) => call({ kind: FrameKind.COMMIT, target, caller }),
     setattr: (target, caller, changes, guardCtime) => call({ kind: FrameKind.SETATTR, target, caller, changes, guardCtime }),
     inodeChanged: (fileid) => call({ kind: FrameKind.INODE_CHANGED, fileid }),

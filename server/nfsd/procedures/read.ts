@@ -2,13 +2,12 @@
 import { assert } from '../../core/assert.ts';
 import { isPending } from '../../core/maybe-promise.ts';
 import type { XdrReader } from '../../oncrpc/xdr-reader.ts';
-import type { Attributes, AttributedResult, Handle } from '../file-system.ts';
+import type { Attributes, AttributedResult, Handle, ReadAnswer } from '../file-system.ts';
 import { Status } from '../file-system.ts';
 import { refuse } from '../nfs-call.ts';
 import type { NfsCall, NfsContext } from '../nfs-call.ts';
 import { decodeHandle, decodePostOpAttributes, decodeStatus, encodePostOpAttributes, errorStatus, POST_OP_ATTR_BYTES_MAX } from '../nfs-wire.ts';
 
-type FileSystemReadResult = AttributedResult<{ bytesRead: number; eof: boolean; attributes: Attributes | null }>;
 export type ReadResult = AttributedResult<{ data: Buffer; eof: boolean; attributes: Attributes | null }>;
 
 /** status, post_op_attr, count, eof, length of the data */
@@ -43,14 +42,18 @@ function read(context: NfsContext, call: NfsCall, object: Handle, offsetBytes: n
   const writer = call.begin(HEAD_BYTES + countBytes + 3);
   writer.reserve(HEAD_BYTES);
   const target = writer.reserve(countBytes);
-  const result = context.fileSystem.read(call, object, offsetBytes, target);
-  if (isPending(result)) return result.then((settled) => reply(call, target, settled));
-  reply(call, target, result);
+  call.target = target;
+  call.reply = reply;
+  const result = context.fileSystem.read(call, object, offsetBytes, target, call);
+  if (result === null) call.isLate = true;
+  else if (isPending(result)) return result.then((settled) => reply(call, settled));
+  else reply(call, result);
 }
 
 /** READ3resok: struct { post_op_attr file_attributes; count3 count; bool eof; opaque data<>; }; resfail: post_op_attr. */
-function reply(call: NfsCall, target: Buffer, result: FileSystemReadResult): void {
+function reply(call: NfsCall, result: ReadAnswer): void {
   if (result.status !== Status.OK) return call.fail(result.status, result.attributes);
+  const { target } = call;
   const bytesRead = result.bytesRead;
   assert(bytesRead <= target.length, 'more was read than there is room for');
   const writer = call.beginAgain();

@@ -3,13 +3,11 @@ import { isPending } from '../../core/maybe-promise.ts';
 import { XdrError } from '../../oncrpc/xdr-error.ts';
 import type { XdrReader } from '../../oncrpc/xdr-reader.ts';
 import type { XdrWriter } from '../../oncrpc/xdr-writer.ts';
-import type { Handle, Stability, WccResult } from '../file-system.ts';
+import type { Handle, Stability, WriteAnswer } from '../file-system.ts';
 import { Status } from '../file-system.ts';
 import { refuse } from '../nfs-call.ts';
 import type { NfsCall, NfsContext } from '../nfs-call.ts';
 import { decodeHandle, decodeStatus, decodeWcc, encodeUint64, encodeWcc, errorStatus, VERIFIER_BYTES, WCC_DATA_BYTES_MAX } from '../nfs-wire.ts';
-
-export type WriteResult = WccResult<{ countBytes: number; committed: Stability; verifier: Uint8Array }>;
 
 /** stable_how: enum { UNSTABLE = 0, DATA_SYNC = 1, FILE_SYNC = 2 } */
 export function decodeStability(reader: XdrReader): Stability {
@@ -40,13 +38,15 @@ export function serveWrite(context: NfsContext, call: NfsCall): void | Promise<v
     offsetBytes = Number.MAX_SAFE_INTEGER;
   }
   call.bytesWritten = countBytes;
-  const result = context.fileSystem.write(call, object, offsetBytes, countBytes, chunks, stability);
-  if (isPending(result)) return result.then((settled) => reply(call, settled));
-  reply(call, result);
+  call.reply = reply;
+  const result = context.fileSystem.write(call, object, offsetBytes, countBytes, chunks, stability, call);
+  if (result === null) call.isLate = true;
+  else if (isPending(result)) return result.then((settled) => reply(call, settled));
+  else reply(call, result);
 }
 
 /** WRITE3resok: struct { wcc_data file_wcc; count3 count; stable_how committed; writeverf3 verf; }; resfail: wcc_data. */
-function reply(call: NfsCall, result: WriteResult): void {
+function reply(call: NfsCall, result: WriteAnswer): void {
   const writer = call.begin(4 + WCC_DATA_BYTES_MAX + 8 + VERIFIER_BYTES);
   writer.uint32(result.status);
   encodeWcc(writer, result.wcc);
@@ -74,7 +74,7 @@ export function encodeWriteArgs(
   writer.opaque(data);
 }
 
-export function decodeWriteResult(reader: XdrReader): WriteResult {
+export function decodeWriteResult(reader: XdrReader): WriteAnswer {
   const status = decodeStatus(reader);
   const wcc = decodeWcc(reader);
   if (status !== Status.OK) return { status: errorStatus(status), wcc };

@@ -1,7 +1,7 @@
 /** A PeerService over one array of bytes per object, for tests and measurements of the way to it. */
 import type { FileId, Incarnation, ObjectUuid, RouterId, Term } from '../../core/ids.ts';
 import type { Timestamp } from '../../core/time.ts';
-import type { Attributes, SetAttributes, Stability } from '../../nfsd/file-system.ts';
+import type { Attributes, ReadAnswer, SetAttributes, Stability, WriteAnswer } from '../../nfsd/file-system.ts';
 import type {
   Forwarded,
   FrozenEnd,
@@ -13,8 +13,6 @@ import type {
   ObjectTarget,
   PeerCaller,
   PeerService,
-  ReadAnswer,
-  WriteAnswer,
 } from '../../object-router/peer-port.ts';
 
 export const VERIFIER: Buffer = Buffer.from('0123456789abcdef', 'hex');

@@ -1,0 +1,121 @@
+/**
+ * CPU of an operation that goes to the wrong router, by process: forwarder, owner and load, against the same at the owner, side by side in short rounds.
+ * Usage: node bench/forwarded-cpu.ts [rounds [beginning of a case's name]]; BENCH_PROF=1 prints the functions that took the time at both routers.
+ */
+import { readFileSync } from 'node:fs';
+
+import type { ClusterRouter } from '../e2e/cluster/cluster-router.ts';
+import { Cluster, thresholds } from '../e2e/cluster/cluster.ts';
+import { freePorts } from '../e2e/free-port.ts';
+import { scratchDirectory } from '../e2e/scratch.ts';
+import { hottest, profileWhile } from './cpu-profile.ts';
+import { LoadProcess } from './load-process.ts';
+import type { Workload } from './nfs-load.ts';
+import { median } from './score.ts';
+
+const MIB = 2 ** 20;
+const FILE = 'bench-flat.vmdk';
+/** USER_HZ. */
+const US_PER_TICK = 10_000;
+const SECONDS = 1.5;
+const FUNCTIONS = 45;
+
+type Case = Pick<Workload, 'kind' | 'outstanding' | 'ioBytes' | 'regionBytes'> & { readonly name: string };
+
+const CASES: readonly Case[] = [
+  { name: 'read 4 KiB at 32', kind: 'read-random', outstanding: 32, ioBytes: 4096, regionBytes: 64 * MIB },
+  { name: 'read 4 KiB at 1', kind: 'read-random', outstanding: 1, ioBytes: 4096, regionBytes: 64 * MIB },
+  { name: 'mix 4 KiB at 32', kind: 'mix', outstanding: 32, ioBytes: 4096, regionBytes: 64 * MIB },
+  { name: 'write 4 KiB at 32', kind: 'write-random', outstanding: 32, ioBytes: 4096, regionBytes: 64 * MIB },
+  { name: 'Read 1 MiB at 8', kind: 'read-sequential', outstanding: 8, ioBytes: MIB, regionBytes: 64 * MIB },
+];
+
+interface Run {
+  readonly perSecond: number;
+  readonly cpuUs: { readonly owner: number; readonly forwarder: number; readonly load: number };
+}
+
+/** User and system time of all threads of a process. */
+function cpuUsOf(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[11]) + Number(fields[12])) * US_PER_TICK;
+}
+
+function loadOn(router: ClusterRouter): Promise<LoadProcess> {
+  const { nfsPort, pid, vpool } = router.process;
+  const target = {
+    name: router.name,
+    host: router.address,
+    pid,
+    nfsPort,
+    mountPort: nfsPort,
+    exportPath: `/${vpool}`,
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  };
+  return LoadProcess.start(target, FILE);
+}
+
+async function main(): Promise<void> {
+  const rounds = Number(process.argv[2] ?? 3);
+  const only = process.argv[3] ?? '';
+  const isProfiling = process.env['BENCH_PROF'] !== undefined;
+  await using scratch = await scratchDirectory('bench-forwarded');
+  await using cluster = await Cluster.create({ directory: scratch.path, cluster: { ...thresholds(0), cooldownMs: 0 } });
+  const [a, b] = cluster.pair;
+  const [portA = 0, portB = 0] = await freePorts(2);
+  const inspected = (port: number): Record<string, string> => (isProfiling ? { NODE_OPTIONS: `--inspect=127.0.0.1:${port}` } : {});
+  await a.process.start(inspected(portA));
+  await b.process.start(inspected(portB));
+  await using local = await loadOn(a);
+  const common = { stability: 'FILE_SYNC', seed: 1 } as const;
+  await local.run({ kind: 'write-sequential', outstanding: 8, ioBytes: MIB, regionBytes: 64 * MIB, seconds: 60, ...common, stability: 'UNSTABLE' });
+  await using remote = await loadOn(b);
+
+  const run = async (load: LoadProcess, one: Case, seed: number): Promise<Run> => {
+    const { name: _, ...work } = one;
+    const [owner, forwarder] = [cpuUsOf(a.process.pid), cpuUsOf(b.process.pid)];
+    const result = await load.run({ ...common, ...work, seconds: SECONDS, seed });
+    const each = (us: number): number => us / result.operations;
+    return {
+      perSecond: (result.operations * 1000) / result.elapsedMs,
+      cpuUs: {
+        owner: each(cpuUsOf(a.process.pid) - owner),
+        forwarder: each(cpuUsOf(b.process.pid) - forwarder),
+        load: each(result.cpuMs * 1000),
+      },
+    };
+  };
+  for (const one of CASES) {
+    if (!one.name.startsWith(only)) continue;
+    for (const load of [local, remote]) await run(load, one, 1000);
+    const runs: { local: Run[]; forwarded: Run[] } = { local: [], forwarded: [] };
+    for (let round = 0; round < rounds; round += 1) {
+      runs.local.push(await run(local, one, round + 1));
+      runs.forwarded.push(await run(remote, one, round + 1));
+    }
+    const of = (side: Run[], value: (run: Run) => number): number => median(side.map(value));
+    const [here, there] = [of(runs.local, (x) => x.perSecond), of(runs.forwarded, (x) => x.perSecond)];
+    const us = (side: Run[], who: keyof Run['cpuUs']): string => of(side, (x) => x.cpuUs[who]).toFixed(1);
+    console.log(
+      `${one.name.padEnd(18)} local ${here.toFixed(0)} op/s: owner ${us(runs.local, 'owner')} us, load ${us(runs.local, 'load')} us` +
+        ` | forwarded ${there.toFixed(0)} op/s (${(there / here).toFixed(2)}): forwarder ${us(runs.forwarded, 'forwarder')} us, owner ${us(runs.forwarded, 'owner')} us, load ${us(runs.forwarded, 'load')} us`,
+    );
+    if (!isProfiling) continue;
+    for (const [name, port] of [
+      ['forwarder', portB],
+      ['owner', portA],
+    ] as const) {
+      const profile = await profileWhile(port, async () => {
+        await run(remote, one, 77);
+      });
+      console.log(
+        `  ${name}:\n${hottest(profile, FUNCTIONS)
+          .map((line) => `    ${line}`)
+          .join('\n')}`,
+      );
+    }
+  }
+}
+
+await main();
