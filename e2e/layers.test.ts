@@ -84,7 +84,7 @@ const ADAPTERS: readonly { readonly modules: RegExp; readonly files: readonly Re
   {
     modules: /^node:(fs|fs\/promises)$/,
     files: [
-      /^server\/core\/node-disk\.ts$/,
+      /^server\/core\/(node-disk|fail-points)\.ts$/,
       /^server\/settings\/load\.ts$/,
       /^server\/cli\/process-logger\.ts$/,
       /^server\/cluster-ca\/certificate-files\.ts$/,

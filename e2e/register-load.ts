@@ -8,6 +8,8 @@ import type { FileHandle, StoreClient } from './store-client.ts';
 
 const SECTORS = 8192;
 const SECTOR_BYTES = 512;
+/** What is used of the volume. */
+export const REGISTERS_BYTES = SECTORS * SECTOR_BYTES;
 /** Of the history of a sector, how many writes a message shows around the one that was read, and how many of the last. */
 const SHOWN_AROUND = 12;
 const SHOWN_LAST = 40;
@@ -35,7 +37,8 @@ export class RegisterLoad {
   readonly #model = new RegisterModel(1, SECTORS);
   readonly #seed: number;
   readonly #random: SeededRandom;
-  readonly #handle: FileHandle;
+  /** The volume; this writes and reads its first 4 MiB only. */
+  readonly handle: FileHandle;
   readonly #stabilities: readonly Stability[];
   /** By number of the write. */
   readonly #notes: (WriteNote | null)[] = [null];
@@ -45,7 +48,7 @@ export class RegisterLoad {
   #clients: readonly StoreClient[] = [];
 
   private constructor(handle: FileHandle, seed: number, stableOnly: boolean) {
-    this.#handle = handle;
+    this.handle = handle;
     this.#stabilities = stableOnly ? [Stability.FILE_SYNC] : [Stability.UNSTABLE, Stability.FILE_SYNC];
     this.#seed = seed;
     this.#random = new SeededRandom(seed);
@@ -59,7 +62,7 @@ export class RegisterLoad {
     options: { readonly stableOnly?: boolean } = {},
   ): Promise<RegisterLoad> {
     const { handle } = await client.create(client.root, name, 'guarded', { mode: 0o600 });
-    assert.equal((await client.setattr(handle, { sizeBytes: SECTORS * SECTOR_BYTES })).status, Status.OK);
+    assert.equal((await client.setattr(handle, { sizeBytes: REGISTERS_BYTES })).status, Status.OK);
     return new RegisterLoad(handle, seed, options.stableOnly ?? false);
   }
 
@@ -98,7 +101,7 @@ export class RegisterLoad {
     const note: WriteNote = { client, beganMs: performance.now(), endedMs: null, answeredBy: 'not answered' };
     this.#notes[write] = note;
     const data = model.payload(write, sector, count);
-    const answer = await this.#client(client).write(this.#handle, sector * SECTOR_BYTES, data, random.pick(this.#stabilities));
+    const answer = await this.#client(client).write(this.handle, sector * SECTOR_BYTES, data, random.pick(this.#stabilities));
     model.endWrite(write);
     note.endedMs = performance.now();
     note.answeredBy = answer.answeredBy ?? '';
@@ -108,7 +111,7 @@ export class RegisterLoad {
   async #read(client: number, sector: number, count: number): Promise<string | null> {
     const began = this.#model.beginRead();
     const beganMs = performance.now();
-    const answer = await this.#client(client).read(this.#handle, sector * SECTOR_BYTES, count * SECTOR_BYTES);
+    const answer = await this.#client(client).read(this.handle, sector * SECTOR_BYTES, count * SECTOR_BYTES);
     if (answer.status !== Status.OK || answer.data.length !== count * SECTOR_BYTES)
       return `READ: status ${answer.status}, ${answer.data.length} bytes`;
     const wrong = this.#model.checkRead(began, sector, answer.data);
@@ -129,7 +132,7 @@ export class RegisterLoad {
   }
 
   async commit(client: StoreClient): Promise<void> {
-    assert.equal((await client.commit(this.#handle)).status, Status.OK);
+    assert.equal((await client.commit(this.handle)).status, Status.OK);
   }
 
   #client(index: number): StoreClient {
@@ -143,7 +146,7 @@ export class RegisterLoad {
     let text = '';
     for (const [index, client] of this.#clients.slice(0, 4).entries()) {
       const seen = await client
-        .read(this.#handle, sector * SECTOR_BYTES, SECTOR_BYTES)
+        .read(this.handle, sector * SECTOR_BYTES, SECTOR_BYTES)
         .then(
           ({ status, data, answeredBy }) => (status === Status.OK ? `write ${data.readUInt32LE(0)} ${answeredBy ?? ''}` : `status ${status}`),
           String,

@@ -1,5 +1,5 @@
-import { NfsClient, type NfsClientOptions } from '../../server/nfsd/nfs-client.ts';
 /** One router of a test cluster: its process, the ways it has to the others, and what a test may do to all of them. */
+import { NfsClient, type NfsClientOptions } from '../../server/nfsd/nfs-client.ts';
 import { connectStore } from '../datastore-client.ts';
 import type { RouterProcess } from '../router-process.ts';
 import type { NetworkPath } from '../services/network-path.ts';
@@ -53,6 +53,15 @@ export class ClusterRouter {
 
   restore(way: Way): void {
     this.#way(way).restore();
+  }
+
+  /** What is asked on this way arrives and is done, and its answer is lost; until `breakAll` ends all connections. */
+  deafen(way: Way): void {
+    this.#way(way).deafen();
+  }
+
+  breakAll(way: Way): void {
+    this.#way(way).breakAll();
   }
 
   /** SIGSTOP; resolves when none of its threads moves any more. */

@@ -7,7 +7,8 @@ import type { Backend } from '../backends/backend-fixture.ts';
 import { HostileStore } from '../hostile-store/hostile-store.ts';
 import { stackOf } from '../test-stack.ts';
 import { Cluster, thresholds } from './cluster.ts';
-import { HARMS, MoveCampaign, type MovePlan } from './move-campaign.ts';
+import { MoveCampaign, type MovePlan } from './move-campaign.ts';
+import { HARMS } from './move-harms.ts';
 
 const SETTINGS = { VFERRY_LOG_SEGMENT_BYTES: '4MiB', VFERRY_LOG_SEAL_AFTER_MS: '300ms', VFERRY_LOG_CHECKPOINT_AFTER_BYTES: '16MiB' };
 

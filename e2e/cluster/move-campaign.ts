@@ -1,45 +1,23 @@
 /**
  * Something bad at a named step of a move, again and again: the step is reached by a fail point, where the router stops or dies by its own hand; then the bad thing
- * happens to it or around it; then the world is whole again. Two hosts that never give up read and write all the time. Afterwards the object has exactly one
- * owner, runs, and every read was one that a register can show: nothing acknowledged was lost, nothing old came back.
+ * happens to it or around it (move-harms.ts); then the world is whole again. Two hosts that never give up read and write all the time. Afterwards the object has exactly
+ * one owner, runs, and every read was one that a register can show: nothing acknowledged was lost, nothing old came back.
+ *
+ * A is always the one at the step: by its name the step is the giver's or the receiver's, so the object is brought to the other side first. Only then the fail point is
+ * set, in a file that A reads (server/core/fail-points.ts): what A passes before does not use it up, and A need not be started anew for it.
  */
-import { readFileSync } from 'node:fs';
+import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 
 import type { MOVE_FAIL_POINTS } from '../../server/core/fail-points.ts';
 import type { HostileStore } from '../hostile-store/hostile-store.ts';
 import { RegisterLoad } from '../register-load.ts';
 import type { ClusterRouter } from './cluster-router.ts';
 import type { Cluster } from './cluster.ts';
+import { actionOf, doHarm, type Harm } from './move-harms.ts';
+import { NoAnswer } from './operator.ts';
 import { WanderingClient } from './wandering-client.ts';
 
 export type MovePoint = (typeof MOVE_FAIL_POINTS)[number];
-
-/** What happens while the router stands at the step. `stop:N`: it stands there for N seconds. `cut-*`: for two seconds, and it goes on meanwhile. */
-export type Harm =
-  | 'kill'
-  | 'kill-other'
-  | 'kill-both'
-  | 'error'
-  | 'kill-redis'
-  | 'cut-peers'
-  | 'cut-redis'
-  | 'cut-backend'
-  | 'stop:2'
-  | 'stop:9'
-  | 'stop:60';
-
-export const HARMS: readonly Harm[] = [
-  'kill',
-  'kill-other',
-  'kill-both',
-  'error',
-  'kill-redis',
-  'cut-peers',
-  'cut-redis',
-  'cut-backend',
-  'stop:2',
-  'stop:9',
-];
 
 export interface MovePlan {
   readonly point: MovePoint;
@@ -51,9 +29,12 @@ export interface MoveCampaignOptions {
   readonly cluster: Cluster;
   readonly store: HostileStore | null;
   readonly seed: number;
-  readonly plans: readonly MovePlan[];
+  /** One is taken when the one before is over. */
+  readonly plans: Iterable<MovePlan>;
   /** Told of every step, in one line. */
   readonly progress: (line: string) => void;
+  /** Told of every plan that ended well; `reached` false: A was never at the step. */
+  readonly done?: (plan: MovePlan, reached: boolean) => void;
   /** Requests under way by each of the two hosts. Default 8. */
   readonly lanes?: number;
 }
@@ -67,9 +48,8 @@ export interface MoveCampaignResult {
 
 const NAME = 'campaign-flat.vmdk';
 const PATH = `/${NAME}`;
-const CUT_MS = 2000;
 const HIT_MS_MAX = 30_000;
-const ASK_AGAIN_MS = 2000;
+const ASK_AGAIN_MS = 1000;
 /** A lease, the doubt about it, and a start, on a machine that does other things. */
 const SETTLED_MS_MAX = 90_000;
 
@@ -77,8 +57,9 @@ export class MoveCampaign {
   readonly #options: MoveCampaignOptions;
   readonly #hit = new Set<string>();
   #operations = 0;
-  /** The step that A was started for. */
-  #armed: MovePlan | null = null;
+  /** What A's fail points said that they do, since the last one was set. */
+  #told = '';
+  #broken: Error | null = null;
 
   constructor(options: MoveCampaignOptions) {
     this.#options = options;
@@ -88,7 +69,13 @@ export class MoveCampaign {
   async run(): Promise<MoveCampaignResult> {
     const { cluster, seed, plans } = this.#options;
     const [a, b] = cluster.pair;
-    await cluster.startRouters();
+    this.#setFailPoint('');
+    a.process.onLine((line) => {
+      if (line.includes('fail point ')) this.#told += `${line}\n`;
+    });
+    await this.#startDead();
+    // Known from here on, whoever stands still.
+    for (const router of cluster.pair) await cluster.operator.idOf(router);
     await using h1 = await WanderingClient.connect({ routers: [a, b], machineName: 'H1' });
     await using h2 = await WanderingClient.connect({ routers: [b, a], machineName: 'H2' });
     const load = await RegisterLoad.create(h1, seed, NAME, { stableOnly: true });
@@ -98,121 +85,85 @@ export class MoveCampaign {
       this.#options.lanes ?? 8,
       () => over,
     );
-    let broken: Error | null = null;
-    running.catch((error: unknown) => (broken = error as Error));
+    running.catch((error: unknown) => (this.#broken ??= error as Error));
     try {
-      for (const [index, plan] of plans.entries()) {
-        await this.#step(plan, plans[index + 1] ?? null);
-        if (broken !== null) break;
+      for (const plan of plans) {
+        await this.#step(plan);
+        if (this.#broken !== null) break;
       }
     } catch (error) {
       // What the hosts saw says more than that the object did not come back.
       over = true;
-      throw broken === null ? error : new AggregateError([broken, error], (broken as Error).message);
+      throw this.#broken === null ? error : new AggregateError([this.#broken, error], this.#broken.message);
     }
     over = true;
     await running;
+    if (this.#broken !== null) throw this.#broken;
     for (const client of [h1, h2]) await load.check(client);
     return { operations: this.#operations, hit: this.#hit, longestMs: Math.max(h1.longestMs, h2.longestMs) };
   }
 
-  async #step(plan: MovePlan, next: MovePlan | null): Promise<void> {
-    const { cluster, progress } = this.#options;
+  async #step(plan: MovePlan): Promise<void> {
+    const { cluster, store, progress, done } = this.#options;
     const [a, b] = cluster.pair;
     const began = performance.now();
-    // A is always the one at the step; by its name the step is the giver's or the receiver's.
-    if (this.#armed !== plan) {
-      await a.process.kill();
-      await a.process.start(armed(plan));
-    }
     const [source, target] = /^move\.(give|source)-/.test(plan.point) ? [a, b] : [b, a];
     await this.#settled(plan, 'before');
+    await cluster.operator.move(PATH, source);
     const reached = await this.#reach(plan, source, target);
-    if (reached) this.#hit.add(`${plan.point} ${plan.harm}`);
     const harmed = performance.now();
-    if (reached) await this.#harm(plan.harm, a, b);
-    if (!a.process.running) {
-      await a.process.start(next === null ? {} : armed(next));
-      this.#armed = next;
+    if (reached) {
+      this.#hit.add(`${plan.point} ${plan.harm}`);
+      await doHarm(plan.harm, cluster, store);
     }
-    if (!b.process.running) await b.process.start();
     const owner = await this.#settled(plan, 'after');
     await this.#goesOn(plan);
     const tookMs = Math.round(performance.now() - harmed);
     const outcome = reached ? `owner then ${owner}, all well after ${tookMs} ms` : 'NOT REACHED';
     progress(`${plan.point} ${plan.harm}: ${outcome} (${Math.round(performance.now() - began)} ms in all)`);
+    if (this.#broken === null) done?.(plan, reached);
   }
 
-  /** Brings the object to `source` and lets it go to `target`, until A is at the step. */
+  /** Lets the object go from `source`, where it is, to `target`, until A is at the step. The fail point is not set any more then. */
   async #reach(plan: MovePlan, source: ClusterRouter, target: ClusterRouter): Promise<boolean> {
     const { operator, pair } = this.#options.cluster;
-    const [a] = pair;
-    const began = performance.now();
-    const logged = a.process.log.length;
+    const [a, b] = pair;
+    const action = actionOf(plan.harm);
+    const told = `fail point ${plan.point}: ${action}`;
     const there = (): boolean => {
-      if (plan.harm === 'kill') return !a.process.running;
-      return plan.harm === 'error' ? a.process.log.slice(logged).includes(`fail point ${plan.point} was told`) : isStopped(a);
+      if (!this.#told.includes(told)) return false;
+      if (action === 'kill') return !a.process.running;
+      return action === 'error' || isStopped(a);
     };
+    const began = performance.now();
     let asked = Number.NEGATIVE_INFINITY;
-    while (performance.now() - began < HIT_MS_MAX) {
-      if (there()) return true;
-      if (performance.now() - asked > ASK_AGAIN_MS) {
-        asked = performance.now();
-        // The router that is asked may die of it, or stand still.
-        const at = await Promise.race([operator.volume(PATH, pair[1]).catch(() => null), wait(1000).then(() => null)]);
-        const to = at?.router === (await operator.idOf(source)) ? target : source;
-        operator.beginMove(PATH, to).catch(() => undefined);
-        if (to === source) asked = performance.now() - ASK_AGAIN_MS + 300;
+    this.#setFailPoint(`${plan.point}=${action}@1`);
+    try {
+      while (performance.now() - began < HIT_MS_MAX && this.#broken === null) {
+        if (there()) return true;
+        if (performance.now() - asked > ASK_AGAIN_MS) {
+          asked = performance.now();
+          // The router that is asked may die of it, or stand still: B, which does not, is asked where the object is, but it may have to ask A.
+          const at = await Promise.race([this.#unlessSilent(operator.volume(PATH, b)), wait(ASK_AGAIN_MS).then(() => null)]);
+          // It may have gone all the way without the step, or the attempt before was given up.
+          const to = at?.router === (await operator.idOf(target)) ? source : target;
+          void this.#unlessSilent(operator.beginMove(PATH, to));
+        }
+        await wait(10);
       }
-      await wait(10);
+      return false;
+    } finally {
+      this.#setFailPoint('');
     }
-    return false;
   }
 
-  async #harm(harm: Harm, a: ClusterRouter, b: ClusterRouter): Promise<void> {
-    const { cluster, store } = this.#options;
-    const cut = async (begin: () => unknown, end: () => unknown): Promise<void> => {
-      await begin();
-      a.resume();
-      await wait(CUT_MS);
-      await end();
-    };
-    switch (harm) {
-      case 'kill':
-      case 'error':
-        return await wait(200);
-      case 'kill-other':
-        await b.process.kill();
-        a.resume();
-        return await wait(200);
-      case 'kill-both':
-        await Promise.all([a.process.kill(), b.process.kill()]);
-        return;
-      case 'kill-redis':
-        return await cut(
-          () => cluster.redis.primary.kill(),
-          () => cluster.redis.primary.start(),
-        );
-      case 'cut-peers':
-        return await cut(
-          () => [a, b].forEach((router) => router.cut('peers')),
-          () => [a, b].forEach((router) => router.restore('peers')),
-        );
-      case 'cut-redis':
-        return await cut(
-          () => a.cut('registry'),
-          () => a.restore('registry'),
-        );
-      case 'cut-backend':
-        return await cut(
-          () => store?.server.stopListening(),
-          () => store?.server.listen(),
-        );
-      case 'stop:2':
-      case 'stop:9':
-      case 'stop:60':
-        await wait(Number(harm.slice(5)) * 1000);
-        a.resume();
+  /** Null when the router that is asked is dead or stands still; anything else ends the campaign. */
+  async #unlessSilent<T>(asked: Promise<T>): Promise<T | null> {
+    try {
+      return await asked;
+    } catch (error) {
+      if (!(error instanceof NoAnswer)) this.#broken ??= error as Error;
+      return null;
     }
   }
 
@@ -222,19 +173,16 @@ export class MoveCampaign {
     const began = performance.now();
     let last = '';
     for (;;) {
-      // It may have come to its step by itself.
+      // It may have come to its step after we gave it up.
       if (isStopped(pair[0])) pair[0].resume();
-      if (!pair[0].process.running) await pair[0].process.start();
-      try {
-        const seen = await Promise.all(pair.map((router) => operator.volume(PATH, router)));
-        const [first, second] = seen;
-        const same = first?.router === second?.router && first?.term === second?.term;
-        if (first !== null && first !== undefined && same && first.state === 'running' && first.moving === null)
-          return (await operator.routerOf(first.router)).name;
-        last = JSON.stringify(seen);
-      } catch (error) {
-        last = String(error);
-      }
+      await this.#startDead();
+      const seen = await Promise.all(pair.map((router) => this.#unlessSilent(operator.volume(PATH, router))));
+      const [first, second] = seen;
+      const same = first?.router === second?.router && first?.term === second?.term;
+      if (first !== null && first !== undefined && same && first.state === 'running' && first.moving === null)
+        return (await operator.routerOf(first.router)).name;
+      last = JSON.stringify(seen);
+      if (this.#broken !== null) throw this.#broken;
       if (performance.now() - began > SETTLED_MS_MAX)
         throw new Error(`${when} ${plan.point} ${plan.harm}: not settled after ${SETTLED_MS_MAX} ms: ${last}`);
       await wait(50);
@@ -245,16 +193,37 @@ export class MoveCampaign {
   async #goesOn(plan: MovePlan): Promise<void> {
     const from = this.#operations;
     const began = performance.now();
-    while (this.#operations < from + 200) {
+    while (this.#operations < from + 200 && this.#broken === null) {
       if (performance.now() - began > SETTLED_MS_MAX) throw new Error(`after ${plan.point} ${plan.harm}: the hosts' operations do not go on`);
       await wait(10);
     }
   }
-}
 
-/** Settings that bring a router to the step, once. */
-function armed({ point, harm }: MovePlan): Readonly<Record<string, string>> {
-  return { VFERRY_FAIL_POINTS: `${point}=${harm === 'error' || harm === 'kill' ? harm : 'stop'}@1` };
+  /** The first router alone, since it makes the vPool; later what was killed, at once. */
+  async #startDead(): Promise<void> {
+    const [a, b] = this.#options.cluster.pair;
+    const startA = async (): Promise<void> => {
+      if (!a.process.running) await a.process.start({ VFERRY_FAIL_POINTS: `file:${this.#failPointFile}` });
+    };
+    const startB = async (): Promise<void> => {
+      if (!b.process.running) await b.process.start();
+    };
+    if (this.#operations === 0) {
+      await startA();
+      await startB();
+    } else await Promise.all([startA(), startB()]);
+  }
+
+  get #failPointFile(): string {
+    return `${this.#options.cluster.router(0).process.dataDirectory}.fail-points`;
+  }
+
+  #setFailPoint(text: string): void {
+    this.#told = '';
+    // A never reads half of it.
+    writeFileSync(`${this.#failPointFile}.new`, text);
+    renameSync(`${this.#failPointFile}.new`, this.#failPointFile);
+  }
 }
 
 function wait(ms: number): Promise<void> {

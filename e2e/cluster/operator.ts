@@ -6,6 +6,12 @@ import type { Cluster } from './cluster.ts';
 
 const POLL_MS = 20;
 
+/** The router that was asked is dead, stands still, was stopped under the call, or said that it cannot say. */
+export class NoAnswer extends Error {}
+
+/** What was waited for did not come in time. */
+class NotInTime extends Error {}
+
 export class Operator {
   readonly #cluster: Cluster;
   readonly #idOf = new Map<ClusterRouter, string>();
@@ -64,9 +70,10 @@ export class Operator {
         if (volume !== null && wanted(volume)) return volume;
         last = JSON.stringify(volume);
       } catch (error) {
+        if (!(error instanceof NoAnswer)) throw error;
         last = String(error);
       }
-      if (performance.now() - began > timeoutMs) throw new Error(`${path} after ${timeoutMs} ms: ${last}`);
+      if (performance.now() - began > timeoutMs) throw new NotInTime(`${path} after ${timeoutMs} ms: ${last}`);
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
   }
@@ -83,18 +90,12 @@ export class Operator {
     const began = performance.now();
     for (;;) {
       await this.beginMove(path, to);
-      const there = await this.waitForOwner(path, to, Math.min(5000, timeoutMs)).catch((error: unknown) => error as Error);
-      if (!(there instanceof Error)) return await this.#ended(there.fileid, to);
-      if (performance.now() - began > timeoutMs) throw there;
-    }
-  }
-
-  /** The registry says that the object is there before the receiver has it open: its last move is the newest that ended when none runs any more. */
-  async #ended(fileid: VolumeReport['fileid'], to: ClusterRouter): Promise<MoveReport | null> {
-    for (;;) {
-      const { running, history } = await this.moves(to);
-      if (!running.some((move) => move.fileid === fileid)) return history.find((move) => move.fileid === fileid && move.phase === 'moved') ?? null;
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      try {
+        const there = await this.waitForOwner(path, to, Math.min(5000, timeoutMs));
+        return (await this.moves(to)).history.find((move) => move.fileid === there.fileid && move.phase === 'moved') ?? null;
+      } catch (error) {
+        if (!(error instanceof NotInTime) || performance.now() - began > timeoutMs) throw error;
+      }
     }
   }
 
@@ -118,23 +119,37 @@ export class Operator {
 interface Answer {
   readonly status: number;
   readonly text: string;
-  /** @throws Error with the body when the status is none of success. */
+  /** @throws NoAnswer with the body when the status is none of success. */
   json(): unknown;
 }
 
+/** @throws NoAnswer when none came. */
 async function ask(router: ClusterRouter, method: string, path: string, body?: unknown): Promise<Answer> {
-  const response = await fetch(`http://127.0.0.1:${router.process.adminPort}${path}`, {
-    method,
-    signal: AbortSignal.timeout(10_000),
-    ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),
-  });
-  const text = await response.text();
+  const answer = await fetched(router, method, path, body);
   return {
-    status: response.status,
-    text,
+    ...answer,
     json: () => {
-      if (response.status >= 300) throw new Error(`${method} ${path} at ${router.name}: ${response.status} ${text}`);
-      return JSON.parse(text) as unknown;
+      if (answer.status >= 300) throw new NoAnswer(`${method} ${path} at ${router.name}: ${answer.status} ${answer.text}`);
+      return JSON.parse(answer.text) as unknown;
     },
   };
+}
+
+async function fetched(
+  router: ClusterRouter,
+  method: string,
+  path: string,
+  body: unknown,
+): Promise<{ readonly status: number; readonly text: string }> {
+  try {
+    const response = await fetch(`http://127.0.0.1:${router.process.adminPort}${path}`, {
+      method,
+      signal: AbortSignal.timeout(10_000),
+      ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),
+    });
+    return { status: response.status, text: await response.text() };
+  } catch (error) {
+    // fetch knows no other errors of what it was told to do: no connection, an end of it, or the time that is over.
+    throw new NoAnswer(`${method} ${path} at ${router.name}: ${String(error)}`, { cause: error });
+  }
 }

@@ -1,9 +1,13 @@
 /** An object that goes from router to router while both sides use it as hard as they can; what everybody reads must be what a register can show. */
+import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 
+import type { MoveReport } from '../../server/cluster-port.ts';
+import { Stability, Status } from '../../server/nfsd/file-system.ts';
+import { fillStamp } from '../crash/stamp.ts';
 import { connectStore } from '../datastore-client.ts';
 import { connectPatiently, Patience } from '../patient-client.ts';
-import { RegisterLoad } from '../register-load.ts';
+import { REGISTERS_BYTES, RegisterLoad } from '../register-load.ts';
 import type { StoreClient } from '../store-client.ts';
 import type { Cluster } from './cluster.ts';
 import { Stalls, timedClient } from './timed-client.ts';
@@ -20,6 +24,14 @@ export interface PingPongOptions {
   readonly patient?: boolean;
   /** Between two moves. Default 200 ms. */
   readonly pauseMs?: number;
+  /** Written behind what the load uses, before the first move, and read at the end. Default 0; a multiple of 256 KiB. */
+  readonly filledBytes?: number;
+  /** Called before each move with the report of the one before; null: there is none. */
+  readonly beforeMove?: (last: MoveReport | null) => void;
+  /** Told every 20 moves. */
+  readonly progress?: (line: string) => void;
+  /** How long a move may take. Default 60 s. */
+  readonly moveMsMax?: number;
 }
 
 export interface PingPongResult {
@@ -32,7 +44,11 @@ export interface PingPongResult {
   /** How long I/O was held, as the routers say, sorted. */
   readonly heldMs: readonly number[];
   readonly tookMs: readonly number[];
+  /** Of each move, sorted. */
+  readonly copiedBytes: readonly number[];
 }
+
+const FILL_BYTES = 256 * 1024;
 
 /** @throws AssertionError when an answer cannot be explained, Error when a move does not happen. */
 export async function pingPong(cluster: Cluster, options: PingPongOptions): Promise<PingPongResult> {
@@ -50,28 +66,35 @@ export async function pingPong(cluster: Cluster, options: PingPongOptions): Prom
     const [first, second] = clients;
     if (first === undefined || second === undefined) throw new Error('two clients at least');
     const load = await RegisterLoad.create(first, options.seed, options.name);
+    await fill(first, load, options.filledBytes ?? 0);
     let over = false;
     const running = load.runUntil(clients, options.lanes ?? 32, () => over);
     running.catch(() => (over = true));
     const path = `/${options.name}`;
-    const seen = { quietMs: [] as number[], stallsMs: [] as number[], heldMs: [] as number[], tookMs: [] as number[] };
+    const seen = { quietMs: [] as number[], stallsMs: [] as number[], heldMs: [] as number[], tookMs: [] as number[], copiedBytes: [] as number[] };
+    let report: MoveReport | null = null;
     try {
       await operator.waitForOwner(path, a);
       for (let move = 0; move < options.moves && !over; move += 1) {
         await new Promise((resolve) => setTimeout(resolve, options.pauseMs ?? 200));
+        options.beforeMove?.(report);
         seen.quietMs.push(stalls.take().longestMs);
         const began = performance.now();
-        const report = await operator.move(path, move % 2 === 0 ? b : a);
+        report = await operator.move(path, move % 2 === 0 ? b : a, options.moveMsMax);
         seen.tookMs.push(performance.now() - began);
         seen.stallsMs.push(stalls.take().longestMs);
         if (report?.heldMs !== null && report?.heldMs !== undefined) seen.heldMs.push(report.heldMs);
+        if (report !== null) seen.copiedBytes.push(report.copiedBytes);
+        if (move % 20 === 19) options.progress?.(`${move + 1} moves, longest operation so far ${Math.round(Math.max(...seen.stallsMs))} ms`);
       }
     } finally {
       over = true;
     }
     const operations = await running;
-    await load.check(first);
-    await load.check(second);
+    for (const client of [first, second]) {
+      await load.check(client);
+      await checkFilled(client, load, options.filledBytes ?? 0);
+    }
     const sorted = (values: readonly number[]): number[] => values.toSorted((one, other) => one - other);
     return {
       operations,
@@ -80,10 +103,34 @@ export async function pingPong(cluster: Cluster, options: PingPongOptions): Prom
       stallsMs: sorted(seen.stallsMs),
       heldMs: sorted(seen.heldMs),
       tookMs: sorted(seen.tookMs),
+      copiedBytes: sorted(seen.copiedBytes),
     };
   } finally {
     await Promise.all(clients.map((client) => client[Symbol.asyncDispose]()));
   }
+}
+
+async function fill(client: StoreClient, load: RegisterLoad, bytes: number): Promise<void> {
+  for (let at = 0; at < bytes; at += FILL_BYTES) {
+    const answer = await client.write(load.handle, REGISTERS_BYTES + at, filled(at), Stability.FILE_SYNC);
+    assert.deepEqual([answer.status, answer.countBytes], [Status.OK, FILL_BYTES]);
+  }
+}
+
+async function checkFilled(client: StoreClient, load: RegisterLoad, bytes: number): Promise<void> {
+  for (let at = 0; at < bytes; at += FILL_BYTES) {
+    const answer = await client.read(load.handle, REGISTERS_BYTES + at, FILL_BYTES);
+    assert.ok(
+      answer.status === Status.OK && answer.data.equals(filled(at)),
+      `what was written behind the load is not there: +${at}, status ${answer.status}`,
+    );
+  }
+}
+
+function filled(at: number): Buffer {
+  const data = Buffer.alloc(FILL_BYTES);
+  fillStamp(data, 2, 1, REGISTERS_BYTES + at);
+  return data;
 }
 
 export function tell(t: Pick<TestContext, 'diagnostic'>, what: string, result: PingPongResult): void {

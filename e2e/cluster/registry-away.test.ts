@@ -78,6 +78,8 @@ test('a primary hangs under two hosts and moves, Sentinel promotes a replica: no
     directory: await scratchFor(t, 'sentinel'),
     stack: stackOf(t),
     say: (line: string) => t.diagnostic(line),
+    keepDirectory: await scratchFor(t, 'kept'),
+    matrix: null,
   };
   t.diagnostic((await ROUNDS['sentinel']?.(round)) ?? 'no such round');
 });

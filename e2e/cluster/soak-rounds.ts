@@ -2,7 +2,6 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 
-import { MOVE_FAIL_POINTS } from '../../server/core/fail-points.ts';
 import { lockContents } from '../../server/nfsd/conformance/contents.ts';
 import { GUARDED, made, succeeded } from '../../server/nfsd/conformance/server-under-test.ts';
 import { Stability } from '../../server/nfsd/file-system.ts';
@@ -12,12 +11,15 @@ import { run } from '../command.ts';
 import { HostileStore } from '../hostile-store/hostile-store.ts';
 import type { SeededRandom } from '../random.ts';
 import { RegisterLoad } from '../register-load.ts';
+import { scratchDirectory } from '../scratch.ts';
 import { NetworkPath } from '../services/network-path.ts';
 import { Cluster, type ClusterOptions, thresholds } from './cluster.ts';
+import { keepEvidence } from './evidence.ts';
+import { HarmMatrix, type Lane } from './harm-matrix.ts';
 import { LiveVm } from './live-vm.ts';
 import { lockRace } from './lock-race.ts';
-import { HARMS, MoveCampaign, type MovePlan } from './move-campaign.ts';
-import { pingPong } from './ping-pong.ts';
+import { HARMS, type Harm } from './move-harms.ts';
+import { pingPong, type PingPongResult } from './ping-pong.ts';
 import { twoHosts } from './two-hosts.ts';
 import { VmotionReplay } from './vmotion-replay.ts';
 import { WanderingClient } from './wandering-client.ts';
@@ -28,45 +30,110 @@ export interface Round {
   readonly directory: string;
   readonly stack: AsyncDisposableStack;
   readonly say: (line: string) => void;
-  /** Clusters that were started: their logs are shown when something is wrong. */
-  readonly clusters: Cluster[];
+  /** Clusters that were started and where they keep what they have: it is kept when something is wrong. */
+  readonly clusters: { readonly cluster: Cluster; readonly home: string }[];
+  /** Where what is wrong is kept. */
+  readonly keepDirectory: string;
+  /** Of `harm`; null where that is not run. */
+  readonly matrix: { readonly recordFile: string; readonly lanes: number; readonly harms: readonly string[] | null; readonly untilMs: number } | null;
 }
 
 const SETTINGS = { VFERRY_LOG_SEGMENT_BYTES: '4MiB', VFERRY_LOG_SEAL_AFTER_MS: '300ms', VFERRY_LOG_CHECKPOINT_AFTER_BYTES: '16MiB' };
+
+const MIB = 1024 * 1024;
+/** What is small goes through: the backend is there, and takes no segments. */
+const STUCK_UPLOADS = { http: { putDelayMs: 600_000, putDelayFromBytes: 128 * 1024 } };
 
 /** By name; each returns what it measured. @throws Error, AssertionError when something was wrong. */
 export const ROUNDS: Readonly<Record<string, (round: Round) => Promise<string>>> = {
   /** 200 moves under 16 x 32 operations from both sides. */
   'ping-pong': async (round) => {
     const cluster = await clusterOf(round, { cluster: { ...thresholds(0), cooldownMs: 0 } });
-    const { operations, stallsMs, heldMs } = await pingPong(cluster, { moves: 200, seed: round.random.uint32(), name: 'ping-flat.vmdk' });
-    return `200 moves, ${operations} operations, longest around a move: ${quantiles(stallsMs)}; held: ${quantiles(heldMs)}`;
+    return moved(await pingPong(cluster, { moves: 200, seed: round.random.uint32(), name: 'ping-flat.vmdk', progress: round.say }));
   },
 
+  /** The same over a backend that takes a second for each PUT. */
   'ping-pong-slow-backend': async (round) => {
     const { store, backend } = await hostile(round);
     const cluster = await clusterOf(round, { backend, cluster: { ...thresholds(0), cooldownMs: 0 } });
     store.setFaults({ http: { putDelayMs: 1000 } });
-    const { operations, stallsMs, heldMs } = await pingPong(cluster, {
-      moves: 50,
-      seed: round.random.uint32(),
-      name: 'ping-flat.vmdk',
-      patient: true,
-    });
-    return `50 moves, ${operations} operations, longest around a move: ${quantiles(stallsMs)}; held: ${quantiles(heldMs)}`;
+    return moved(await pingPong(cluster, { moves: 200, seed: round.random.uint32(), name: 'ping-flat.vmdk', patient: true, progress: round.say }));
   },
 
-  /** Twelve of all steps and harms, a stop of a minute among them. */
-  harm: async (round) => {
+  /** The same with at least 256 MiB that are on no backend, in every move. */
+  'ping-pong-dirty': async (round) => {
     const { store, backend } = await hostile(round);
-    const cluster = await createCluster(round, { backend, cuttable: true, cluster: { ...thresholds(0), cooldownMs: 0 } });
-    const plans = Array.from({ length: 12 }, (_, index): MovePlan => {
-      return { point: round.random.pick(MOVE_FAIL_POINTS), harm: index === 7 ? 'stop:60' : round.random.pick(HARMS) };
+    const environment = { VFERRY_LOG_DIRTY_BYTES_MAX: '4GiB' };
+    const cluster = await clusterOf(round, { backend, environment, cluster: { ...thresholds(0), cooldownMs: 0 } });
+    store.setFaults(STUCK_UPLOADS);
+    const result = await pingPong(cluster, {
+      moves: 200,
+      seed: round.random.uint32(),
+      name: 'ping-flat.vmdk',
+      filledBytes: 256 * MIB,
+      moveMsMax: 180_000,
+      progress: round.say,
+      // The load makes more of it all the time: segments go up, slowly, while it is too much.
+      beforeMove: (last) => store.setFaults((last?.copiedBytes ?? 0) > 384 * MIB ? { http: { putDelayMs: 200 } } : STUCK_UPLOADS),
     });
-    const result = await new MoveCampaign({ cluster, store, seed: round.random.uint32(), plans, progress: round.say }).run();
-    const missed = plans.map(({ point, harm }) => `${point} ${harm}`).filter((name) => !result.hit.has(name));
-    assert.deepEqual(missed, [], 'steps that were never reached');
-    return `${plans.length} harms, ${result.operations} operations, the longest ${Math.round(result.longestMs)} ms`;
+    return `${moved(result)}; copied by a move: ${Math.round((result.copiedBytes[0] ?? 0) / MIB)} to ${Math.round((result.copiedBytes.at(-1) ?? 0) / MIB)} MiB`;
+  },
+
+  /** The same with a write buffer that is full all the time: writes wait for room while they move along. */
+  'ping-pong-full-buffer': async (round) => {
+    const { store, backend } = await hostile(round);
+    const environment = { VFERRY_LOG_DIRTY_BYTES_MAX: '32MiB' };
+    const cluster = await clusterOf(round, { backend, environment, cluster: { ...thresholds(0), cooldownMs: 0 } });
+    store.setFaults({ http: { putDelayMs: 3000, putDelayFromBytes: 128 * 1024 } });
+    return moved(
+      await pingPong(cluster, {
+        moves: 200,
+        seed: round.random.uint32(),
+        name: 'ping-flat.vmdk',
+        patient: true,
+        moveMsMax: 180_000,
+        progress: round.say,
+      }),
+    );
+  },
+
+  /** Every harm at every step, until the time is over; the next run goes on from the record. */
+  harm: async (round) => {
+    const { matrix, say, random, keepDirectory } = round;
+    if (matrix === null) throw new Error('harm: no matrix');
+    const harms = matrix.harms?.map(
+      (name): Harm => HARMS.find((harm) => harm === name) ?? assert.fail(`there is no harm ${name}, but ${HARMS.join(', ')}`),
+    );
+    const homes = new Map<Cluster, string>();
+    return await new HarmMatrix({
+      ...matrix,
+      harms: harms ?? HARMS,
+      random,
+      say,
+      makeLane: async (name): Promise<Lane> => {
+        await using stack = new AsyncDisposableStack();
+        const home = stack.use(await scratchDirectory(name, round.directory)).path;
+        const store = stack.use(await HostileStore.start(random.uint32()));
+        const backend: Backend = { name: 'swift', port: null, environment: () => store.environment, store: null };
+        const cluster = stack.use(
+          await Cluster.create({ directory: home, backend, cuttable: true, cluster: { ...thresholds(0), cooldownMs: 0 }, environment: SETTINGS }),
+        );
+        homes.set(cluster, home);
+        const owned = stack.move();
+        return { cluster, store, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+      },
+      keep: async (name, { cluster }, error, plans) => {
+        const directory = join(keepDirectory, `${name}-${Date.now()}`);
+        await keepEvidence(
+          directory,
+          cluster,
+          homes.get(cluster) ?? round.directory,
+          error,
+          plans.map(({ point, harm }) => `${point} ${harm}`),
+        );
+        say(`${name}: kept in ${directory}`);
+      },
+    }).run();
   },
 
   /** A primary dies or hangs, Sentinel fails over; two hosts read and write, the object moves. */
@@ -214,7 +281,7 @@ async function createCluster(round: Round, options: Omit<ClusterOptions, 'direct
   const directory = join(round.directory, 'cluster');
   await run(['mkdir', '-p', directory]);
   const cluster = round.stack.use(await Cluster.create({ ...options, directory, environment: { ...SETTINGS, ...options.environment } }));
-  round.clusters.push(cluster);
+  round.clusters.push({ cluster, home: directory });
   return cluster;
 }
 
@@ -243,6 +310,13 @@ async function namespaceLoad(client: WanderingClient, over: () => boolean): Prom
   const names = new Set((await client.list(client.root)).map(({ name }) => name));
   for (let index = 0; index < made_; index += 1) assert.equal(names.has(`m-${index}`), index % 2 === 1, `m-${index}`);
   return made_;
+}
+
+function moved({ tookMs, operations, jukebox, stallsMs, quietMs, heldMs }: PingPongResult): string {
+  return (
+    `${tookMs.length} moves of ${quantiles(tookMs)}; ${operations} operations, ${jukebox} told to come back; ` +
+    `longest around a move: ${quantiles(stallsMs)}; between moves: ${quantiles(quietMs)}; held: ${quantiles(heldMs)}`
+  );
 }
 
 function quantiles(sorted: readonly number[]): string {

@@ -24,6 +24,7 @@ export class NetworkPath implements AsyncDisposable {
   /** Where it listens on 127.0.0.1. */
   #port = 0;
   #isCut = false;
+  #isDeaf = false;
 
   private constructor(target: NetConnectOpts) {
     this.#target = target;
@@ -86,6 +87,21 @@ export class NetworkPath implements AsyncDisposable {
     for (const pair of this.#pairs) this.#join(pair);
   }
 
+  /** Answers are lost from now on: what is asked still arrives and is done. Until `breakAll`. */
+  deafen(): void {
+    this.#isDeaf = true;
+    for (const { near, far } of this.#pairs) if (far !== null) loseAnswers(near, far);
+  }
+
+  /** All connections end, as at a restart of what lies between; new ones are as ever. */
+  breakAll(): void {
+    this.#isDeaf = false;
+    for (const { near, far } of this.#pairs) {
+      near.destroy();
+      far?.destroy();
+    }
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     for (const { near, far } of this.#pairs) {
       near.destroy();
@@ -117,11 +133,13 @@ export class NetworkPath implements AsyncDisposable {
       this.#ends(pair.far, pair);
     }
     pair.near.pipe(pair.far);
-    pair.far.pipe(pair.near);
+    if (this.#isDeaf) loseAnswers(pair.near, pair.far);
+    else pair.far.pipe(pair.near);
   }
 
   /** Whoever breaks, breaks the other one too: a service that was killed must look so. */
   #ends(socket: Socket, pair: Pair): void {
+    // 'close' follows, which is all that counts here: the other end breaks too.
     socket.on('error', () => undefined);
     socket.on('close', () => {
       this.#pairs.delete(pair);
@@ -131,7 +149,18 @@ export class NetworkPath implements AsyncDisposable {
   }
 }
 
+function loseAnswers(near: Socket, far: Socket): void {
+  far.unpipe(near);
+  // Read by nobody: thrown away.
+  far.resume();
+}
+
 /** Empty while there is no such file. */
 async function readText(path: string): Promise<string> {
-  return await readFile(path, 'utf8').catch(() => '');
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return '';
+    throw error;
+  }
 }

@@ -1,11 +1,15 @@
 /**
  * `npm run soak:cluster -- --minutes 60 --seed S [--only ping-pong,harm] [--exact] [--idle]`: a cluster through everything of e2e/cluster/, at random and for long. Prints the seed first
- * and a line for each event; ends at the first thing that is wrong, with the command that does it again. `--exact`: the seed is that of a round. `--idle`: the round of ten minutes without a call, too.
+ * and a line for each event; ends at the first thing that is wrong, with the command that does it again, and keeps logs, history and disks (`--keep DIRECTORY`). `--exact`: the seed is that
+ * of a round. `--idle`: the round of ten minutes without a call, too.
+ * The round `harm` does every harm at every step of a move, on `--lanes N` clusters at once; what was done stands in `--record FILE`, and the next run goes on there. `--harms a,b`: only these.
  */
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 
-import type { Cluster } from '../cluster/cluster.ts';
-import { ROUNDS } from '../cluster/soak-rounds.ts';
+import { keepEvidence } from '../cluster/evidence.ts';
+import { type Round, ROUNDS } from '../cluster/soak-rounds.ts';
 import { SeededRandom } from '../random.ts';
 import { scratchDirectory } from '../scratch.ts';
 
@@ -16,6 +20,10 @@ const { values } = parseArgs({
     only: { type: 'string' },
     exact: { type: 'boolean', default: false },
     idle: { type: 'boolean', default: false },
+    keep: { type: 'string', default: join(tmpdir(), 'vferry-violations') },
+    record: { type: 'string', default: join(tmpdir(), 'vferry-harm-matrix.jsonl') },
+    lanes: { type: 'string', default: '4' },
+    harms: { type: 'string' },
   },
 });
 const minutes = Number(values.minutes);
@@ -44,14 +52,24 @@ async function round(name: string, roundSeed: number): Promise<void> {
   await using stack = new AsyncDisposableStack();
   const directory = stack.use(await scratchDirectory('soak')).path;
   const say = (line: string): void => console.log(`${new Date().toISOString()} ${name}: ${line}`);
-  const clusters: Cluster[] = [];
+  const clusters: Round['clusters'] = [];
+  const matrix = {
+    recordFile: values.record,
+    lanes: Number(values.lanes),
+    harms: values.harms?.split(',') ?? null,
+    untilMs: began + minutes * 60_000,
+  };
   try {
     // A seed of its own, so that a round can be done again without those before it.
-    const what = await ROUNDS[name]?.({ random: new SeededRandom(roundSeed), directory, stack, say, clusters });
+    const what = await ROUNDS[name]?.({ random: new SeededRandom(roundSeed), directory, stack, say, clusters, keepDirectory: values.keep, matrix });
     say(`${what} (${Math.round((performance.now() - started) / 1000)} s)`);
   } catch (error) {
-    for (const { routers } of clusters)
-      for (const { name: letter, process: router } of routers) console.error(`log of router ${letter}:\n${router.log.slice(-30_000)}`);
+    for (const { cluster, home } of clusters) {
+      for (const { name: letter, process: router } of cluster.routers) console.error(`log of router ${letter}:\n${router.log.slice(-30_000)}`);
+      const kept = join(values.keep, `${name}-${roundSeed}-${Date.now()}`);
+      await keepEvidence(kept, cluster, home, error, [`round ${name}, seed ${roundSeed}`]);
+      console.error(`kept in ${kept}`);
+    }
     console.error(error);
     console.error(`VIOLATION in ${name}. Again: npm run soak:cluster -- --minutes 1 --seed ${roundSeed} --only ${name} --exact`);
     process.exitCode = 1;

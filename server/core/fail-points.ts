@@ -1,11 +1,15 @@
 /**
  * Named places where a test kills, delays or fails the process: `VFERRY_FAIL_POINTS="log.before-sync=kill@3,upload.after-put=error"`.
  * An action is `kill` (SIGKILL to self), `stop` (SIGSTOP to self, until somebody sends SIGCONT), `error` (throws an ApplianceError `fail-point`), or `delay:MS`; `@N` means at the N-th hit (default 1st);
- * `delay` and `error` apply from the N-th hit on when written `@N+`. Without the variable a hit costs one truthiness test.
+ * `delay` and `error` apply from the N-th hit on when written `@N+`. `VFERRY_FAIL_POINTS=file:PATH`: the same text stands in a file, which is read at every hit, so that a test can change
+ * it while the process runs (by rename; hits are counted anew then). What is done is told on standard error, `fail point NAME: ACTION`, before it is done. Without the variable a hit
+ * costs one truthiness test.
  *
  * Every name is listed in FAIL_POINTS or MOVE_FAIL_POINTS; the crash tests enumerate the lists and fail when one was never hit.
  */
-import { ApplianceError } from './errors.ts';
+import { readFileSync, writeSync } from 'node:fs';
+
+import { ApplianceError, errorCode } from './errors.ts';
 
 export const FAIL_POINTS = [
   'log.before-write',
@@ -96,14 +100,25 @@ function parse(text: string): Map<string, Action> {
 }
 
 const environment = process.env['VFERRY_FAIL_POINTS'] ?? '';
-const actions: Map<string, Action> | null = environment === '' ? null : parse(environment);
+const file = environment.startsWith('file:') ? environment.slice('file:'.length) : null;
+let text = environment;
+let actions: Map<string, Action> | null = environment === '' ? null : parse(file === null ? environment : '');
 
 let watcher: ((name: FailPoint) => void) | null = null;
 
 /** Marks a fail point. Free when no fail point is set. @throws ApplianceError `fail-point` when told to. */
 export function failPoint(name: FailPoint): void {
-  if (actions !== null) hit(name, actions);
+  if (actions !== null) hit(name, file === null ? actions : current(file));
   if (watcher !== null) watcher(name);
+}
+
+/** A fail point where an error can be handled no more than ignored, since nothing that is not a fail point can fail there. */
+export function reached(name: FailPoint): void {
+  try {
+    failPoint(name);
+  } catch (error) {
+    if (errorCode(error) !== 'fail-point') throw error;
+  }
 }
 
 /** For tests with many routers in one process (e2e/simulation): told of every fail point that is reached; what it throws is thrown there. Null: nobody. */
@@ -116,11 +131,21 @@ export function failPointError(name: FailPoint): ApplianceError {
   return new ApplianceError('fail-point', `fail point ${name} was told to fail`);
 }
 
+function current(path: string): Map<string, Action> {
+  const now = readFileSync(path, 'utf8').trim();
+  if (now !== text || actions === null) {
+    actions = parse(now);
+    text = now;
+  }
+  return actions;
+}
+
 function hit(name: FailPoint, table: Map<string, Action>): void {
   const action = table.get(name);
   if (action === undefined) return;
   action.hits += 1;
   if (action.hits !== action.hit && !(action.onwards && action.hits > action.hit)) return;
+  writeSync(2, `fail point ${name}: ${action.kind}\n`);
   switch (action.kind) {
     case 'kill':
       process.kill(process.pid, 'SIGKILL');

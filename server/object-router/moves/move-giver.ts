@@ -6,9 +6,8 @@
  * that it did not, a new term is claimed, which a change that is still on its way cannot overtake.
  */
 import type { Mutation, OwnerRecord } from '../../../registry/ports.ts';
-import { ApplianceError, errorCode, isEnvironmentError } from '../../core/errors.ts';
-import { failPoint } from '../../core/fail-points.ts';
-import type { FailPoint } from '../../core/fail-points.ts';
+import { ApplianceError, isEnvironmentError } from '../../core/errors.ts';
+import { failPoint, reached } from '../../core/fail-points.ts';
 import type { FileId, Incarnation, RouterId, Term } from '../../core/ids.ts';
 import { compareEpoch, sameTerm } from '../../core/ids.ts';
 import { timestampOf } from '../../core/time.ts';
@@ -596,15 +595,6 @@ function ended(message: string): ApplianceError {
 /** TypeScript forgets at an await what others may have changed; this reads it anew. */
 function isOver(attempt: Attempt): boolean {
   return attempt.phase === 'over';
-}
-
-/** A fail point whose error cannot be handled any more than ignored: the object has moved. */
-function reached(point: FailPoint): void {
-  try {
-    failPoint(point);
-  } catch (error) {
-    if (errorCode(error) !== 'fail-point') throw error;
-  }
 }
 
 function refused(reason: string, retryable: boolean): MoveAnswer {

@@ -8,7 +8,7 @@
 import type { Inode } from '../../../registry/inode.ts';
 import type { OwnerRecord } from '../../../registry/ports.ts';
 import { ApplianceError, isEnvironmentError } from '../../core/errors.ts';
-import { failPoint } from '../../core/fail-points.ts';
+import { failPoint, reached } from '../../core/fail-points.ts';
 import type { FileId, RouterId, Term } from '../../core/ids.ts';
 import { sameTerm } from '../../core/ids.ts';
 import type { DrivenObject, Replica } from '../driver-port.ts';
@@ -395,7 +395,7 @@ export class MoveReceiver {
     const startedMs = clock.monotonicMs();
     let driven: DrivenObject;
     try {
-      failPoint('move.take-confirmed');
+      reached('move.take-confirmed');
       // Read after the change: whoever changes it later asks us, and waits for `receiving`.
       const [opened, inode] = await Promise.allSettled([replica.activate(owner), this.#inode(fileid)]);
       if (opened.status === 'rejected') throw opened.reason as unknown;
