@@ -15,6 +15,9 @@ import { Lane } from './ways.ts';
 /** An address does not move before its router was silent for so long. */
 const SILENCE_MS_MIN = 5_000;
 
+/** Nothing that goes wrong lasts longer. */
+const ANSWER_MS_MAX = 300_000;
+
 export interface ClientWorld {
   readonly schedule: Schedule;
   readonly random: Random;
@@ -63,6 +66,7 @@ export class Client {
       if (result.status !== Status.JUKEBOX) return { result, beganMs, endedMs: schedule.nowMs };
       this.jukeboxes += 1;
       unclear(sentMs);
+      if (schedule.nowMs - beganMs > ANSWER_MS_MAX) throw new Error(`${this.name}: ${what} is told to come back for ${ANSWER_MS_MAX} ms`);
       await schedule.sleep(200 + random.fraction() * 800);
     }
   }
@@ -90,13 +94,18 @@ export class Client {
       const used = connection;
       this.#transmit(machines[target] as Machine, what, invoke, caller, answer, () => connection === used);
       const patienceMs = (attempt === 0 ? 300 : 1000) * (1 + random.fraction() * 3);
-      const ended = (machines[target] as Machine).connectionsEnd.then(() => schedule.sleep(1 + random.fraction() * 50));
+      let isBroken = false;
+      const ended = (machines[target] as Machine).connectionsEnd.then(() => {
+        isBroken = true;
+        return schedule.sleep(random.fraction() < 0.5 ? 0.5 : random.fraction() * 50);
+      });
       await Promise.race([answer.promise.catch(() => undefined), schedule.sleep(patienceMs), ended]);
       if (answered) return answer.promise;
+      if (isBroken) connection += 1;
       if (attempt > 400) throw new Error(`${this.name}: ${what} is never answered`);
-      // Its address moves to another router only when the one it was sent to was silent for long, or is known to be gone.
+      // Its address moves to another router only when the one it was sent to was silent for long, or is known to be gone, or hung up.
       const isGone = (machines[target] as Machine).station === null;
-      if ((isGone || schedule.nowMs - sentMs > SILENCE_MS_MIN) && random.fraction() < this.wander) {
+      if ((isGone || isBroken || schedule.nowMs - sentMs > SILENCE_MS_MIN) && random.fraction() < this.wander) {
         const next = Math.floor(random.fraction() * machines.length);
         if (next !== target) {
           sentMs = schedule.nowMs;

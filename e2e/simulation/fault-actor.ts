@@ -213,6 +213,14 @@ export class FaultActor {
           await moving;
         },
       ],
+      [
+        'connections break',
+        2,
+        () => {
+          this.#machine().breakConnections();
+          return Promise.resolve();
+        },
+      ],
       ['harm at a step', 8, () => this.steps.harm(this.steps.drawn())],
       ['kill in work', 2, () => this.steps.killInWork()],
       [

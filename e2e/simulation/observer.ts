@@ -150,22 +150,22 @@ export class OwnershipObserver {
         touch();
         return driven.read(offsetBytes, target);
       },
-      write: (offsetBytes, countBytes, chunks, stable, now) => {
+      write: (offsetBytes, countBytes, chunks, stable, ...more) => {
         touch();
         const write = Buffer.from(chunks[0] ?? []).readUInt32LE(0);
         this.#execute(router, driven.fileid, write, driven.term);
         this.#trace(`${name} write ${write} at sector ${offsetBytes / 512}, ${countBytes / 512} sectors`);
-        return driven.write(offsetBytes, countBytes, chunks, stable, now);
+        return driven.write(offsetBytes, countBytes, chunks, stable, ...more);
       },
       commit: (now) => {
         touch();
         return driven.commit(now);
       },
-      setAttributes: (changes, now) => {
+      setAttributes: (changes, ...more) => {
         touch();
         if (changes.sizeBytes !== null) this.#execute(router, driven.fileid, (changes.sizeBytes - 8192) / 512, driven.term);
         this.#trace(`${name} size ${changes.sizeBytes}`);
-        return driven.setAttributes(changes, now);
+        return driven.setAttributes(changes, ...more);
       },
     });
   }

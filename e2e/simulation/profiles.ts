@@ -21,5 +21,5 @@ export interface Profile {
 export function profileOf(name: ProfileName): Profile {
   return name === 'faults' || name === 'calm'
     ? { lanesMax: 4, thinkMs: 40, oneVolume: false, routers: null }
-    : { lanesMax: 8, thinkMs: 80, oneVolume: true, routers: 2 };
+    : { lanesMax: 8, thinkMs: 30, oneVolume: true, routers: 2 };
 }

@@ -70,6 +70,8 @@ export interface RouterSettings {
   /** Nothing may have been written for so long of what is said to be clean (decision 0028, 4). */
   readonly restMs: number;
   readonly cacheBytes: number;
+  /** How long a disk may take for a quarter of a call. */
+  readonly diskMsMax: number;
   readonly graceTimeMs: number;
   readonly recycle: boolean;
   /** Forwarded operations after which an object moves; 0: never. */
@@ -255,10 +257,15 @@ export class Machine {
     return this.#connections.promise;
   }
 
-  #closeSockets(): void {
-    this.station = null;
+  /** The connections of clients break; what came over them goes on, and nobody hears of it. */
+  breakConnections(): void {
     this.#connections.resolve();
     this.#connections = Promise.withResolvers();
+  }
+
+  #closeSockets(): void {
+    this.station = null;
+    this.breakConnections();
     this.#world.peers.detach(this.id);
   }
 
@@ -305,7 +312,7 @@ export class Machine {
     const logger = world.logger(this.name);
     const incarnation = random.bytes(16).toString('hex') as Incarnation;
     this.#diskProcess?.die();
-    const disk = this.disk.process((callback) => void time.after(TURN_MS, callback));
+    const disk = this.disk.process((callback) => void time.after(TURN_MS + random.fraction() ** 3 * settings.diskMsMax, callback));
     this.#diskProcess = disk;
     for (const name of ['', '/tmp']) await disk.makeDirectory(`${DIRECTORY}${name}`);
     for (const name of await disk.list(`${DIRECTORY}/tmp`)) await disk.unlink(`${DIRECTORY}/tmp/${name}`);

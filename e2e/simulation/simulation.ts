@@ -22,6 +22,7 @@ import { WatchedStore } from './watched-store.ts';
 import { Disk, DoomedVolume, LockDirectory, SizedFile, type WorkWorld } from './workload.ts';
 
 const NOTHING = { mode: null, uid: null, gid: null, sizeBytes: null, atime: null, mtime: null };
+/** Kept of a history that nobody asked to trace. */
 const TRACE_LINES_MAX = 4000;
 /** With it nothing is known that could be executed twice (decision 0028, 4). */
 const REST_MS = 30_000;
@@ -78,12 +79,14 @@ class Simulation {
   readonly #observer: OwnershipObserver;
   readonly #faults: FaultActor;
   readonly #traps: StepTraps;
+  readonly #traceLinesMax: number;
   readonly #name: ProfileName;
   readonly #profile: Profile;
   /** Operations left to do, all hosts together. */
   #steps: number;
 
   constructor(seed: number, options: SimulationOptions) {
+    this.#traceLinesMax = options.logger === undefined ? TRACE_LINES_MAX : Infinity;
     this.#name = options.profile ?? 'faults';
     this.#profile = profileOf(this.#name);
     const random = seededRandom(seed);
@@ -110,6 +113,7 @@ class Simulation {
       settings: {
         segmentBytes,
         checkpointAfterBytes: segmentBytes * (1 + 3 * this.#int(2)),
+        diskMsMax: [0, 1, 5][this.#int(3)] as number,
         dirtyBytesMax: 4 * 1024 * 1024,
         sealAfterMs: [100, 500, 500, 2000][this.#int(4)] as number,
         restMs: this.#chance(0.3) ? REST_MS : this.#int(500),
@@ -145,7 +149,7 @@ class Simulation {
 
   #note(line: string): void {
     this.#trace.push(`${this.#schedule.nowMs.toFixed(1).padStart(10)}  ${line}`);
-    if (this.#trace.length > TRACE_LINES_MAX) this.#trace.splice(0, TRACE_LINES_MAX / 2);
+    if (this.#trace.length > this.#traceLinesMax) this.#trace.splice(0, this.#traceLinesMax / 2);
   }
 
   #problem(message: string): void {

@@ -19,6 +19,7 @@ export const HARMS = [
   'cut registry',
   'answers lost',
   'cut backend',
+  'clients leave',
   'forget',
 ] as const;
 export type Harm = (typeof HARMS)[number];
@@ -39,6 +40,8 @@ const KNOWN: readonly Step[] = [
   { point: 'move.source-before-seal', harm: 'error' },
   { point: 'move.source-sealed', harm: 'error' },
   { point: 'move.give-frozen', harm: 'error' },
+  { point: 'move.give-frozen', harm: 'clients leave' },
+  { point: 'move.give-after-cede', harm: 'clients leave' },
 ];
 /** How long a move may take to its step. */
 const REACH_MS_MAX = 3000;
@@ -204,6 +207,9 @@ export class StepFaults {
         return;
       case 'cut backend':
         one.backendCut = true;
+        return;
+      case 'clients leave':
+        (this.#chance(0.5) ? one : other).breakConnections();
         return;
       case 'forget':
         // One of them dies with it, and is back before the others have put together what they know.
