@@ -26,8 +26,11 @@ test('what a process remembered, its next life knows, before any answer could ha
   const file = RepetitionFile.open(directory, clock);
   assert.equal(file.waitMs, 0);
   const repetitions = new Repetitions(clock, 2 ** 12, file);
-  const answered = repetitions.run(100, words(1), Promise.resolve({ ok: true }), (result) => result.ok);
-  await answered;
+  const call = async (): Promise<void> => {
+    await Promise.resolve();
+    repetitions.remember(100, words(1));
+  };
+  await repetitions.run(100, words(1), call());
   // Nothing of the first life is asked to write anything any more: it was killed.
   using later = RepetitionFile.open(directory, clock);
   const next = new Repetitions(clock, 2 ** 12, later);

@@ -179,6 +179,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       clock,
       logger: logger.child({ part: 'objects' }),
       cededCounter: (fileid) => cluster?.journal.cededCounter(fileid) ?? 0,
+      recovered: (fileid, calls) => cluster?.repetitions.recovered(fileid, calls),
     },
     { fsid, handleOf: (inode) => handles.encode(inode.fileid, inode.inodeGeneration) },
   );

@@ -22,6 +22,8 @@ export class LogRecord implements EncodableRecord {
   chunks: readonly Uint8Array[];
   /** ATTRIBUTES: the encoded times. */
   readonly times: Uint8Array | null;
+  /** The call whose last record this is (RecordFlag.CALL); four words, not modified any more. */
+  call: Uint32Array | null = null;
   /** Answered only when durable. */
   stable = true;
   /** Number of the segment it was put in, and where its payload is there. */

@@ -598,7 +598,7 @@ export class ObjectLog {
       return;
     }
     const payload = Buffer.from(segment.index.payload());
-    const head = Buffer.allocUnsafe(recordHeadBytes({ kind: RecordKind.SEAL, blockCount: 0 }));
+    const head = Buffer.allocUnsafe(recordHeadBytes({ kind: RecordKind.SEAL, flags: 0, blockCount: 0 }));
     const seal = new LogRecord(RecordKind.SEAL, 0, segment.index.count, null, [payload], payload.length, null);
     // The seal is not a record of the object: it repeats the last sequence.
     seal.sequence = segment.lastSequence;

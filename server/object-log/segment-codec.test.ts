@@ -52,6 +52,7 @@ function record(fields: Partial<EncodableRecord> & Pick<EncodableRecord, 'kind'>
     nanoseconds: 5,
     crcs: new Uint32Array(0),
     payloadBytes: 0,
+    call: null,
     ...fields,
   };
 }
@@ -75,9 +76,51 @@ function hex(bytes: Uint8Array): string {
     .replace(/(.{32})(?=.)/g, '$1 ');
 }
 
-test('version 1 of the segment header, byte for byte', () => {
+test('the segment header, byte for byte; that of version 1 is read, one of the future is not', () => {
   assert.equal(hex(encodeSegmentHeader(HEADER)), GOLDEN_HEADER);
   assert.deepEqual(decodeSegmentHeader(Buffer.from(GOLDEN_HEADER.replaceAll(' ', ''), 'hex')), HEADER);
+  const other = (version: number): Buffer => {
+    const bytes = encodeSegmentHeader(HEADER);
+    bytes.writeUInt32LE(version, 8);
+    bytes.writeUInt32LE(crc32(bytes.subarray(0, 124)), 124);
+    return bytes;
+  };
+  assert.deepEqual(decodeSegmentHeader(other(1)), HEADER);
+  for (const version of [0, 3]) assert.equal(decodeSegmentHeader(other(version)), null);
+});
+
+test('a record that says of which call it is, is read so from its head; the index does not say it', () => {
+  const call = Uint32Array.of(0xdead_beef, 1, 0xffff_ffff, 4);
+  const times = encodeTimes([1, 2, 3, 4, 5, 6]);
+  const { from: data, payload } = dataRecord(2);
+  const attributes = record({ kind: RecordKind.ATTRIBUTES, startBlock: 0, payloadBytes: times.length });
+  const zero = record({ kind: RecordKind.ZERO, blockCount: 3 });
+  for (const { plain, bytes } of [
+    { plain: data, bytes: payload },
+    { plain: attributes, bytes: times },
+    { plain: zero, bytes: Buffer.alloc(0) },
+  ]) {
+    const from = { ...plain, flags: plain.flags | RecordFlag.CALL, call };
+    const encoded = encode(from, bytes);
+    const decoded = decodeRecord(encoded, 0, TERM, SALT);
+    assert.ok(decoded !== null);
+    assert.deepEqual(decoded.call, call);
+    assert.deepEqual(decoded.crcs, plain.crcs);
+    assert.equal(decoded.endOffset, encoded.length);
+    assert.ok(verifyPayload(encoded, decoded));
+    assert.equal(decodeRecord(encode(plain, bytes), 0, TERM, SALT)?.call, null);
+    // Every bit of the identity counts.
+    for (let at = recordHeadBytes(plain); at < recordHeadBytes(from); at += 1) {
+      const flipped = Buffer.from(encoded);
+      flipped[at]! ^= 1;
+      assert.equal(decodeRecord(flipped, 0, TERM, SALT), null);
+    }
+    const index = new SegmentIndex();
+    index.add(from, 4096, from.kind === RecordKind.ATTRIBUTES ? times : null);
+    const [entry] = decodeIndex(Buffer.from(index.payload()), 1) ?? [];
+    assert.equal(entry?.call, null);
+    assert.equal(entry?.flags, plain.flags);
+  }
 });
 
 test('version 1 of record heads, byte for byte: DATA, ZERO, ATTRIBUTES', () => {
@@ -117,7 +160,7 @@ function sealOf(records: readonly { from: EncodableRecord; at: number; times: Bu
 }
 
 const GOLDEN_HEADER =
-  '56465345473030310100000011eeffc0 00112233445566778899aabbccddeeff ffeeddccbbaa99887766554433221100 01000000070000000123456789abcdef 0500000000000000e803000000000000 0068e5cf8b0100000100000006000000 fedcba98765432100400000000000000 e70300000000000001000000b5485b51';
+  '56465345473030310200000011eeffc0 00112233445566778899aabbccddeeff ffeeddccbbaa99887766554433221100 01000000070000000123456789abcdef 0500000000000000e803000000000000 0068e5cf8b0100000100000006000000 fedcba98765432100400000000000000 e703000000000000010000008de3f353';
 const GOLDEN_DATA =
   '5646523101010000e803000000000000 10000000000000000200000000200000 000002000000000000f1536505000000 e6030000000000000100000007000000 00000000ab0c6d68dd51d57cdd51d57c';
 const GOLDEN_ZERO =

@@ -27,7 +27,12 @@ const SEGMENT_MAGIC = Buffer.from('VFSEG001');
 const FOOTER_MAGIC = Buffer.from('VFSEGEND');
 export const RECORD_MAGIC = Buffer.from('VFR1');
 const RECORD_MAGIC_WORD = RECORD_MAGIC.readUInt32LE(0);
-const VERSION = 1;
+/** 2: records may say of which call they are. */
+const VERSION = 2;
+const VERSION_MIN = 1;
+/** Words that name a call (RecordFlag.CALL). */
+export const CALL_WORDS = 4;
+const CALL_BYTES = CALL_WORDS * 4;
 
 export const RecordKind = {
   /** Whole blocks with payload. */
@@ -49,6 +54,11 @@ export type RecordKind = (typeof RecordKind)[keyof typeof RecordKind];
 export const RecordFlag = {
   /** Answered before it was synced: until a COMMIT_MARK follows, the write verifier must change in a recovery. */
   UNSTABLE: 1,
+  /**
+   * The last record of a client's call: its 128-bit identity follows the CRC table. A recovery learns from it that the call was done, though it was never
+   * answered (decision 0035). Only in the head of the record, not in the index.
+   */
+  CALL: 2,
 } as const;
 
 /** What a segment says of itself. */
@@ -81,6 +91,8 @@ export interface DecodedRecord {
   readonly crcs: Uint32Array;
   /** ATTRIBUTES only: atime seconds, nanoseconds, mtime seconds, nanoseconds, ctime seconds, nanoseconds. */
   readonly times: readonly number[];
+  /** With RecordFlag.CALL: identity of the call, four words. Null also in what an index says. */
+  readonly call: Uint32Array | null;
   /** Offset of the byte behind the record. */
   readonly endOffset: number;
 }
@@ -136,7 +148,8 @@ export function encodeSegmentHeader(header: SegmentHeader): Buffer {
 /** The header, or null when these bytes are none (never written, or damaged). */
 export function decodeSegmentHeader(bytes: Buffer): SegmentHeader | null {
   if (bytes.length < SEGMENT_HEADER_BYTES || !bytes.subarray(0, 8).equals(SEGMENT_MAGIC)) return null;
-  if (bytes.readUInt32LE(124) !== crc32(bytes.subarray(0, 124)) || bytes.readUInt32LE(8) !== VERSION) return null;
+  const version = bytes.readUInt32LE(8);
+  if (bytes.readUInt32LE(124) !== crc32(bytes.subarray(0, 124)) || version < VERSION_MIN || version > VERSION) return null;
   const number = readUint53(bytes, 64);
   const baseSequence = readUint53(bytes, 72);
   const createdWallMs = readUint53(bytes, 80);
@@ -168,15 +181,18 @@ export interface EncodableRecord {
   /** CRC of each block for DATA; empty otherwise. */
   readonly crcs: Uint32Array;
   readonly payloadBytes: number;
+  /** With RecordFlag.CALL only: four words. */
+  readonly call: Uint32Array | null;
 }
 
-/** Bytes of header and CRC table, without payload. */
-export function recordHeadBytes(record: { readonly kind: RecordKind; readonly blockCount: number }): number {
-  return RECORD_HEADER_BYTES + (record.kind === RecordKind.DATA ? record.blockCount * 4 : 0);
+/** Bytes of header, CRC table and call, without payload. */
+export function recordHeadBytes(record: { readonly kind: RecordKind; readonly flags: number; readonly blockCount: number }): number {
+  const tableBytes = record.kind === RecordKind.DATA ? record.blockCount * 4 : 0;
+  return RECORD_HEADER_BYTES + tableBytes + ((record.flags & RecordFlag.CALL) === 0 ? 0 : CALL_BYTES);
 }
 
 /**
- * Writes header and CRC table at `at`; returns the offset behind them. `payloadCrc` protects the payload of records that are not DATA.
+ * Writes header, CRC table and call at `at`; returns the offset behind them. `payloadCrc` protects the payload of records that are not DATA.
  */
 export function encodeRecordHead(
   target: Buffer,
@@ -208,6 +224,13 @@ export function encodeRecordHead(
       end += 4;
     }
   }
+  if ((record.flags & RecordFlag.CALL) !== 0) {
+    const call = record.call as Uint32Array;
+    for (let word = 0; word < CALL_WORDS; word += 1) {
+      target.writeUInt32LE(call[word] as number, end);
+      end += 4;
+    }
+  }
   const crc = crc32(target.subarray(at, at + 68), salt);
   target.writeUInt32LE(end === at + RECORD_HEADER_BYTES ? crc : crc32(target.subarray(at + RECORD_HEADER_BYTES, end), crc), at + 68);
   return end;
@@ -229,10 +252,11 @@ export function decodeRecord(bytes: Buffer, at: number, term: Term, salt: number
   const payloadBytes = bytes.readUInt32LE(at + 28);
   const tableBytes = kind === RecordKind.DATA ? blockCount * 4 : 0;
   if (kind === RecordKind.DATA && (blockCount === 0 || blockCount > RECORD_BLOCKS_MAX || payloadBytes !== blockCount * BLOCK_BYTES)) return null;
-  const payloadOffset = at + RECORD_HEADER_BYTES + tableBytes;
+  const flags = (kindAndFlags >>> 8) & 0xff;
+  const payloadOffset = at + recordHeadBytes({ kind, flags, blockCount });
   if (payloadOffset > bytes.length) return null;
   let crc = crc32(bytes.subarray(at, at + 68), salt);
-  if (tableBytes > 0) crc = crc32(bytes.subarray(at + RECORD_HEADER_BYTES, payloadOffset), crc);
+  if (payloadOffset > at + RECORD_HEADER_BYTES) crc = crc32(bytes.subarray(at + RECORD_HEADER_BYTES, payloadOffset), crc);
   if (crc !== bytes.readUInt32LE(at + 68)) return null;
   if (bytes.readUInt32LE(at + 56) !== term.generation || bytes.readUInt32LE(at + 60) !== term.counter) return null;
   const endOffset = payloadOffset + payloadBytes;
@@ -255,9 +279,14 @@ export function decodeRecord(bytes: Buffer, at: number, term: Term, salt: number
       if (!areTimes(times)) return null;
     }
   } else if (kind === RecordKind.ATTRIBUTES) return null;
+  let call: Uint32Array | null = null;
+  if ((flags & RecordFlag.CALL) !== 0) {
+    call = new Uint32Array(CALL_WORDS);
+    for (let word = 0; word < CALL_WORDS; word += 1) call[word] = bytes.readUInt32LE(at + RECORD_HEADER_BYTES + tableBytes + word * 4);
+  }
   return {
     kind,
-    flags: (kindAndFlags >>> 8) & 0xff,
+    flags,
     sequence,
     startBlock,
     blockCount,
@@ -269,6 +298,7 @@ export function decodeRecord(bytes: Buffer, at: number, term: Term, salt: number
     payloadBytes,
     crcs,
     times,
+    call,
     endOffset,
   };
 }
@@ -318,7 +348,7 @@ export class SegmentIndex {
     while (this.#length + entryBytes > this.#bytes.length) this.#bytes = Buffer.concat([this.#bytes, Buffer.allocUnsafeSlow(this.#bytes.length)]);
     const bytes = this.#bytes;
     let at = this.#length;
-    bytes.writeUInt32LE(record.kind | (record.flags << 8), at);
+    bytes.writeUInt32LE(record.kind | ((record.flags & ~RecordFlag.CALL) << 8), at);
     bytes.writeUInt32LE(record.blockCount, at + 4);
     writeUint53(bytes, record.startBlock, at + 8);
     writeUint53(bytes, record.newSizeBytes, at + 16);
@@ -428,6 +458,7 @@ export function decodeIndex(payload: Buffer, entryCount: number): DecodedRecord[
       payloadBytes,
       crcs,
       times,
+      call: null,
       endOffset: payloadOffset + payloadBytes,
     });
     at = tableAt + tableBytes + timesBytes;

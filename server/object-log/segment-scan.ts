@@ -227,6 +227,7 @@ export async function sealByCopy(
     nanoseconds: 0,
     crcs: new Uint32Array(0),
     payloadBytes: payload.length,
+    call: null,
   };
   encodeRecordHead(head, 0, seal, segment.term, salt, sequence, crc32(payload));
   const indexOffset = end + head.length;

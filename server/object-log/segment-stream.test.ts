@@ -11,8 +11,8 @@ import { buildSegment, termOf, UUID } from './testing/segment-builder.ts';
 const VPOOL = 'ffeeddccbbaa99887766554433221100';
 const IDENTITY = { uuid: UUID, number: 7, term: termOf(3) };
 
-function built(blocks: readonly number[], base = 11): Buffer {
-  return buildSegment({ number: 7, term: IDENTITY.term, base, blocks, sealed: true }).bytes;
+function built(blocks: readonly number[], base = 11, calls = false): Buffer {
+  return buildSegment({ number: 7, term: IDENTITY.term, base, blocks, sealed: true, calls }).bytes;
 }
 
 /** Feeds `bytes` cut at `cuts`; the records that came out. */
@@ -33,8 +33,8 @@ const segments = fc.array(fc.integer({ min: 0, max: 5 }), { minLength: 1, maxLen
 
 test('wherever pieces end, the records are those that a scan of the whole segment finds', () => {
   fc.assert(
-    fc.property(segments, fc.array(fc.nat(), { maxLength: 12 }), (blocks, cuts) => {
-      const bytes = built(blocks);
+    fc.property(segments, fc.array(fc.nat(), { maxLength: 12 }), fc.boolean(), (blocks, cuts, calls) => {
+      const bytes = built(blocks, 11, calls);
       const stream = new SegmentStream(IDENTITY, VPOOL, 11);
       const records = take(stream, bytes, cuts);
       assert.deepEqual(records, scanBytes(bytes, IDENTITY).records);

@@ -11,6 +11,7 @@ import {
   decodeSegmentHeader,
   RECORD_BLOCKS_MAX,
   RECORD_HEADER_BYTES,
+  recordHeadBytes,
   RecordKind,
   SEAL_FOOTER_BYTES,
   SEGMENT_HEADER_BYTES,
@@ -102,14 +103,15 @@ export class SegmentStream {
   #recordBytes(window: Buffer, at: number): number {
     const left = window.length - at;
     if (left < RECORD_HEADER_BYTES) return 0;
-    const kind = window.readUInt32LE(at + 4) & 0xff;
+    const kindAndFlags = window.readUInt32LE(at + 4);
+    const kind = (kindAndFlags & 0xff) as RecordKind;
     const blocks = window.readUInt32LE(at + 24);
     const payloadBytes = window.readUInt32LE(at + 28);
     // Nobody waits for what a damaged head promises.
     const possible = kind === RecordKind.DATA ? blocks <= RECORD_BLOCKS_MAX && payloadBytes === blocks * BLOCK_BYTES : payloadBytes < SCAN_BYTES_MAX;
     if (!possible) throw this.#damaged(`has no valid record at ${this.#pendingAt + at}`);
-    const tableBytes = kind === RecordKind.DATA ? blocks * 4 : 0;
-    const length = RECORD_HEADER_BYTES + tableBytes + payloadBytes + (kind === RecordKind.SEAL ? SEAL_FOOTER_BYTES : 0);
+    const headBytes = recordHeadBytes({ kind, flags: (kindAndFlags >>> 8) & 0xff, blockCount: blocks });
+    const length = headBytes + payloadBytes + (kind === RecordKind.SEAL ? SEAL_FOOTER_BYTES : 0);
     return left < length ? 0 : length;
   }
 

@@ -25,7 +25,7 @@ import type { Rights } from './inode-attributes.ts';
 import type { ServedObject } from './open-objects.ts';
 import { peerCaller } from './peer-caller.ts';
 import { wordsOfText } from './repetitions.ts';
-import type { CallWords } from './repetitions.ts';
+import type { CallWords, Repetitions } from './repetitions.ts';
 import type { RouterCore } from './router-core.ts';
 import { NO_WCC } from './router-core.ts';
 
@@ -113,13 +113,12 @@ export class AttributeCalls {
   ): Promise<WccResult | null> {
     if (served.unlinked) return { status: Status.STALE, wcc: NO_WCC };
     const repetitions = this.#core.places.cluster?.repetitions ?? null;
-    if (repetitions === null || words === null) return this.#changeOwned(caller, served, changes, guardCtime);
+    if (repetitions === null || words === null) return this.#changeOwned(caller, served, changes, guardCtime, null, null);
     const { fileid } = served.driven;
     const running = repetitions.running<WccResult | null>(fileid, words);
     if (running !== null) return running;
     if (repetitions.isDone(fileid, words)) return { status: Status.OK, wcc: unchangedOf(served) };
-    const change = this.#changeOwned(caller, served, changes, guardCtime);
-    return repetitions.run(fileid, words, change, (answer) => answer !== null && answer.status === Status.OK);
+    return repetitions.run(fileid, words, this.#changeOwned(caller, served, changes, guardCtime, words, repetitions));
   }
 
   /** All of it in the registry: directories, symlinks, inline files, and mode and owner of anything. */
@@ -160,7 +159,14 @@ export class AttributeCalls {
   }
 
   /** SETATTR runs at the owner: the registry's part by compare-and-set, size and times in the log (design section 5). */
-  async #changeOwned(caller: Caller, served: ServedObject, changes: SetAttributes, guardCtime: Timestamp | null): Promise<WccResult | null> {
+  async #changeOwned(
+    caller: Caller,
+    served: ServedObject,
+    changes: SetAttributes,
+    guardCtime: Timestamp | null,
+    call: CallWords | null,
+    repetitions: Repetitions | null,
+  ): Promise<WccResult | null> {
     const before = served.attributes();
     const unchanged = { before: preAttributesOf(before), after: before };
     const refused = this.#refused(caller, served.inode, changes);
@@ -182,12 +188,14 @@ export class AttributeCalls {
         const now = this.#core.now();
         const atime = changes.atime === 'server' ? now : changes.atime;
         const mtime = changes.mtime === 'server' ? now : changes.mtime;
-        const outcome = await served.driven.setAttributes({ sizeBytes: changes.sizeBytes, atime, mtime }, now);
+        const outcome = await served.driven.setAttributes({ sizeBytes: changes.sizeBytes, atime, mtime }, now, call);
         if (outcome.kind === 'refused') {
           return errorCode(outcome.error) === 'object-held' ? null : { status: this.#core.failure(outcome.error), wcc: unchanged };
         }
       }
       if (!this.#core.places.lease.valid) return await this.#core.places.noAnswer();
+      // Before it counts as ended: a move hands the memory of calls over as soon as no change is under way.
+      if (call !== null) repetitions?.remember(served.driven.fileid, call);
       return { status: Status.OK, wcc: { before: preAttributesOf(before), after: served.attributes() } };
     } finally {
       served.users -= 1;

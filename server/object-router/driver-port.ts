@@ -24,10 +24,26 @@ export interface DrivenObject {
   attributes(): OwnedSnapshot;
   /** Reads into `target`; resolves with the bytes read, short only at the end of the object. */
   read(offsetBytes: number, target: Buffer): MaybePromise<number>;
-  /** `chunks` (not empty) belong to the object from now on. */
-  write(offsetBytes: number, countBytes: number, chunks: readonly Uint8Array[], stable: boolean, now: Timestamp): Promise<ObjectChange>;
+  /**
+   * `chunks` (not empty) belong to the object from now on. `call`: the four words that name the client's call; who recovers the object knows by them that it was
+   * done (`recoveredCalls`). Not modified by the caller any more.
+   */
+  write(
+    offsetBytes: number,
+    countBytes: number,
+    chunks: readonly Uint8Array[],
+    stable: boolean,
+    now: Timestamp,
+    call?: Uint32Array | null,
+  ): Promise<ObjectChange>;
   commit(now: Timestamp): MaybePromise<null | { readonly kind: 'refused'; readonly error: Error }>;
-  setAttributes(changes: { sizeBytes: number | null; atime: Timestamp | null; mtime: Timestamp | null }, now: Timestamp): Promise<ObjectChange>;
+  setAttributes(
+    changes: { sizeBytes: number | null; atime: Timestamp | null; mtime: Timestamp | null },
+    now: Timestamp,
+    call?: Uint32Array | null,
+  ): Promise<ObjectChange>;
+  /** Calls that the log has, as far as they may not have been answered by the process that wrote it: they are not to be done again (decision 0035). */
+  readonly recoveredCalls: readonly Uint32Array[];
   /** The registry changed something of the inode at this time: ctime must not run back. */
   observeTime(time: Timestamp): void;
   /** Periodic work: seal what is old, upload, checkpoint, reclaim. */

@@ -29,25 +29,37 @@ test('a repetition of a running call joins it; one of a call that failed is a ne
   const repetitions = new Repetitions(new VirtualClock(), 16);
   const key = words(7, 7, 7, 7);
   const failing = Promise.withResolvers<{ ok: boolean }>();
-  const first = repetitions.run(100, key, failing.promise, (result) => result.ok);
+  const first = repetitions.run(100, key, failing.promise);
   assert.equal(repetitions.running(100, key), first);
   assert.equal(repetitions.running(101, key), null);
   failing.resolve({ ok: false });
   await first;
   assert.equal(repetitions.running(100, key), null);
   assert.equal(repetitions.isDone(100, key), false);
-  await repetitions.run(100, key, Promise.resolve({ ok: true }), (result) => result.ok);
-  assert.equal(repetitions.isDone(100, key), true);
-  await assert.rejects(repetitions.run(100, words(8, 8, 8, 8), Promise.reject(new Error('a bug')), () => true));
+  await assert.rejects(repetitions.run(100, words(8, 8, 8, 8), Promise.reject(new Error('a bug'))));
   assert.equal(repetitions.running(100, words(8, 8, 8, 8)), null);
+});
+
+test('calls that a log has count as done, once each', () => {
+  const repetitions = new Repetitions(new VirtualClock(), 16);
+  repetitions.remember(100, words(1, 1, 1, 1));
+  repetitions.recovered(100, [words(1, 1, 1, 1), words(2, 2, 2, 2)]);
+  assert.equal(repetitions.isDone(100, words(2, 2, 2, 2)), true);
+  assert.equal(repetitions.isDone(101, words(2, 2, 2, 2)), false);
+  assert.equal(repetitions.size, 2);
 });
 
 test('words that the caller reuses do not change what is remembered', async () => {
   const repetitions = new Repetitions(new VirtualClock(), 16);
   const scratch = words(1, 1, 1, 1);
-  const running = repetitions.run(100, scratch, Promise.resolve(true), (ok) => ok);
+  const call = Promise.withResolvers<void>();
+  const running = repetitions.run(100, scratch, call.promise);
+  repetitions.remember(100, scratch);
   scratch.fill(2);
+  assert.equal(repetitions.running(100, words(1, 1, 1, 1)), running);
+  call.resolve();
   await running;
+  assert.equal(repetitions.running(100, words(1, 1, 1, 1)), null);
   assert.equal(repetitions.isDone(100, words(1, 1, 1, 1)), true);
   assert.equal(repetitions.isDone(100, words(2, 2, 2, 2)), false);
 });

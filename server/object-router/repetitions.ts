@@ -16,6 +16,8 @@ import type { Clock } from '../core/time.ts';
 import { REPETITION_WINDOW_MS, REPETITIONS_BYTES_MAX } from './peer-port.ts';
 
 const ENTRIES_MAX = 2 ** 19;
+/** Of the calls that a log has the newest: nothing that was not answered before the process ended is further from its end. */
+const RECOVERED_MAX = 2 ** 16;
 const KEY_WORDS = 4;
 /** Exported entry: key, age in milliseconds. */
 const ENTRY_BYTES = KEY_WORDS * 4 + 4;
@@ -116,14 +118,15 @@ export class Repetitions {
     return (this.#running.get(`${fileid} ${hexOfWords(words)}`) as Promise<T> | undefined) ?? null;
   }
 
-  /** `call` runs now; `endedWell` decides whether it is remembered. A call that fails had no effect, or one that may be had again. */
-  run<T>(fileid: number, words: CallWords, call: Promise<T>, endedWell: (result: T) => boolean): Promise<T> {
+  /**
+   * `call` runs now, and whoever repeats it joins it until it settles. It is for the call to `remember` that it did something, before it settles and before anybody
+   * can learn that it ended. One that fails had no effect, or one that may be had again.
+   */
+  run<T>(fileid: number, words: CallWords, call: Promise<T>): Promise<T> {
     const key = `${fileid} ${hexOfWords(words)}`;
-    const kept = Uint32Array.from(words);
     const running = call.then(
       (result) => {
         this.#running.delete(key);
-        if (endedWell(result)) this.remember(fileid, kept);
         return result;
       },
       (error: unknown) => {
@@ -133,6 +136,11 @@ export class Repetitions {
     );
     this.#running.set(key, running);
     return running;
+  }
+
+  /** Calls that the log of an object has, found when it was recovered. */
+  recovered(fileid: number, calls: readonly CallWords[]): void {
+    for (const words of calls.slice(-RECOVERED_MAX)) if (!this.isDone(fileid, words)) this.remember(fileid, words);
   }
 
   /** A call that ended now. */
@@ -193,7 +201,7 @@ export class Repetitions {
     for (let at = 0; at < bytes.length; at += ENTRY_BYTES) {
       for (let word = 0; word < KEY_WORDS; word += 1) words[word] = bytes.readUInt32LE(at + word * 4);
       // Their ages would not be in the order of the ring: as if they had ended now, which only keeps them longer.
-      if (bytes.readUInt32LE(at + KEY_WORDS * 4) <= REPETITION_WINDOW_MS) this.remember(fileid, words);
+      if (bytes.readUInt32LE(at + KEY_WORDS * 4) <= REPETITION_WINDOW_MS && !this.isDone(fileid, words)) this.remember(fileid, words);
     }
     return true;
   }

@@ -261,9 +261,16 @@ export class BlockObject {
 
   /**
    * Writes the `countBytes` of `chunks`. Resolves when they are durable (`stable`) or appended; `Changed.stable` says which.
-   * The chunks belong to the object from now on. `countBytes` > 0.
+   * The chunks belong to the object from now on. `countBytes` > 0. `call`: who recovers the log learns that this call was done.
    */
-  write(offsetBytes: number, countBytes: number, chunks: readonly Uint8Array[], stable: boolean, now: Timestamp): Promise<Changed | Refusal> {
+  write(
+    offsetBytes: number,
+    countBytes: number,
+    chunks: readonly Uint8Array[],
+    stable: boolean,
+    now: Timestamp,
+    call: Uint32Array | null = null,
+  ): Promise<Changed | Refusal> {
     const first = Math.floor(offsetBytes / BLOCK_BYTES);
     const last = Math.floor((offsetBytes + countBytes - 1) / BLOCK_BYTES);
     if (!this.busy && !this.#locks.isLocked(first, last) && this.#admission.isOpen) {
@@ -272,12 +279,12 @@ export class BlockObject {
         const blocks = this.#wholeBlocks(offsetBytes, countBytes, chunks, first, last);
         if (blocks !== null) {
           const pinned = this.map.pin(first, last - first + 1);
-          if (!isPending(pinned)) return this.#append(first, last, blocks, offsetBytes + countBytes, stable, now);
-          return this.#writeWhenPinned(pinned, first, last, blocks, offsetBytes + countBytes, stable, now);
+          if (!isPending(pinned)) return this.#append(first, last, blocks, offsetBytes + countBytes, stable, now, call);
+          return this.#writeWhenPinned(pinned, first, last, blocks, offsetBytes + countBytes, stable, now, call);
         }
       }
     }
-    return this.#writeSlowly(offsetBytes, countBytes, chunks, first, last, stable, now);
+    return this.#writeSlowly(offsetBytes, countBytes, chunks, first, last, stable, now, call);
   }
 
   async #writeWhenPinned(
@@ -288,12 +295,13 @@ export class BlockObject {
     endBytes: number,
     stable: boolean,
     now: Timestamp,
+    call: Uint32Array | null,
   ): Promise<Changed | Refusal> {
     const lock = this.#locks.lock(first, last);
     try {
       await pinned;
       await this.#confirmed(first, last - first + 1);
-      return this.#appendUnlocking(lock, first, last, blocks, endBytes, stable, now);
+      return this.#appendUnlocking(lock, first, last, blocks, endBytes, stable, now, call);
     } catch (error) {
       lock.release();
       return { kind: 'refused', error: error as Error };
@@ -321,8 +329,9 @@ export class BlockObject {
     endBytes: number,
     stable: boolean,
     now: Timestamp,
+    call: Uint32Array | null,
   ): Promise<Changed | Refusal> {
-    const result = this.#append(first, last, blocks, endBytes, stable, now);
+    const result = this.#append(first, last, blocks, endBytes, stable, now, call);
     lock.release();
     return result;
   }
@@ -335,6 +344,7 @@ export class BlockObject {
     last: number,
     stable: boolean,
     now: Timestamp,
+    call: Uint32Array | null,
   ): Promise<Changed | Refusal> {
     const admitted = this.#admission.admit(this, countBytes, this.#patienceMs);
     if (!(isPending(admitted) ? await admitted : admitted)) return { kind: 'refused', error: new OverloadedError() };
@@ -354,7 +364,7 @@ export class BlockObject {
       await this.#confirmed(first, last - first + 1);
       const held = lock;
       lock = null;
-      return await this.#appendUnlocking(held, first, last, blocks, offsetBytes + countBytes, stable, now);
+      return await this.#appendUnlocking(held, first, last, blocks, offsetBytes + countBytes, stable, now, call);
     } catch (error) {
       return { kind: 'refused', error: error as Error };
     } finally {
@@ -423,9 +433,18 @@ export class BlockObject {
   }
 
   /** Appends whole blocks whose pages are pinned. The pins are given back when the last record is answered. */
-  #append(first: number, last: number, blocks: readonly Uint8Array[], endBytes: number, stable: boolean, now: Timestamp): Promise<Changed | Refusal> {
+  #append(
+    first: number,
+    last: number,
+    blocks: readonly Uint8Array[],
+    endBytes: number,
+    stable: boolean,
+    now: Timestamp,
+    call: Uint32Array | null = null,
+  ): Promise<Changed | Refusal> {
     const count = last - first + 1;
     const records = planBlocks(first, count, blocks);
+    nameCall(records.at(-1), call);
     // The first UNSTABLE write after a COMMIT is made durable with its mark: from then on a recovery knows that un-synced data may be missing.
     const answeredStable = stable || !this.#windowOpen;
     if (!stable) this.#unstableOpen = this.#windowOpen = true;
@@ -518,6 +537,7 @@ export class BlockObject {
   async setAttributes(
     changes: { sizeBytes: number | null; atime: Timestamp | null; mtime: Timestamp | null },
     now: Timestamp,
+    call: Uint32Array | null = null,
   ): Promise<Changed | Refusal> {
     try {
       await this.#hooks.confirmUnprotected();
@@ -528,8 +548,8 @@ export class BlockObject {
         await this.#confirmed();
       } while (this.busy);
       const sizeBytes = changes.sizeBytes;
-      if (sizeBytes === null || sizeBytes >= this.#pendingSizeBytes) return await this.#appendAttributes(changes, now);
-      return await this.#exclusively(() => this.#shrink(sizeBytes, changes, now));
+      if (sizeBytes === null || sizeBytes >= this.#pendingSizeBytes) return await this.#appendAttributes(changes, now, call);
+      return await this.#exclusively(() => this.#shrink(sizeBytes, changes, now, call));
     } catch (error) {
       return { kind: 'refused', error: error as Error };
     }
@@ -538,6 +558,7 @@ export class BlockObject {
   #appendAttributes(
     changes: { sizeBytes: number | null; atime: Timestamp | null; mtime: Timestamp | null },
     now: Timestamp,
+    call: Uint32Array | null,
   ): Promise<Changed | Refusal> {
     const ctime = laterThan(this.#lastTime, now);
     this.#lastTime = ctime;
@@ -546,6 +567,7 @@ export class BlockObject {
     const mtime = changes.mtime ?? (changes.sizeBytes === null ? this.#attributes.mtime : ctime);
     const times = encodeTimes([atime.seconds, atime.nanoseconds, mtime.seconds, mtime.nanoseconds, ctime.seconds, ctime.nanoseconds]);
     const record = new LogRecord(RecordKind.ATTRIBUTES, 0, 0, null, [times], times.length, times);
+    nameCall(record, call);
     if (changes.sizeBytes !== null) {
       this.#pendingSizeBytes = changes.sizeBytes;
       record.endBytes = changes.sizeBytes;
@@ -566,6 +588,7 @@ export class BlockObject {
     sizeBytes: number,
     changes: { sizeBytes: number | null; atime: Timestamp | null; mtime: Timestamp | null },
     now: Timestamp,
+    call: Uint32Array | null,
   ): Promise<Changed | Refusal> {
     const edge = sizeBytes % BLOCK_BYTES;
     if (edge !== 0) {
@@ -581,7 +604,7 @@ export class BlockObject {
       }
     }
     await this.#confirmed();
-    const result = await this.#appendAttributes(changes, now);
+    const result = await this.#appendAttributes(changes, now, call);
     if (result.kind === 'refused') return result;
     this.#untruncated = Math.ceil(sizeBytes / BLOCK_BYTES);
     // The new size is durable and all that readers see; blocks that cannot be dropped now are dropped before anything is written again.
@@ -721,6 +744,13 @@ export class BlockObject {
       }
     }
   }
+}
+
+/** The record is the last one of this call. */
+function nameCall(record: LogRecord | undefined, call: Uint32Array | null): void {
+  if (call === null || record === undefined) return;
+  record.call = call;
+  record.flags |= RecordFlag.CALL;
 }
 
 /** The dirty bound was reached for longer than a client should wait: ask it to come back. */

@@ -50,6 +50,7 @@ export class OpenObject implements DrivenObject {
   readonly object: BlockObject;
   readonly log: ObjectLog;
   readonly keeper: ObjectKeeper;
+  readonly recoveredCalls: readonly Uint32Array[];
   readonly #components: OpenObjectComponents;
   #verifier: Uint8Array;
   #unsealed: UnsealedSegment[];
@@ -70,6 +71,7 @@ export class OpenObject implements DrivenObject {
       verifier: Uint8Array;
       unsealed: readonly UnsealedSegment[];
       arrived: readonly ArrivedSegment[];
+      recoveredCalls: readonly Uint32Array[];
     },
   ) {
     this.#components = components;
@@ -78,6 +80,7 @@ export class OpenObject implements DrivenObject {
     this.object = parts.object;
     this.log = parts.log;
     this.keeper = parts.keeper;
+    this.recoveredCalls = parts.recoveredCalls;
     this.#verifier = parts.verifier;
     this.#unsealed = [...parts.unsealed];
     this.#arrived = [...parts.arrived];
@@ -101,8 +104,15 @@ export class OpenObject implements DrivenObject {
     return this.object.read(offsetBytes, target);
   }
 
-  write(offsetBytes: number, countBytes: number, chunks: readonly Uint8Array[], stable: boolean, now: Timestamp): Promise<ObjectChange> {
-    return this.object.write(offsetBytes, countBytes, chunks, stable, now);
+  write(
+    offsetBytes: number,
+    countBytes: number,
+    chunks: readonly Uint8Array[],
+    stable: boolean,
+    now: Timestamp,
+    call: Uint32Array | null = null,
+  ): Promise<ObjectChange> {
+    return this.object.write(offsetBytes, countBytes, chunks, stable, now, call);
   }
 
   commit(now: Timestamp): MaybePromise<null | { readonly kind: 'refused'; readonly error: Error }> {
@@ -112,8 +122,12 @@ export class OpenObject implements DrivenObject {
     return this.object.commit(now);
   }
 
-  setAttributes(changes: { sizeBytes: number | null; atime: Timestamp | null; mtime: Timestamp | null }, now: Timestamp): Promise<ObjectChange> {
-    return this.object.setAttributes(changes, now);
+  setAttributes(
+    changes: { sizeBytes: number | null; atime: Timestamp | null; mtime: Timestamp | null },
+    now: Timestamp,
+    call: Uint32Array | null = null,
+  ): Promise<ObjectChange> {
+    return this.object.setAttributes(changes, now, call);
   }
 
   observeTime(time: Timestamp): void {

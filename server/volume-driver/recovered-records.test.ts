@@ -50,6 +50,7 @@ test('the pages that records need are asked for together, so that a far backend 
     payloadBytes: BLOCK,
     crcs: Uint32Array.of(crc32(CONTENT)),
     times: [],
+    call: null,
     endOffset: 4096 * (2 + index),
   });
   const time = { seconds: 1, nanoseconds: 0 };

@@ -279,6 +279,7 @@ export class VolumeDriver implements ObjectDriver {
       claimed: fromOther,
       unsealed,
       arrived: [],
+      recoveredCalls: callsOf(end),
     });
     for (const { segment, totalBytes, lastSequence } of sealed) opened.keeper.sealed(segment, totalBytes, lastSequence);
     failPoint('recovery.before-open');
@@ -350,6 +351,16 @@ function touchAll(writeBack: WriteBack | null, end: LogEnd & { kind: 'found' }):
   if (writeBack === null) return;
   for (const segment of end.segments)
     for (const record of segment.records) if (record.blockCount > 0) writeBack.touched(record.startBlock, record.blockCount);
+}
+
+/**
+ * Calls of which the log says that they were done; perhaps the process ended before they were answered. Those that it answered it remembered elsewhere, and what it
+ * had not answered lies behind what is proven to be durable, which is read with the heads of the records.
+ */
+function callsOf(end: LogEnd & { kind: 'found' }): readonly Uint32Array[] {
+  const calls: Uint32Array[] = [];
+  for (const segment of end.segments) for (const { call } of segment.records) if (call !== null) calls.push(call);
+  return calls;
 }
 
 /** Local files that the copies to come would meet. What is below them and right stays: it serves reads. */

@@ -9,6 +9,7 @@ import {
   encodeRecordHead,
   encodeSegmentHeader,
   RECORD_HEADER_BYTES,
+  RecordFlag,
   RecordKind,
   recordHeadBytes,
   SEAL_FOOTER_BYTES,
@@ -31,6 +32,8 @@ export interface BuiltSegment {
   /** One entry a record: number of blocks, 0 for a COMMIT mark. */
   readonly blocks: readonly number[];
   readonly unstable?: boolean;
+  /** Every record says of which call it is. */
+  readonly calls?: boolean;
   readonly sealed?: boolean;
   /** Highest sequence that every record says was durable when it was written; default none. */
   readonly durable?: number;
@@ -62,7 +65,7 @@ export function buildSegment(segment: BuiltSegment): { bytes: Buffer; offsets: n
     const crcs = Uint32Array.from({ length: blocks }, (_, block) => crc32(payload.subarray(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES)));
     const record: EncodableRecord = {
       kind: blocks === 0 ? RecordKind.COMMIT_MARK : RecordKind.DATA,
-      flags: segment.unstable === true && blocks > 0 ? 1 : 0,
+      flags: (segment.unstable === true && blocks > 0 ? RecordFlag.UNSTABLE : 0) | (segment.calls === true ? RecordFlag.CALL : 0),
       sequence,
       startBlock: 0,
       blockCount: blocks,
@@ -71,6 +74,7 @@ export function buildSegment(segment: BuiltSegment): { bytes: Buffer; offsets: n
       nanoseconds: 1,
       crcs,
       payloadBytes: payload.length,
+      call: segment.calls === true ? Uint32Array.of(segment.number, sequence, 3, 4) : null,
     };
     const head = Buffer.alloc(recordHeadBytes(record));
     encodeRecordHead(head, 0, record, segment.term, salt, segment.durable ?? 0, 0);
@@ -93,6 +97,7 @@ export function buildSegment(segment: BuiltSegment): { bytes: Buffer; offsets: n
       nanoseconds: 0,
       crcs: new Uint32Array(0),
       payloadBytes: payload.length,
+      call: null,
     };
     const head = Buffer.alloc(RECORD_HEADER_BYTES);
     encodeRecordHead(head, 0, seal, segment.term, salt, segment.durable ?? 0, crc32(payload));
