@@ -230,9 +230,9 @@ async function measureStall(options: Options): Promise<string[]> {
         await rest(150);
         const report = await cluster.operator.move(PATH, to);
         waits.push((await running).latencyMaxUs / 1000);
-        const given = (await cluster.operator.moves(from)).history.find((move) => move.phase === 'moved');
-        if (report !== null) moves.push(report);
-        if (given !== undefined) givers.push(given);
+        const one = reported(report, PATH);
+        moves.push(one);
+        givers.push(await given(cluster, from, one));
         // What a client waits for anyway on these processors, at both ways.
         if (count % 8 < 2) quiet.push((await runLoad(Math.min(condition.seconds, 0.7), options.seed + count)).latencyMaxUs / 1000);
       }
@@ -272,9 +272,10 @@ async function measureSize(options: Options): Promise<string[]> {
         seed: options.seed,
       });
       await clean(cluster, a);
-      const report = await cluster.operator.move(PATH, b);
+      const report = reported(await cluster.operator.move(PATH, b), PATH);
+      const held = report.heldMs === null ? '- (given by its record)' : `${report.heldMs.toFixed(1)} ms`;
       rows.push(
-        `| ${size(sizeBytes)}, ${written.operations} blocks | ${Math.min(written.operations, sizeBytes / (4 * MIB))} | ${report === null ? '-' : `${durationMs(report).toFixed(0)} ms`} | ${report === null ? '-' : size(report.copiedBytes)} | ${report?.heldMs === null || report === null ? '-' : `${report.heldMs.toFixed(1)} ms`} |`,
+        `| ${size(sizeBytes)}, ${written.operations} blocks | ${Math.min(written.operations, sizeBytes / (4 * MIB))} | ${durationMs(report).toFixed(0)} ms | ${size(report.copiedBytes)} | ${held} |`,
       );
       print(rows.at(-1) ?? '');
     });
@@ -299,16 +300,27 @@ async function measureMany(options: Options): Promise<string[]> {
       });
     }
     const began = performance.now();
-    await Promise.all(paths.map((path) => cluster.operator.move(path, b)));
+    const reports = await Promise.all(paths.map(async (path) => reported(await cluster.operator.move(path, b), path)));
     const tookMs = performance.now() - began;
-    const history = (await cluster.operator.moves(b)).history.filter(
-      (move) => move.phase === 'moved' && move.path !== null && paths.includes(move.path),
-    );
-    const held = (await cluster.operator.moves(a)).history.map((move) => move.heldMs).filter((value) => value !== null);
+    const held = reports.map((move) => move.heldMs).filter((value) => value !== null);
     return [
-      `- ${count} dirty volumes asked for at once (movesMax 16): all moved in ${(tookMs / 1000).toFixed(2)} s, ${history.length} in the receiver's history; I/O held p50 ${held.length === 0 ? '-' : median(held).toFixed(1)} ms, longest ${held.length === 0 ? '-' : Math.max(...held).toFixed(1)} ms.`,
+      `- ${count} dirty volumes asked for at once (movesMax 16): all moved in ${(tookMs / 1000).toFixed(2)} s; I/O held, as ${held.length} receivers say, p50 ${held.length === 0 ? '-' : median(held).toFixed(1)} ms, longest ${held.length === 0 ? '-' : Math.max(...held).toFixed(1)} ms.`,
     ];
   });
+}
+
+/** @throws Error when a move has no report: a figure without it would be a guess. */
+function reported(report: MoveReport | null, path: string): MoveReport {
+  if (report === null) throw new Error(`${path} moved, but not by the attempt that was asked for`);
+  return report;
+}
+
+/** What the giver says of the same move. */
+async function given(cluster: Cluster, giver: ClusterRouter, received: MoveReport): Promise<MoveReport> {
+  const newest = (await cluster.operator.ended(received.fileid, giver))[0];
+  if (newest === undefined || newest.phase !== 'moved' || newest.to !== received.to)
+    throw new Error(`the giver knows nothing of move ${received.id}`);
+  return newest;
 }
 
 async function clean(cluster: Cluster, router: ClusterRouter): Promise<void> {

@@ -85,17 +85,31 @@ export class Operator {
     return answer.status < 300;
   }
 
-  /** Moves an object and waits for it. @throws Error when it is not there in time; it is asked for again when an attempt is aborted. */
+  /**
+   * Moves an object and waits for it. @returns the receiver's report of this very move; null when it has none: it was restarted, or got the object by
+   * an attempt of before. @throws Error when it is not there in time; it is asked for again when an attempt is aborted.
+   */
   async move(path: string, to: ClusterRouter, timeoutMs = 60_000): Promise<MoveReport | null> {
     const began = performance.now();
+    const before = new Set((await this.moves(to)).history.map(({ id }) => id));
     for (;;) {
       await this.beginMove(path, to);
       try {
         const there = await this.waitForOwner(path, to, Math.min(5000, timeoutMs));
-        return (await this.moves(to)).history.find((move) => move.fileid === there.fileid && move.phase === 'moved') ?? null;
+        const ended = await this.ended(there.fileid, to);
+        return ended.find((move) => move.phase === 'moved' && !before.has(move.id)) ?? null;
       } catch (error) {
         if (!(error instanceof NotInTime) || performance.now() - began > timeoutMs) throw error;
       }
+    }
+  }
+
+  /** What a router says of an object's moves, the newest first, when none runs there any more: the registry knows the owner before the receiver is done. */
+  async ended(fileid: VolumeReport['fileid'], router: ClusterRouter): Promise<readonly MoveReport[]> {
+    for (;;) {
+      const { running, history } = await this.moves(router);
+      if (!running.some((move) => move.fileid === fileid)) return history.filter((move) => move.fileid === fileid);
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
   }
 
