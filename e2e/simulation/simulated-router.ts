@@ -360,6 +360,7 @@ export class Machine {
       { clock, dirtyBytes: () => files.dirtyBytes, drainedBytes: () => files.drainedBytes },
       settings.dirtyBytesMax,
     );
+    const repetitions = new Repetitions(clock, 2 ** 12, this.#memory.of(time));
     const engine = new VolumeDriver(
       {
         disk,
@@ -377,6 +378,7 @@ export class Machine {
         syncLatency: new Histogram(),
         writeBack: { volume: null, file: (object) => new PieceWriteBack(object) },
         names,
+        recovered: (fileid, calls) => repetitions.recovered(fileid, calls),
       },
       {
         segmentBytes: settings.segmentBytes,
@@ -413,7 +415,6 @@ export class Machine {
     await members.start();
     const network = world.peers.network(this.id, time);
     const owners = new OwnerCache();
-    const repetitions = new Repetitions(clock, 2 ** 12, this.#memory.of(time));
     let moves: Moves | null = null;
     const places = new ObjectPlaces({
       registry,

@@ -1,0 +1,343 @@
+/** Guards of the cluster, and how each is taken out of a copy of the sources (design sections 5 and 10, what is marked [!] there). */
+import type { ProfileName } from '../profiles.ts';
+
+export interface Patch {
+  readonly file: string;
+  /** Stands there exactly once. */
+  readonly find: string;
+  readonly replace: string;
+}
+
+export interface Mutant {
+  /** What is missing. */
+  readonly name: string;
+  readonly patches: readonly Patch[];
+  /** Tried in this order, each for its share of the seeds; default all that have faults. */
+  readonly profiles?: readonly ProfileName[];
+}
+
+const PLACES = 'server/object-router/object-places.ts';
+const DATA = 'server/object-router/data-calls.ts';
+const GIVER = 'server/object-router/moves/move-giver.ts';
+const RECEIVER = 'server/object-router/moves/move-receiver.ts';
+const HOST = 'server/object-router/router-move-host.ts';
+const JOURNAL = 'server/object-router/moves/ceded-journal.ts';
+const DRIVER = 'server/volume-driver/volume-driver.ts';
+const SOURCE = 'server/volume-driver/move-source.ts';
+const REPLICA = 'server/volume-driver/object-replica.ts';
+const KEEPER = 'server/volume-driver/object-keeper.ts';
+const OWNERSHIP = 'registry/sqlite/ownership-verbs.ts';
+const VERBS = 'registry/sqlite/execute-verb.ts';
+
+const NO_REST: Patch = { file: KEEPER, find: 'nowMs - this.#restFromMs >= this.#settings.restMs', replace: 'true' };
+const NO_TERM: Patch = {
+  file: 'server/object-router/object-service.ts',
+  find: 'target.inodeGeneration && sameTerm(served.driven.term, target.term) ? served : null',
+  replace: 'target.inodeGeneration ? served : null',
+};
+const NO_WAIT_FOR_UNPROTECTED: Patch = {
+  file: PLACES,
+  find: "if (whose === 'dead' && owner !== null && owner.protection.kind !== 'clean') throw this.#wait(owner);",
+  replace: '',
+};
+const NO_REFUSAL_OF_UNPROTECTED: Patch = {
+  file: DRIVER,
+  find: "else if (owner !== null && owner.protection.kind !== 'clean') {",
+  replace: 'else if (owner === undefined) {',
+};
+const NO_CLAIM_ANEW: Patch = {
+  file: GIVER,
+  find: "if (transferred.kind === 'stays') return await this.#claimAnew(attempt);",
+  replace: `if (transferred.kind === 'stays') {
+      attempt.source.thaw();
+      this.#release(attempt);
+      attempt.phase = 'over';
+      this.#forget(attempt, { kind: 'aborted', reason: 'mutant' }, 'mutant');
+      return { kind: 'aborted', reason: 'mutant' };
+    }`,
+};
+const NO_HOLD_AT_GIVER: Patch = {
+  file: GIVER,
+  find: 'const hold = host.hold(fileid);\n      attempt.hold = hold;',
+  replace:
+    'const held = host.hold(fileid);\n      held.release();\n      const hold = { ...held, release: () => undefined };\n      attempt.hold = hold;',
+};
+const NO_APPEND_HOLD: Patch = {
+  file: SOURCE,
+  find: 'log.hold(new ApplianceError(',
+  replace: 'void (new ApplianceError(',
+};
+const CLAIM_WITHOUT_TERM: Patch = {
+  file: OWNERSHIP,
+  find: '} else if (expected === null || !sameTerm(entry.owner.term, expected)) {',
+  replace: '} else if (expected === null) {',
+};
+const CLAIM_OF_THE_LIVING: Patch = {
+  file: OWNERSHIP,
+  find: 'entry.owner.router !== router && step.records.routerOf(entry.owner.incarnation) !== null',
+  replace: 'entry.owner.router === null',
+};
+const NO_RUNNING: Patch = {
+  file: 'server/object-router/repetitions.ts',
+  find: 'if (this.#running.size === 0) return null;',
+  replace: 'if (this.#running.size >= 0) return null;',
+};
+const NO_DONE: Patch = { file: DATA, find: 'if (repetitions.isDone(fileid, words)) {', replace: 'if (repetitions.size < 0) {' };
+const NO_CEDED_COUNTER: Patch = { file: JOURNAL, find: 'return this.#entries.get(fileid)?.to.counter ?? 0;', replace: 'return fileid < 0 ? 1 : 0;' };
+const NO_FORGOTTEN: Patch = {
+  file: JOURNAL,
+  find: 'if (entry === undefined || !isForgotten(entry, expected)) return;',
+  replace: 'if (entry === undefined || !isForgotten(entry, expected) || fileid > 0) return;',
+};
+const NO_RECOVERED: Patch = {
+  file: 'e2e/simulation/simulated-router.ts',
+  find: 'recovered: (fileid, calls) => repetitions.recovered(fileid, calls),',
+  replace: 'recovered: () => undefined,',
+};
+const NO_LEASE: Patch = { file: PLACES, find: 'this.lease = components.lease;', replace: 'this.lease = { valid: true, leftMs: 1e9 };' };
+
+export const MUTANTS: readonly Mutant[] = [
+  // ---- leases and members
+  { name: 'lease looked at, when an operation starts and when it is answered', patches: [NO_LEASE] },
+  {
+    name: 'lease looked at when a read is answered',
+    patches: [
+      {
+        file: DATA,
+        find: 'this.#core.places.lease.valid ? readDone(served, offsetBytes, count)',
+        replace: 'served !== null ? readDone(served, offsetBytes, count)',
+      },
+    ],
+  },
+  {
+    name: 'lease looked at when a write is answered',
+    patches: [{ file: DATA, find: 'if (!this.#core.places.lease.valid) return this.#core.places.noAnswer();', replace: '' }],
+  },
+  {
+    name: 'death is declared only when a lease is over',
+    patches: [
+      { file: 'server/object-router/member-watch.ts', find: 'nowMs - sinceMs <= this.#leaseMs + MARGIN_MS', replace: 'nowMs - sinceMs <= 3000' },
+    ],
+  },
+  {
+    name: 'who has no lease judges nobody',
+    patches: [
+      {
+        file: 'server/object-router/member-watch.ts',
+        find: 'if (!this.#lease.valid || this.#lease.leftMs < this.#leaseMs / 4) this.#restartClocks();',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'a dead incarnation executes no verb',
+    patches: [
+      { file: VERBS, find: 'if (records.routerOf(mutation.incarnation) === null) throw incarnationDead(mutation.incarnation);', replace: '' },
+    ],
+  },
+  // ---- claims
+  {
+    name: 'a claim takes nothing of the living',
+    patches: [CLAIM_OF_THE_LIVING, { file: PLACES, find: "? 'dead' : 'other'", replace: "? 'dead' : 'dead'" }],
+  },
+  { name: 'a claim compares the term', patches: [CLAIM_WITHOUT_TERM] },
+  {
+    name: 'a claim closes the term before it',
+    patches: [
+      {
+        file: OWNERSHIP,
+        find: 'closing === null ? root : { ...root, closedEpochs: [...root.closedEpochs, closing] },\n    protection: entry',
+        replace: 'root,\n    protection: entry',
+      },
+    ],
+  },
+  { name: 'what is unprotected is not taken over (router)', patches: [NO_WAIT_FOR_UNPROTECTED] },
+  { name: 'what is unprotected is not taken over (driver)', patches: [NO_REFUSAL_OF_UNPROTECTED] },
+  { name: 'what is unprotected is not taken over (both)', patches: [NO_WAIT_FOR_UNPROTECTED, NO_REFUSAL_OF_UNPROTECTED] },
+  // ---- protection
+  {
+    name: 'unprotected is confirmed before the first answer',
+    patches: [
+      {
+        file: KEEPER,
+        find: "if (this.#protection === 'unprotected') return undefined;\n    const marked",
+        replace: "if (this.#protection !== 'changing') return undefined;\n    const marked",
+      },
+    ],
+  },
+  {
+    name: 'clean only when everything is on the backend',
+    patches: [{ file: KEEPER, find: 'this.#checkpointSequence === this.#object.appliedSequence &&', replace: '' }],
+  },
+  { name: 'clean only after a rest', patches: [NO_REST] },
+  {
+    name: 'clean only with attributes told',
+    patches: [{ file: KEEPER, find: 'if (this.#attributesSequence !== sequence) {', replace: 'if (sequence < 0) {' }],
+  },
+  // ---- late duplicates
+  { name: 'completed calls are not done again', patches: [NO_DONE] },
+  { name: 'a call joins the running one', patches: [NO_RUNNING] },
+  { name: 'a call joins the running one; completed calls are not done again', patches: [NO_RUNNING, NO_DONE] },
+  {
+    name: 'the memory of calls moves with the object',
+    patches: [{ file: HOST, find: 'return this.#repetitions.export(fileid);', replace: 'return Buffer.alloc(0);' }],
+  },
+  {
+    name: 'the memory of calls survives the process',
+    patches: [{ file: 'e2e/simulation/simulated-router.ts', find: 'load: () => this.load(),', replace: 'load: () => [],' }],
+  },
+  {
+    name: 'the memory of calls is exported when no change runs',
+    patches: [
+      {
+        file: HOST,
+        find: 'while ((this.#objects.get(fileid)?.changers ?? 0) > 0) await',
+        replace: 'while ((this.#objects.get(fileid)?.changers ?? 0) < 0) await',
+      },
+    ],
+  },
+  {
+    name: 'a change that is old is not begun',
+    patches: [{ file: PLACES, find: 'const BEGIN_MS_MAX = 30_000;', replace: 'const BEGIN_MS_MAX = 1e9;' }],
+  },
+  {
+    name: 'a verb that is old is not executed',
+    patches: [{ file: VERBS, find: 'if (nowMs > mutation.notAfterMs) {', replace: 'if (nowMs === -1) {' }],
+  },
+  { name: 'a verb is executed once', patches: [{ file: VERBS, find: 'if (stored !== null) return stored;', replace: '' }] },
+  { name: 'forwarded calls say the term', patches: [NO_TERM] },
+  // ---- moves
+  {
+    name: 'a change of owner compares the attempt',
+    patches: [
+      {
+        file: OWNERSHIP,
+        find: "if (moving === null || !sameTerm(moving.attempt, attempt)) return { kind: 'conflict', owner };",
+        replace: "if (moving === null) return { kind: 'conflict', owner };",
+      },
+    ],
+  },
+  {
+    name: 'a change of owner compares the term',
+    patches: [
+      {
+        file: OWNERSHIP,
+        find: "if (!sameTerm(owner.term, term) || owner.incarnation !== step.mutation.incarnation) return { kind: 'conflict', owner };\n  if (moving",
+        replace: 'if (moving',
+      },
+    ],
+  },
+  {
+    name: 'the receiver lives in the life that was asked',
+    patches: [{ file: OWNERSHIP, find: 'receiver.dead || receiver.incarnation !== entry.receiver', replace: 'receiver.dead' }],
+  },
+  { name: 'a new term after a change of owner that came to nothing', patches: [NO_CLAIM_ANEW] },
+  { name: 'the giver holds calls in a switch', patches: [NO_HOLD_AT_GIVER] },
+  { name: 'the giver holds appends in a freeze', patches: [NO_APPEND_HOLD] },
+  { name: 'the giver holds calls and appends', patches: [NO_HOLD_AT_GIVER, NO_APPEND_HOLD] },
+  { name: 'the receiver holds calls', patches: [{ file: RECEIVER, find: 'hold = host.hold(fileid);', replace: '' }] },
+  { name: 'the giver lets go', patches: [{ file: GIVER, find: 'this.#around.host.moved(driven.fileid, owner);', replace: '' }] },
+  {
+    name: 'the giver compares where the copy ends; so does the receiver',
+    patches: [
+      { file: GIVER, find: 'if (attempt.frozen.lastSequence !== lastSequence) {', replace: 'if (lastSequence < 0) {' },
+      { file: RECEIVER, find: 'if (lastSequence !== frozen.lastSequence) {', replace: 'if (lastSequence < 0) {' },
+      { file: RECEIVER, find: 'while (isBefore(replica.position, frozen.end)) {', replace: 'while (frozen.lastSequence < 0) {' },
+    ],
+  },
+  { name: 'the copy is synced before the owner changes', patches: [{ file: REPLICA, find: 'await this.#log.sync();', replace: '' }] },
+  {
+    name: 'the copy is kept until it can never be the owner',
+    patches: [
+      {
+        file: RECEIVER,
+        find: 'if (definite || owner.moving === null || !sameTerm(owner.moving.attempt, attempt)) return reason;',
+        replace: 'return reason;',
+      },
+    ],
+  },
+  {
+    name: 'what arrived is entered by a recovery',
+    patches: [{ file: DRIVER, find: 'if (sameTerm(replica.attempt, owner.term)) files.enter', replace: 'if (owner === undefined) files.enter' }],
+  },
+  { name: 'the keeper rests during a move', patches: [{ file: KEEPER, find: 'this.#pinned = true;', replace: '' }] },
+  { name: 'ceded: later terms are above it', patches: [NO_CEDED_COUNTER] },
+  { name: 'ceded: a registry that forgot a move is not believed', patches: [NO_FORGOTTEN] },
+  { name: 'ceded: both', patches: [NO_CEDED_COUNTER, NO_FORGOTTEN] },
+  {
+    name: 'nothing comes back before it is known to have gone',
+    patches: [
+      { file: 'server/object-router/moves/moves.ts', find: 'if (this.giver.isGiving(order.fileid)) return', replace: 'if (order.fileid < 0) return' },
+    ],
+  },
+  {
+    name: 'a fault of the log ends the attempt',
+    patches: [{ file: SOURCE, find: 'log.faults !== this.#faults || log.problem !== null', replace: 'log === null' }],
+  },
+  {
+    name: 'nothing moves right after a failover',
+    patches: [
+      { file: 'e2e/simulation/registry/registry-server.ts', find: 'if (this.#nowMs() < this.#holdUntilMs) this.#refuseMoves(request);', replace: '' },
+    ],
+  },
+  {
+    name: 'no move after a failover, ceded, forgotten',
+    patches: [
+      { file: 'e2e/simulation/registry/registry-server.ts', find: 'if (this.#nowMs() < this.#holdUntilMs) this.#refuseMoves(request);', replace: '' },
+      NO_CEDED_COUNTER,
+      NO_FORGOTTEN,
+    ],
+  },
+  // ---- removal
+  {
+    name: 'a removal waits for the owner',
+    patches: [{ file: 'server/object-router/namespace-calls.ts', find: 'await this.#core.places.inodeChanged(inode);\n', replace: '' }],
+  },
+  {
+    name: 'what changes while it arrives is asked for',
+    patches: [
+      { file: HOST, find: 'if (inode === null) await this.#objects.unlink(fileid);', replace: 'if (fileid < 0) await this.#objects.unlink(fileid);' },
+      {
+        file: 'server/object-router/object-service.ts',
+        find: 'for (let held = objects.held(fileid); held !== null; held = objects.held(fileid)) await held;',
+        replace: '',
+      },
+    ],
+  },
+  // ---- the log
+  {
+    name: 'partly covered blocks are locked',
+    patches: [
+      {
+        file: 'server/volume-driver/range-locks.ts',
+        find: 'if (conflict === undefined) return this.lock(first, last);',
+        replace: 'if (conflict !== null) return this.lock(first, last);',
+      },
+      {
+        file: 'server/volume-driver/range-locks.ts',
+        find: 'for (const lock of this.#locks) if (first <= lock.last && last >= lock.first) return true;\n',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'a recovery makes durable what it found',
+    patches: [
+      {
+        file: DRIVER,
+        find: 'const durable = await this.#makeDurable(end, uploadedSegment);',
+        replace: 'const durable = uploadedSegment < 0 ? await this.#makeDurable(end, uploadedSegment) : end;',
+      },
+    ],
+  },
+  {
+    name: 'a recovery that may have lost data renews the verifier',
+    patches: [
+      {
+        file: DRIVER,
+        find: 'const verifier = end.unstableOpen ? random.bytes(8) : claimed.verifier;\n    if (end.unstableOpen)',
+        replace: 'const verifier = claimed.verifier;\n    if (random === undefined)',
+      },
+    ],
+  },
+];

@@ -1,0 +1,106 @@
+/** Takes guards out of a copy of the sources, one mutant at a time, and lets the simulation look for it: which guards would it notice if they were missing? */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { cp, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+
+import type { ProfileName } from '../profiles.ts';
+import { type Mutant, MUTANTS, type Patch } from './mutants.ts';
+
+const ROOT = join(import.meta.dirname, '../../..');
+const FOLDERS = ['server', 'registry', 'backends', 'cache', 'e2e'];
+/** What each of the profiles gets of the seeds. */
+const SHARES: readonly (readonly [ProfileName, number])[] = [
+  ['steps', 0.15],
+  ['faults', 0.85],
+];
+
+export interface MutationSettings {
+  readonly seeds: number;
+  readonly from: number;
+  /** Of processor time, for one mutant. */
+  readonly seconds: number;
+  /** Only mutants whose name has this in it. */
+  readonly only: string;
+  readonly print: (line: string) => void;
+}
+
+/** Runs the mutants and prints a line of each, ready for a table. Returns the names of those that were not found. */
+export async function runMutants(settings: MutationSettings): Promise<string[]> {
+  const missed: string[] = [];
+  const directory = await mkdtemp(join(tmpdir(), 'vferry-mutants-'));
+  try {
+    for (const folder of [...FOLDERS, 'package.json']) {
+      await cp(join(ROOT, folder), join(directory, folder), { recursive: true, filter: (path) => !/\.test\.ts$|node_modules/.test(path) });
+    }
+    await symlink(join(ROOT, 'node_modules'), join(directory, 'node_modules'));
+    for (const mutant of MUTANTS) {
+      if (!mutant.name.includes(settings.only)) continue;
+      const found = await hunted(directory, mutant, settings);
+      if (found.startsWith('not found')) missed.push(mutant.name);
+      settings.print(`| ${mutant.name} | ${found} |`);
+    }
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+  return missed;
+}
+
+async function hunted(directory: string, mutant: Mutant, settings: MutationSettings): Promise<string> {
+  const originals = new Map<string, string>();
+  for (const { file } of mutant.patches) if (!originals.has(file)) originals.set(file, await readFile(join(directory, file), 'utf8'));
+  try {
+    const patched = new Map(originals);
+    for (const patch of mutant.patches) patched.set(patch.file, applied(patch, patched.get(patch.file) ?? ''));
+    for (const [file, source] of patched) await writeFile(join(directory, file), source);
+    return await search(directory, mutant, settings);
+  } finally {
+    for (const [file, source] of originals) await writeFile(join(directory, file), source);
+  }
+}
+
+function applied({ file, find, replace }: Patch, source: string): string {
+  const parts = source.split(find);
+  if (parts.length !== 2) throw new Error(`${file} has ${parts.length - 1} times: ${find}`);
+  return parts.join(replace);
+}
+
+async function search(directory: string, mutant: Mutant, settings: MutationSettings): Promise<string> {
+  const began = performance.now();
+  const played: string[] = [];
+  const profiles = mutant.profiles === undefined ? SHARES : mutant.profiles.map((name) => [name, 1 / (mutant.profiles?.length ?? 1)] as const);
+  for (const [profile, share] of profiles) {
+    const seeds = Math.ceil(settings.seeds * share);
+    const cpuSeconds = settings.seconds * share;
+    const result = await play(directory, profile, settings.from, seeds, cpuSeconds);
+    if (result.problem !== null) {
+      const seconds = Math.round((performance.now() - began) / 1000);
+      return `${profile} ${result.seed} (${seconds} s) | ${result.problem.slice(0, 160).replaceAll('|', '/')}`;
+    }
+    played.push(`${profile} ${settings.from}-${result.seed}`);
+  }
+  return `not found in ${played.join(', ')} | `;
+}
+
+interface Played {
+  /** The last one, or the one that failed. */
+  readonly seed: number;
+  readonly problem: string | null;
+}
+
+/** Plays seeds in a process of its own until one fails or the time is over. */
+async function play(directory: string, profile: ProfileName, from: number, seeds: number, cpuSeconds: number): Promise<Played> {
+  const args = ['e2e/simulation/main.ts', '--seeds', String(seeds), '--from', String(from), '--profile', profile, '--seconds', String(cpuSeconds)];
+  const child = spawn(process.execPath, args, { cwd: directory, stdio: ['ignore', 'pipe', 'inherit'] });
+  // One that hangs in a turn was found, too.
+  const killer = setTimeout(() => child.kill('SIGKILL'), cpuSeconds * 10_000 + 120_000);
+  const [output, [code]] = await Promise.all([text(child.stdout), once(child, 'exit') as Promise<[number | null]>]);
+  clearTimeout(killer);
+  const failed = /^seed (\d+): (.*)$/m.exec(output);
+  if (failed !== null) return { seed: Number(failed[1]), problem: failed[2]?.replace(/^at [\d.]+ ms: /, '') ?? '' };
+  if (code !== 0) return { seed: 0, problem: `the simulation ended with ${String(code)}` };
+  const summary = JSON.parse(output.slice(output.lastIndexOf('{'))) as { lastSeed: number };
+  return { seed: summary.lastSeed, problem: null };
+}
