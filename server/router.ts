@@ -153,6 +153,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       syncLatency,
       names,
       writeBack: { volume: null, file: (object) => new PieceWriteBack(object) },
+      recovered: (fileid, calls) => cluster?.repetitions.recovered(fileid, calls),
     },
     {
       segmentBytes: settings.log.segmentBytes,
@@ -179,7 +180,6 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       clock,
       logger: logger.child({ part: 'objects' }),
       cededCounter: (fileid) => cluster?.journal.cededCounter(fileid) ?? 0,
-      recovered: (fileid, calls) => cluster?.repetitions.recovered(fileid, calls),
     },
     { fsid, handleOf: (inode) => handles.encode(inode.fileid, inode.inodeGeneration) },
   );

@@ -107,16 +107,6 @@ describe('a call that was done by a router that died', () => {
     await comesAgain();
   });
 
-  test('before it was answered: its log says so', async () => {
-    const [, b] = cluster.pair;
-    await b.process.kill();
-    await b.process.start({ VFERRY_FAIL_POINTS: 'log.after-sync=kill@1' });
-    await assert.rejects(send(await connect(b, true)));
-    await gone(b);
-    await b.process.start();
-    await comesAgain();
-  });
-
   test('and the object moved: a receiver that dies before it has it open knows what the giver did', async () => {
     const [a, b] = cluster.pair;
     await a.process.kill();

@@ -25,8 +25,8 @@ export interface DrivenObject {
   /** Reads into `target`; resolves with the bytes read, short only at the end of the object. */
   read(offsetBytes: number, target: Buffer): MaybePromise<number>;
   /**
-   * `chunks` (not empty) belong to the object from now on. `call`: the four words that name the client's call; who recovers the object knows by them that it was
-   * done (`recoveredCalls`). Not modified by the caller any more.
+   * `chunks` (not empty) belong to the object from now on. `call`: the four words that name the client's call; who recovers the object's log knows by them that
+   * it was done (decision 0035). Not modified by the caller any more.
    */
   write(
     offsetBytes: number,
@@ -42,8 +42,6 @@ export interface DrivenObject {
     now: Timestamp,
     call?: Uint32Array | null,
   ): Promise<ObjectChange>;
-  /** Calls that the log has, as far as they may not have been answered by the process that wrote it: they are not to be done again (decision 0035). */
-  readonly recoveredCalls: readonly Uint32Array[];
   /** The registry changed something of the inode at this time: ctime must not run back. */
   observeTime(time: Timestamp): void;
   /** Periodic work: seal what is old, upload, checkpoint, reclaim. */

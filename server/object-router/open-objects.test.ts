@@ -24,7 +24,7 @@ test('objects that could not be opened while the backend was away are opened som
       await new Promise((resolve) => setImmediate(resolve));
       opening -= 1;
       if (away) throw new StoreError('retry', 'the backend is away');
-      const quiet = { isClean: true, problem: null, garbageDueMs: null, observeTime: () => undefined, recoveredCalls: [] };
+      const quiet = { isClean: true, problem: null, garbageDueMs: null, observeTime: () => undefined };
       return { fileid: inode.fileid, ...quiet } as unknown as DrivenObject;
     },
     receive: () => Promise.reject(new Error('nothing moves here')),

@@ -72,7 +72,6 @@ export class OpenObjects {
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #cededCounter: (fileid: FileId) => number;
-  readonly #recovered: (fileid: FileId, calls: readonly Uint32Array[]) => void;
   readonly #handleOf: (inode: Inode) => Buffer;
   readonly #fsid: bigint;
   readonly #served = new Map<number, ServedObject>();
@@ -99,8 +98,6 @@ export class OpenObjects {
       logger: Logger;
       /** Terms up to this counter were given away by this router and are never served again, whatever the registry says; 0: none. */
       cededCounter?: (fileid: FileId) => number;
-      /** Told before an object is served: calls that its log has, and that must not be done again. */
-      recovered?: (fileid: FileId, calls: readonly Uint32Array[]) => void;
     },
     identity: { fsid: bigint; handleOf: (inode: Inode) => Buffer },
   ) {
@@ -110,7 +107,6 @@ export class OpenObjects {
     this.#clock = components.clock;
     this.#logger = components.logger;
     this.#cededCounter = components.cededCounter ?? (() => 0);
-    this.#recovered = components.recovered ?? (() => undefined);
     this.#handleOf = identity.handleOf;
     this.#fsid = identity.fsid;
     this.#scheduleTick();
@@ -218,7 +214,6 @@ export class OpenObjects {
   #serve(driven: DrivenObject, inode: Inode): ServedObject {
     // A kill may have lost the owner's copy of a ctime that a change of names or mode moved; the registry's is durable.
     driven.observeTime(inode.ctime);
-    if (driven.recoveredCalls.length > 0) this.#recovered(driven.fileid, driven.recoveredCalls);
     const served = new ServedObject(driven, inode, this.#handleOf(inode), this.#fsid);
     served.lastUse = ++this.#useCounter;
     served.ready = !this.#holds.has(driven.fileid);

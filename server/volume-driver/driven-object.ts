@@ -50,7 +50,6 @@ export class OpenObject implements DrivenObject {
   readonly object: BlockObject;
   readonly log: ObjectLog;
   readonly keeper: ObjectKeeper;
-  readonly recoveredCalls: readonly Uint32Array[];
   readonly #components: OpenObjectComponents;
   #verifier: Uint8Array;
   #unsealed: UnsealedSegment[];
@@ -71,7 +70,6 @@ export class OpenObject implements DrivenObject {
       verifier: Uint8Array;
       unsealed: readonly UnsealedSegment[];
       arrived: readonly ArrivedSegment[];
-      recoveredCalls: readonly Uint32Array[];
     },
   ) {
     this.#components = components;
@@ -80,7 +78,6 @@ export class OpenObject implements DrivenObject {
     this.object = parts.object;
     this.log = parts.log;
     this.keeper = parts.keeper;
-    this.recoveredCalls = parts.recoveredCalls;
     this.#verifier = parts.verifier;
     this.#unsealed = [...parts.unsealed];
     this.#arrived = [...parts.arrived];

@@ -56,8 +56,6 @@ export interface ObjectBeginning {
   readonly unsealed: readonly UnsealedSegment[];
   /** Segments that arrived from another router. */
   readonly arrived: readonly ArrivedSegment[];
-  /** DrivenObject.recoveredCalls. */
-  readonly recoveredCalls: readonly Uint32Array[];
 }
 
 export class ObjectAssembly {
@@ -187,7 +185,6 @@ export class ObjectAssembly {
         verifier: beginning.verifier,
         unsealed: beginning.unsealed,
         arrived: beginning.arrived,
-        recoveredCalls: beginning.recoveredCalls,
       },
     );
     return opened;

@@ -178,7 +178,6 @@ export class ObjectReplica implements Replica {
       claimed: true,
       unsealed: [],
       arrived,
-      recoveredCalls: [],
     });
     // Who was held wants to write.
     if (arrived.length > 0) opened.log.prepareAhead();

@@ -12,7 +12,7 @@ import { ApplianceError } from '../core/errors.ts';
 import { failPoint } from '../core/fail-points.ts';
 import type { Histogram } from '../core/histogram.ts';
 import { sameTerm } from '../core/ids.ts';
-import type { Incarnation, ObjectUuid, RouterId } from '../core/ids.ts';
+import type { FileId, Incarnation, ObjectUuid, RouterId } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Clock, Random } from '../core/time.ts';
 import { timestampOf } from '../core/time.ts';
@@ -74,6 +74,11 @@ export interface VolumeDriverComponents {
   /** By class. */
   readonly writeBack: { readonly volume: MakeWriteBack | null; readonly file: MakeWriteBack | null };
   readonly names: { readonly volume: StorageNames; readonly file: StorageNames };
+  /**
+   * Told of the calls that a recovery finds in a log, perhaps never answered, before anything of that log is changed: afterwards it cannot be told any more which they
+   * were, and a process that dies in the recovery must not make its next life do them again (decision 0035). Outlives the process when it returns, or a moment later.
+   */
+  readonly recovered?: (fileid: FileId, calls: readonly Uint32Array[]) => void;
 }
 
 export class VolumeDriver implements ObjectDriver {
@@ -140,6 +145,8 @@ export class VolumeDriver implements ObjectDriver {
         }
         throw new ApplianceError('object-damaged', `object ${inode.fileid} (${uuid}) cannot be served: ${end.reason}`);
       }
+      const calls = callsOf(end);
+      if (calls.length > 0) this.#components.recovered?.(inode.fileid, calls);
       const uploadedSegment = owner?.root.uploadedSegment ?? 0;
       // A copy of what another router had may be the only one now.
       for (const { local, number } of end.segments) if (local !== null && number > uploadedSegment) await files.keep(local);
@@ -279,7 +286,6 @@ export class VolumeDriver implements ObjectDriver {
       claimed: fromOther,
       unsealed,
       arrived: [],
-      recoveredCalls: callsOf(end),
     });
     for (const { segment, totalBytes, lastSequence } of sealed) opened.keeper.sealed(segment, totalBytes, lastSequence);
     failPoint('recovery.before-open');
