@@ -9,7 +9,7 @@ import { systemClock } from '../../server/core/node-time.ts';
 import { run } from '../command.ts';
 import { freePorts } from '../free-port.ts';
 import { scratchFor } from '../scratch.ts';
-import { RedisService } from '../services/redis.ts';
+import { type RedisNode, RedisService } from '../services/redis.ts';
 
 /** A registry that works: one change, one read. */
 async function assertWorks(member: Member): Promise<void> {
@@ -83,13 +83,17 @@ test('an ACL user with no more rights than the docs give it; a wrong password is
   await assert.rejects(Member.open({ vpoolName: 'acl', settings: { ...settings, password: 'wrong' }, openTimeoutMs: 1_000 }), /WRONGPASS/);
 });
 
+function clusterNode(t: TestContext, busPort: number): Promise<RedisService> {
+  return RedisService.forTest(t, { configuration: ['cluster-enabled yes', 'cluster-node-timeout 2000', `cluster-port ${busPort}`] });
+}
+
 test('Redis Cluster: the node that serves the slot of the vPool is found from any other', async (t) => {
-  const configuration = ['cluster-enabled yes', 'cluster-node-timeout 2000'];
-  const seed = await RedisService.forTest(t, { configuration });
-  const server = await RedisService.forTest(t, { configuration });
+  const [seedBus = 0, serverBus = 0] = await freePorts(2);
+  const seed = await clusterNode(t, seedBus);
+  const server = await clusterNode(t, serverBus);
   assert.equal(await seed.primary.command('CLUSTER', 'ADDSLOTSRANGE', '0', '99'), '+OK');
   assert.equal(await server.primary.command('CLUSTER', 'ADDSLOTSRANGE', '100', '16383'), '+OK');
-  assert.equal(await seed.primary.command('CLUSTER', 'MEET', '127.0.0.1', String(server.primary.port)), '+OK');
+  assert.equal(await seed.primary.command('CLUSTER', 'MEET', '127.0.0.1', String(server.primary.port), String(serverBus)), '+OK');
   const deadlineMs = systemClock.monotonicMs() + 60_000;
   for (const { primary } of [seed, server]) {
     while (!(await primary.command('CLUSTER', 'INFO')).includes('cluster_state:ok')) {
@@ -100,6 +104,27 @@ test('Redis Cluster: the node that serves the slot of the vPool is found from an
   await using member = await Member.joined({ vpoolName: 'sharded', settings: redisSettings([seed.primary.port], { mode: 'cluster' }) });
   await assertWorks(member);
   assert.notEqual(await server.primary.command('HGET', 'vf:{sharded}:meta', 'vpool_uuid'), '', 'the registry is on the node of its slot');
+});
+
+test('Redis Cluster: of two nodes that both say that the slot is theirs, the one with the newer configuration counts, whoever answers first', async (t) => {
+  const nodes: RedisNode[] = [];
+  // They do not know of each other, as when one was cut off and replaced.
+  for (const [index, busPort] of (await freePorts(2)).entries()) {
+    const { primary } = await clusterNode(t, busPort);
+    assert.equal(await primary.command('CLUSTER', 'SET-CONFIG-EPOCH', String(index + 4)), '+OK');
+    assert.equal(await primary.command('CLUSTER', 'ADDSLOTSRANGE', '0', '16383'), '+OK');
+    await primary.waitForLine(['CLUSTER', 'INFO'], 'cluster_state:ok');
+    nodes.push(primary);
+  }
+  const [former, current] = nodes.map(({ port }) => port);
+  assert.ok(former !== undefined && current !== undefined);
+  const vpoolName = 'claimed-twice';
+  // Asked so often, the former one is the first to answer.
+  const ports = [...Array.from({ length: 8 }, () => former), current];
+  await using member = await Member.joined({ vpoolName, settings: redisSettings(ports, { mode: 'cluster' }) });
+  assert.equal(member.registry.health(), null);
+  assert.equal(await nodes[0]?.command('DBSIZE'), ':0');
+  assert.notEqual(await nodes[1]?.command('HGET', `vf:{${vpoolName}}:meta`, 'vpool_uuid'), '');
 });
 
 test('a Redis that would throw keys away when its memory is full is refused at the start', async (t) => {

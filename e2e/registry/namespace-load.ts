@@ -149,8 +149,8 @@ export class NamespaceLoad {
     await this.#running;
   }
 
-  /** Every member shows exactly what was acknowledged. */
-  async verify(): Promise<void> {
+  /** Every member shows exactly what was acknowledged, and names that are `others`' work. */
+  async verify(others: (name: string) => boolean = () => false): Promise<void> {
     const expected = new Map<string, Held>();
     for (const client of this.clients) for (const [name, held] of client.files) expected.set(name, held);
     for (const { registry } of this.#members) {
@@ -158,7 +158,10 @@ export class NamespaceLoad {
       for (let after = 0; ;) {
         const page = await registry.namespace.entries(registry.namespace.root, after, 1_000);
         assert.ok(page.kind === 'entries');
-        for (const entry of page.entries) found.set(Buffer.from(entry.name).toString(), entry.inode);
+        for (const entry of page.entries) {
+          const name = Buffer.from(entry.name).toString();
+          if (!others(name)) found.set(name, entry.inode);
+        }
         if (page.eof) break;
         after = page.entries.at(-1)?.cookie ?? after;
       }

@@ -20,16 +20,22 @@ export interface RedisOptions {
   readonly downAfterMs?: number;
   /** Lines for the configuration of the primary and the replicas. */
   readonly configuration?: readonly string[];
+  /** Of a primary alone: where it runs, when that is not this machine's loopback. `prefix`: what to put in front of its command. */
+  readonly place?: { readonly address: string; readonly prefix: readonly string[] };
 }
+
+const LOOPBACK = { address: '127.0.0.1', prefix: [] };
 
 export const SENTINEL_MASTER = 'vferry';
 
 /** A Redis or sentinel. `start` resolves when it answers, `stop` and `kill` when it is gone. */
 export class RedisNode {
+  readonly host: string;
   readonly port: number;
   readonly #daemon: Daemon;
 
-  constructor(port: number, daemon: Daemon) {
+  constructor(host: string, port: number, daemon: Daemon) {
+    this.host = host;
     this.port = port;
     this.#daemon = daemon;
   }
@@ -62,7 +68,7 @@ export class RedisNode {
   /** One command in Redis's inline form, without spaces in its arguments. Resolves with the first line of the answer, for a bulk answer with its text. */
   command(...words: string[]): Promise<string> {
     const { promise, resolve, reject } = Promise.withResolvers<string>();
-    const socket = connect(this.port, '127.0.0.1', () => socket.write(`${words.join(' ')}\r\n`));
+    const socket = connect(this.port, this.host, () => socket.write(`${words.join(' ')}\r\n`));
     let text = '';
     socket.setTimeout(5000, () => socket.destroy(new Error(`redis on port ${this.port} does not answer`)));
     socket.on('data', (chunk) => {
@@ -78,10 +84,15 @@ export class RedisNode {
   }
 
   /** Waits until `INFO <section>` has a line `<line>`. @throws Error when it has not in time. */
-  async waitForInfo(section: string, line: string, timeoutMs = 20_000): Promise<void> {
+  async waitForInfo(section: string, line: string, timeoutMs = 60_000): Promise<void> {
+    await this.waitForLine(['INFO', section], line, timeoutMs);
+  }
+
+  /** Waits until the answer to a command has this line. @throws Error when it has not in time. */
+  async waitForLine(command: readonly string[], line: string, timeoutMs = 60_000): Promise<void> {
     await this.#daemon.waitUntil(async () => {
-      const info = await this.command('INFO', section).catch(() => '');
-      return info.split('\r\n').includes(line);
+      const answer = await this.command(...command).catch(() => '');
+      return answer.split('\r\n').includes(line);
     }, timeoutMs);
   }
 
@@ -107,7 +118,7 @@ export class RedisService implements AsyncDisposable {
     const replicaCount = options.replicas ?? 0;
     const sentinelCount = options.sentinels ?? 0;
     const [primaryPort = 0, ...others] = await freePorts(1 + replicaCount + sentinelCount);
-    const primary = await redisNode(options.directory, 'primary', primaryPort, options.configuration ?? []);
+    const primary = await redisNode(options.directory, 'primary', primaryPort, options.configuration ?? [], options.place);
     const replicas: RedisNode[] = [];
     for (const [index, port] of others.slice(0, replicaCount).entries()) {
       replicas.push(
@@ -155,9 +166,15 @@ export class RedisService implements AsyncDisposable {
   }
 }
 
-async function redisNode(directory: string, name: string, port: number, more: readonly string[]): Promise<RedisNode> {
+async function redisNode(
+  directory: string,
+  name: string,
+  port: number,
+  more: readonly string[],
+  place: RedisOptions['place'] = LOOPBACK,
+): Promise<RedisNode> {
   const lines = [
-    ...common(port),
+    ...common(port, place.address),
     'appendonly yes',
     'appendfsync always',
     'save ""',
@@ -165,7 +182,7 @@ async function redisNode(directory: string, name: string, port: number, more: re
     'replica-announce-ip 127.0.0.1',
     'enable-debug-command local',
   ];
-  return node(directory, name, port, 'redis-server', [...lines, ...more]);
+  return node(directory, name, port, [...place.prefix, 'redis-server'], [...lines, ...more], place.address);
 }
 
 async function sentinelNode(
@@ -177,27 +194,34 @@ async function sentinelNode(
   downAfterMs: number,
 ): Promise<RedisNode> {
   const lines = [
-    ...common(port),
+    ...common(port, LOOPBACK.address),
     'sentinel announce-ip 127.0.0.1',
     `sentinel monitor ${SENTINEL_MASTER} 127.0.0.1 ${primaryPort} ${quorum}`,
     `sentinel down-after-milliseconds ${SENTINEL_MASTER} ${downAfterMs}`,
     `sentinel failover-timeout ${SENTINEL_MASTER} 5000`,
     `sentinel parallel-syncs ${SENTINEL_MASTER} 1`,
   ];
-  return node(directory, name, port, 'redis-sentinel', lines);
+  return node(directory, name, port, ['redis-sentinel'], lines, LOOPBACK.address);
 }
 
-function common(port: number): string[] {
-  return [`port ${port}`, 'bind 127.0.0.1', 'daemonize no', 'protected-mode no'];
+function common(port: number, address: string): string[] {
+  return [`port ${port}`, `bind ${address}`, 'daemonize no', 'protected-mode no'];
 }
 
 /** Redis and sentinels rewrite their configuration: it is made once, and kept over a restart of the part. */
-async function node(directory: string, name: string, port: number, program: string, lines: readonly string[]): Promise<RedisNode> {
+async function node(
+  directory: string,
+  name: string,
+  port: number,
+  command: readonly string[],
+  lines: readonly string[],
+  host: string,
+): Promise<RedisNode> {
   const home = join(directory, name);
   await mkdir(home, { recursive: true });
   const configuration = join(home, `${name}.conf`);
   await writeFile(configuration, [...lines, `dir ${home}`, ''].join('\n'));
-  return new RedisNode(port, new Daemon({ name, command: [program, configuration], logFile: join(home, 'log') }));
+  return new RedisNode(host, port, new Daemon({ name, command: [...command, configuration], logFile: join(home, 'log') }));
 }
 
 /** The answer in `text`, as soon as it is all there: `+OK` and alike as they are, a bulk string without its frame. */

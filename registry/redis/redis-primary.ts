@@ -81,37 +81,67 @@ async function primaryOfSentinels(settings: RedisRegistrySettings, clock: Clock)
   throw unavailable(`no Sentinel names a primary "${name}": ${reason instanceof Error ? reason.message : 'none answered'}`, reason);
 }
 
+/** All are asked at once: one that was cut off, or stood still, names a former primary, and knows an older configuration epoch. */
 async function primaryOfSlot(settings: RedisRegistrySettings, metaKey: string, clock: Clock): Promise<Primary> {
-  let reason: unknown = new Error('none answered');
-  for (const url of settings.urls) {
-    try {
-      const [slotAnswer, mapAnswer, timeoutAnswer] = await ask(url, settings, clock, false, [
-        ['CLUSTER', 'KEYSLOT', metaKey],
-        ['CLUSTER', 'SLOTS'],
-        ['CONFIG', 'GET', 'cluster-node-timeout'],
-      ]);
-      if (slotAnswer?.kind === 'refused') throw slotAnswer.error;
-      if (mapAnswer?.kind === 'refused') throw mapAnswer.error;
-      const slot = slotAnswer?.reply;
-      const ranges = mapAnswer?.reply;
-      if (typeof slot !== 'number' || !isList(ranges)) throw new Error(`${url} answers no map of slots`);
-      const configured = timeoutAnswer?.kind === 'reply' ? Number(fieldsOf(timeoutAnswer.reply).get('cluster-node-timeout')) : Number.NaN;
-      for (const range of ranges) {
-        if (!isList(range) || typeof range[0] !== 'number' || typeof range[1] !== 'number' || slot < range[0] || slot > range[1]) continue;
-        const node = range[2];
-        if (!isList(node)) continue;
-        const host = textOf(node[0]);
-        const port = Number(node[1]);
-        if (!isPort(port)) continue;
-        const address = { host: host === '' || host === '?' ? addressOf(url).host : host, port };
-        return { address, downAfterMs: configured > 0 ? configured : STANDALONE_DOWN_AFTER_MS };
+  const failures: unknown[] = [];
+  let best: (Primary & { readonly epoch: number }) | null = null;
+  await Promise.all(
+    settings.urls.map(async (url) => {
+      try {
+        const answers = await ask(url, settings, clock, false, [
+          ['CLUSTER', 'KEYSLOT', metaKey],
+          ['CLUSTER', 'SLOTS'],
+          ['CLUSTER', 'NODES'],
+          ['CONFIG', 'GET', 'cluster-node-timeout'],
+        ]);
+        const seen = primarySeen(answers, addressOf(url).host);
+        if (best === null || seen.epoch > best.epoch) best = seen;
+      } catch (error) {
+        failures.push(error);
       }
-      throw new Error(`no node of the Cluster serves slot ${slot}`);
-    } catch (error) {
-      reason = error;
-    }
+    }),
+  );
+  if (best !== null) return best;
+  const reason = failures.find((failure) => failure instanceof Error);
+  throw unavailable(
+    `no node of the Redis Cluster tells who serves this vPool: ${reason instanceof Error ? reason.message : 'none answered'}`,
+    reason,
+  );
+}
+
+/** What one node says of the slot. @throws Error when it says nothing of use. */
+function primarySeen(answers: readonly RedisAnswer[], askedHost: string): Primary & { readonly epoch: number } {
+  const [slotAnswer, mapAnswer, nodesAnswer, timeoutAnswer] = answers;
+  if (slotAnswer?.kind !== 'reply' || mapAnswer?.kind !== 'reply' || nodesAnswer?.kind !== 'reply') {
+    throw answers.find((answer) => answer.kind === 'refused')?.error ?? new Error(`${askedHost} answered too little`);
   }
-  throw unavailable(`no node of the Redis Cluster tells who serves this vPool: ${reason instanceof Error ? reason.message : String(reason)}`, reason);
+  const slot = slotAnswer.reply;
+  const ranges = mapAnswer.reply;
+  if (typeof slot !== 'number' || !isList(ranges)) throw new Error(`${askedHost} answers no map of slots`);
+  // An ACL may forbid CONFIG.
+  const configured = timeoutAnswer?.kind === 'reply' ? Number(fieldsOf(timeoutAnswer.reply).get('cluster-node-timeout')) : Number.NaN;
+  for (const range of ranges) {
+    if (!isList(range) || typeof range[0] !== 'number' || typeof range[1] !== 'number' || slot < range[0] || slot > range[1]) continue;
+    const node = range[2];
+    if (!isList(node)) continue;
+    const host = textOf(node[0]);
+    const port = Number(node[1]);
+    const epoch = epochOf(textOf(nodesAnswer.reply), textOf(node[2]));
+    if (!isPort(port) || epoch === null) continue;
+    const address = { host: host === '' || host === '?' ? askedHost : host, port };
+    return { address, downAfterMs: configured > 0 ? configured : STANDALONE_DOWN_AFTER_MS, epoch };
+  }
+  throw new Error(`no node of the Cluster serves slot ${slot}`);
+}
+
+/** The configuration epoch of a node: `<id> <address> <flags> <its primary> <ping> <pong> <epoch> ...` of `CLUSTER NODES`. */
+function epochOf(nodes: string, id: string): number | null {
+  for (const line of nodes.split('\n')) {
+    const words = line.split(' ');
+    const epoch = Number(words[6]);
+    if (words[0] === id && id !== '' && Number.isSafeInteger(epoch) && epoch >= 0) return epoch;
+  }
+  return null;
 }
 
 /** A flat list of names and values. */
