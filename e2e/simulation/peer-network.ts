@@ -6,7 +6,7 @@ import { ApplianceError } from '../../server/core/errors.ts';
 import type { RouterId } from '../../server/core/ids.ts';
 import type { MaybePromise } from '../../server/core/maybe-promise.ts';
 import type { Random } from '../../server/core/time.ts';
-import type { LogPieces, PeerNetwork, PeerService } from '../../server/object-router/peer-port.ts';
+import type { MovePart, PeerNetwork, PeerService } from '../../server/object-router/peer-port.ts';
 import type { ProcessTime, Schedule } from './schedule.ts';
 import { Lane, newWay, type Way } from './ways.ts';
 
@@ -130,13 +130,17 @@ export class SimulatedPeers {
       moveFetch: (fileid, attempt, from, bytesMax, waitMs) =>
         call(
           'moveFetch',
-          async (service): Promise<LogPieces | null> => {
+          async (service): Promise<MovePart | null> => {
             const pieces = await service.moveFetch(fileid, attempt, from, bytesMax, waitMs);
-            return pieces === null ? null : { ...pieces, pieces: pieces.pieces.map((piece) => ({ ...piece, bytes: Buffer.from(piece.bytes) })) };
+            return pieces === null ? null : copyOf(pieces);
           },
           waitMs,
         ),
-      moveFreeze: (fileid, attempt) => call('moveFreeze', (service) => service.moveFreeze(fileid, attempt)),
+      moveFreeze: (fileid, attempt, from) =>
+        call('moveFreeze', async (service) => {
+          const frozen = await service.moveFreeze(fileid, attempt, from);
+          return frozen === null ? null : { ...frozen, rest: copyOf(frozen.rest) };
+        }),
       moveConfirm: (fileid, attempt, lastSequence) => call('moveConfirm', (service) => service.moveConfirm(fileid, attempt, lastSequence)),
       moveAbort: (fileid, attempt, reason) => call('moveAbort', (service) => service.moveAbort(fileid, attempt, reason)),
       moveOffer: (target, from, reason) => call('moveOffer', (service) => service.moveOffer(target, from, reason)),
@@ -191,4 +195,13 @@ export class SimulatedPeers {
       });
     });
   }
+}
+
+/** Bytes that are the receiver's own, as from a wire. */
+function copyOf(part: MovePart): MovePart {
+  return {
+    ...part,
+    pieces: part.pieces.map((piece) => ({ ...piece, bytes: Buffer.from(piece.bytes) })),
+    calls: { ...part.calls, bytes: Buffer.from(part.calls.bytes) },
+  };
 }

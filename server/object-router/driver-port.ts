@@ -70,7 +70,7 @@ export interface DrivenObject {
 }
 
 /** Where a log ends for good. `termWrote` false: nothing was written in its last term, so there is no epoch to close. */
-export interface FrozenLog extends Omit<FrozenEnd, 'repetitions'> {
+export interface FrozenLog extends Omit<FrozenEnd, 'rest'> {
   readonly termWrote: boolean;
 }
 

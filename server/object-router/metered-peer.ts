@@ -8,7 +8,7 @@ import type { MaybePromise } from '../core/maybe-promise.ts';
 import type { Clock, Timestamp } from '../core/time.ts';
 import { Status } from '../nfsd/file-system.ts';
 import type { ReadAnswer, SetAttributes, Stability, WriteAnswer } from '../nfsd/file-system.ts';
-import type { CallEnd, Forwarded, LogPosition, MoveReason, ObjectTarget, PeerCaller, PeerService } from './peer-port.ts';
+import type { CallEnd, Forwarded, FollowPosition, MoveReason, ObjectTarget, PeerCaller, PeerService } from './peer-port.ts';
 
 type Answer<Method extends keyof PeerService> = ReturnType<NonNullable<PeerService[Method]>>;
 
@@ -99,11 +99,11 @@ export class MeteredPeer implements PeerService {
   moveAsk(target: ObjectTarget, from: RouterId, nonce: string, reason: MoveReason): Answer<'moveAsk'> {
     return this.#inner.moveAsk(target, from, nonce, reason);
   }
-  moveFetch(fileid: FileId, attempt: Term, from: LogPosition, bytesMax: number, waitMs: number): Answer<'moveFetch'> {
+  moveFetch(fileid: FileId, attempt: Term, from: FollowPosition, bytesMax: number, waitMs: number): Answer<'moveFetch'> {
     return this.#inner.moveFetch(fileid, attempt, from, bytesMax, waitMs);
   }
-  moveFreeze(fileid: FileId, attempt: Term): Answer<'moveFreeze'> {
-    return this.#inner.moveFreeze(fileid, attempt);
+  moveFreeze(fileid: FileId, attempt: Term, from: FollowPosition): Answer<'moveFreeze'> {
+    return this.#inner.moveFreeze(fileid, attempt, from);
   }
   moveConfirm(fileid: FileId, attempt: Term, lastSequence: number): Answer<'moveConfirm'> {
     return this.#inner.moveConfirm(fileid, attempt, lastSequence);

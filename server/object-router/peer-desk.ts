@@ -3,7 +3,7 @@ import { ApplianceError } from '../core/errors.ts';
 import type { FileId, RouterId, Term } from '../core/ids.ts';
 import type { Timestamp } from '../core/time.ts';
 import type { SetAttributes, Stability } from '../nfsd/file-system.ts';
-import type { LogPosition, MoveReason, ObjectTarget, PeerCaller, PeerService } from './peer-port.ts';
+import type { FollowPosition, MoveReason, ObjectTarget, PeerCaller, PeerService } from './peer-port.ts';
 
 type Answer<Method extends keyof PeerService> = ReturnType<NonNullable<PeerService[Method]>>;
 type MoveCalls = Pick<PeerService, 'moveAsk' | 'moveFetch' | 'moveFreeze' | 'moveConfirm' | 'moveAbort' | 'moveOffer'>;
@@ -62,11 +62,11 @@ export class PeerDesk implements PeerService {
   async moveAsk(target: ObjectTarget, from: RouterId, nonce: string, reason: MoveReason): Answer<'moveAsk'> {
     return this.#move().moveAsk(target, from, nonce, reason);
   }
-  async moveFetch(fileid: FileId, attempt: Term, from: LogPosition, bytesMax: number, waitMs: number): Answer<'moveFetch'> {
+  async moveFetch(fileid: FileId, attempt: Term, from: FollowPosition, bytesMax: number, waitMs: number): Answer<'moveFetch'> {
     return this.#move().moveFetch(fileid, attempt, from, bytesMax, waitMs);
   }
-  async moveFreeze(fileid: FileId, attempt: Term): Answer<'moveFreeze'> {
-    return this.#move().moveFreeze(fileid, attempt);
+  async moveFreeze(fileid: FileId, attempt: Term, from: FollowPosition): Answer<'moveFreeze'> {
+    return this.#move().moveFreeze(fileid, attempt, from);
   }
   async moveConfirm(fileid: FileId, attempt: Term, lastSequence: number): Answer<'moveConfirm'> {
     return this.#move().moveConfirm(fileid, attempt, lastSequence);

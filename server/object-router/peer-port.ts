@@ -84,17 +84,37 @@ export interface LogPieces {
   readonly behindBytes: number;
 }
 
+/** Up to where the receiver has what the giver has of the object. */
+export interface FollowPosition extends LogPosition {
+  /** Of the memory of completed calls: 0, or `next` of the last part. */
+  readonly calls: number;
+}
+
+/** A part of the giver's memory of completed calls of the object (repetitions.ts): opaque, at most `CALLS_BYTES_MAX`. */
+export interface CallsPart {
+  readonly bytes: Buffer;
+  /** Where the next part begins. */
+  readonly next: number;
+  /** At most so many calls are behind it. */
+  readonly behind: number;
+}
+
+/** What the receiver does not have yet, or the beginning of it. */
+export interface MovePart extends LogPieces {
+  readonly calls: CallsPart;
+}
+
 /** The log's end when new I/O is held: everything up to it must be durable at the receiver before it confirms. */
 export interface FrozenEnd {
   readonly lastSegment: number;
   readonly lastSequence: number;
   readonly end: LogPosition;
   readonly verifier: Uint8Array;
-  /** The giver's memory of completed calls of this object (repetitions.ts), for the receiver's: opaque, at most `REPETITIONS_BYTES_MAX`. */
-  readonly repetitions: Buffer;
+  /** What there is behind the position that the receiver named: of the log the beginning, to be fetched on if it is not all; of the calls all. */
+  readonly rest: MovePart;
 }
 
-export const REPETITIONS_BYTES_MAX = 2 * 1024 * 1024;
+export const CALLS_BYTES_MAX = 2 * 1024 * 1024;
 
 /** Answer to a confirmation: the object is the receiver's, or the attempt is over and the giver goes on. */
 export type MoveOutcome = { readonly kind: 'moved'; readonly owner: OwnerRecord } | { readonly kind: 'aborted'; readonly reason: string };
@@ -139,10 +159,10 @@ export interface PeerService {
 
   /** Asks the owner for the object; `from` is the asking router. `nonce`: of the term that it will have. `pinned`: an operator wants it. */
   moveAsk(target: ObjectTarget, from: RouterId, nonce: string, reason: MoveReason): Promise<MoveAnswer>;
-  /** Bytes of the log from `from` on, at most about `bytesMax`; waits up to `waitMs` for some. `null`: the attempt is over. `durable`: up to where the asker has all. */
-  moveFetch(fileid: FileId, attempt: Term, from: LogPosition, bytesMax: number, waitMs: number): Promise<LogPieces | null>;
-  /** Holds the object's I/O, ends its log with a sealed segment and says where. The hold ends by itself after `HOLD_MS_MAX`. Null: the attempt is over. */
-  moveFreeze(fileid: FileId, attempt: Term): Promise<FrozenEnd | null>;
+  /** What there is from `from` on, at most about `bytesMax` of the log; waits up to `waitMs` for some. Null: the attempt is over. */
+  moveFetch(fileid: FileId, attempt: Term, from: FollowPosition, bytesMax: number, waitMs: number): Promise<MovePart | null>;
+  /** Holds the object's I/O, ends its log with a sealed segment and says where, with what there is behind `from`. The hold ends by itself after `HOLD_MS_MAX`. Null: the attempt is over. */
+  moveFreeze(fileid: FileId, attempt: Term, from: FollowPosition): Promise<FrozenEnd | null>;
   /** Everything up to the frozen end is durable at the asker: change the owner. */
   moveConfirm(fileid: FileId, attempt: Term, lastSequence: number): Promise<MoveOutcome>;
   /** The asker gives up: the giver goes on as if nothing had happened. */

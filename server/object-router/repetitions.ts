@@ -13,14 +13,12 @@ import { createHash } from 'node:crypto';
 
 import { assert } from '../core/assert.ts';
 import type { Clock } from '../core/time.ts';
-import { REPETITION_WINDOW_MS, REPETITIONS_BYTES_MAX } from './peer-port.ts';
+import { ArrivedCalls, CALL_ENTRY_BYTES, KEY_WORDS } from './arrived-calls.ts';
+import { REPETITION_WINDOW_MS } from './peer-port.ts';
 
 const ENTRIES_MAX = 2 ** 19;
 /** Of the calls that a log has the newest: nothing that was not answered before the process ended is further from its end. */
 const RECOVERED_MAX = 2 ** 16;
-const KEY_WORDS = 4;
-/** Exported entry: key, age in milliseconds. */
-const ENTRY_BYTES = KEY_WORDS * 4 + 4;
 
 /** 128 bits that name a call. */
 export type CallWords = Uint32Array;
@@ -29,6 +27,13 @@ export type CallWords = Uint32Array;
 export interface RememberedCall {
   readonly fileid: number;
   readonly words: CallWords;
+}
+
+/** A part of what is remembered of an object: entries of CALL_ENTRY_BYTES. */
+export interface RememberedPart {
+  readonly bytes: Buffer;
+  readonly next: number;
+  readonly behind: number;
 }
 
 /** Keeps what a process remembered for its next life. */
@@ -78,6 +83,12 @@ export class Repetitions {
   readonly #heads: Int32Array;
   #head = 0;
   #count = 0;
+  /** Running number of the entry at `#head`; above all counts of what arrived, so that one number says how far a memory was read. */
+  #firstIndex = 2 ** 32;
+  /** Entries with lower numbers say nothing of that object: it was another router's meanwhile. */
+  readonly #forgottenBefore = new Map<number, number>();
+  /** Of objects that came from other routers. */
+  readonly #arrived = new Map<number, ArrivedCalls>();
   readonly #journal: RepetitionJournal | null;
   readonly #batch = Buffer.alloc(JOURNAL_BATCH_MAX * JOURNAL_ENTRY_BYTES);
   #batched = 0;
@@ -107,9 +118,13 @@ export class Repetitions {
   isDone(fileid: number, words: CallWords): boolean {
     this.#forgetOld();
     for (let slot = (this.#heads[this.#chain(fileid, words)] as number) - 1; slot >= 0; slot = (this.#next[slot] as number) - 1) {
-      if (this.#fileids[slot] === fileid && this.#is(slot, words)) return true;
+      if (this.#fileids[slot] !== fileid || !this.#is(slot, words)) continue;
+      // Chains have the newest first.
+      if (this.#firstIndex + ((slot - this.#head) & this.#mask) >= (this.#forgottenBefore.get(fileid) ?? 0)) return true;
+      break;
     }
-    return false;
+    if (this.#arrived.size === 0) return false;
+    return this.#arrived.get(fileid)?.has(words, this.#clock.monotonicMs() - REPETITION_WINDOW_MS) ?? false;
   }
 
   /** The same call while it runs. */
@@ -146,6 +161,10 @@ export class Repetitions {
   /** A call that ended now. */
   remember(fileid: number, words: CallWords): void {
     this.#keep(fileid, words);
+    this.#note(fileid, words);
+  }
+
+  #note(fileid: number, words: CallWords): void {
     if (this.#journal === null) return;
     // The answer goes out when this turn's microtasks are done, at the earliest: theirs come behind this one.
     if (this.#batched === 0) queueMicrotask(() => this.#flush());
@@ -175,52 +194,76 @@ export class Repetitions {
     this.#heads[chain] = slot + 1;
   }
 
-  /** What is remembered of an object, the newest that fit: for the router that it moves to. */
-  export(fileid: number): Buffer {
+  /**
+   * What is remembered of an object behind `from` (0: all of it), the oldest first, at most `bytesMax`: for the router that it moves to. `next`: where to go on.
+   * `behind`: at most so many are left then.
+   */
+  after(fileid: number, from: number, bytesMax: number): RememberedPart {
     this.#forgetOld();
     const nowMs = this.#clock.monotonicMs();
-    const slots: number[] = [];
-    for (let index = this.#count - 1; index >= 0 && (slots.length + 1) * ENTRY_BYTES <= REPETITIONS_BYTES_MAX; index -= 1) {
-      const slot = (this.#head + index) & this.#mask;
-      if (this.#fileids[slot] === fileid) slots.push(slot);
-    }
-    const bytes = Buffer.allocUnsafe(slots.length * ENTRY_BYTES);
+    const sinceMs = nowMs - REPETITION_WINDOW_MS;
+    const room = Math.floor(bytesMax / CALL_ENTRY_BYTES);
+    const arrived = this.#arrived.get(fileid);
+    const arrivedCount = arrived?.count ?? 0;
+    const end = this.#firstIndex + this.#count;
+    const begin = Math.max(this.#firstIndex, this.#forgottenBefore.get(fileid) ?? 0);
+    const most = Math.max(0, arrivedCount - from) + Math.max(0, end - Math.max(begin, from));
+    const bytes = Buffer.allocUnsafe(Math.min(room, most) * CALL_ENTRY_BYTES);
+    const put = (at: number, endedMs: number): number => bytes.writeUInt32LE(Math.min(0xffff_ffff, Math.max(0, Math.round(nowMs - endedMs))), at);
     let at = 0;
-    for (let index = slots.length - 1; index >= 0; index -= 1) {
-      const slot = slots[index] as number;
-      for (let word = 0; word < KEY_WORDS; word += 1) at = bytes.writeUInt32LE(this.#words[slot * KEY_WORDS + word] as number, at);
-      at = bytes.writeUInt32LE(Math.min(0xffff_ffff, Math.max(0, Math.round(nowMs - (this.#endedMs[slot] as number)))), at);
+    let next = from;
+    for (; arrived !== undefined && next < arrivedCount && at < bytes.length; next += 1) {
+      if (arrived.endedMs(next) >= sinceMs) at = put(arrived.writeKey(next, bytes, at), arrived.endedMs(next));
     }
-    return bytes;
+    if (next >= arrivedCount) {
+      next = Math.max(next, begin);
+      for (; next < end && at < bytes.length; next += 1) {
+        const slot = (this.#head + next - this.#firstIndex) & this.#mask;
+        if (this.#fileids[slot] !== fileid) continue;
+        for (let word = 0; word < KEY_WORDS; word += 1) at = bytes.writeUInt32LE(this.#words[slot * KEY_WORDS + word] as number, at);
+        at = put(at, this.#endedMs[slot] as number);
+      }
+    }
+    const behind = next < arrivedCount ? arrivedCount - next + end - begin : Math.max(0, end - next);
+    return { bytes: bytes.subarray(0, at), next, behind };
   }
 
-  /** Takes over what another router remembered. False: these are no such bytes, and nothing was taken. */
-  import(fileid: number, bytes: Buffer): boolean {
-    if (bytes.length % ENTRY_BYTES !== 0 || bytes.length > REPETITIONS_BYTES_MAX) return false;
-    const words = new Uint32Array(KEY_WORDS);
-    for (let at = 0; at < bytes.length; at += ENTRY_BYTES) {
-      for (let word = 0; word < KEY_WORDS; word += 1) words[word] = bytes.readUInt32LE(at + word * 4);
-      // Their ages would not be in the order of the ring: as if they had ended now, which only keeps them longer.
-      if (bytes.readUInt32LE(at + KEY_WORDS * 4) <= REPETITION_WINDOW_MS && !this.isDone(fileid, words)) this.remember(fileid, words);
+  /** For what another router remembers of an object that may come here: it counts for nothing until all of it has `arrived`. */
+  arriving(fileid: number): ArrivedCalls {
+    return new ArrivedCalls(this.#clock, fileid);
+  }
+
+  /** Takes bytes of `after` of another router. It outlives the process from here on. False: they are none, and nothing was taken. */
+  arrive(calls: ArrivedCalls, bytes: Buffer): boolean {
+    const isTaken = calls.add(bytes, (words) => this.#note(calls.fileid, words));
+    this.#flush();
+    return isTaken;
+  }
+
+  /** All of it is here and counts, instead of what arrived of that object before. */
+  arrived(calls: ArrivedCalls): void {
+    const sinceMs = this.#clock.monotonicMs() - REPETITION_WINDOW_MS;
+    this.#arrived.delete(calls.fileid);
+    let entries = calls.count;
+    for (const [fileid, { newestMs, count }] of this.#arrived) {
+      if (newestMs < sinceMs) this.#arrived.delete(fileid);
+      else entries += count;
     }
-    return true;
+    // At the bound what came first goes first, as in the ring.
+    for (const [fileid, { count }] of this.#arrived) {
+      if (entries <= this.#mask + 1) break;
+      this.#arrived.delete(fileid);
+      entries -= count;
+    }
+    if (calls.count > 0) this.#arrived.set(calls.fileid, calls);
   }
 
   /** The object is another router's: what is remembered of it here says nothing any more. */
   forget(fileid: number): void {
-    for (let index = 0; index < this.#count; index += 1) {
-      const slot = (this.#head + index) & this.#mask;
-      // It keeps its place in ring and chain; no object has this number.
-      if (this.#fileids[slot] === fileid) this.#orphan(slot);
-    }
-  }
-
-  #orphan(slot: number): void {
-    this.#unchain(slot);
-    this.#fileids[slot] = -1;
-    const chain = this.#chain(-1, this.#words.subarray(slot * KEY_WORDS, slot * KEY_WORDS + KEY_WORDS));
-    this.#next[slot] = this.#heads[chain] as number;
-    this.#heads[chain] = slot + 1;
+    this.#arrived.delete(fileid);
+    for (const [other, before] of this.#forgottenBefore) if (before <= this.#firstIndex) this.#forgottenBefore.delete(other);
+    // Its entries keep their places: to look for them would take as long as the memory is.
+    this.#forgottenBefore.set(fileid, this.#firstIndex + this.#count);
   }
 
   #chain(fileid: number, words: CallWords): number {
@@ -245,6 +288,7 @@ export class Repetitions {
     this.#unchain(slot);
     this.#head = (slot + 1) & this.#mask;
     this.#count -= 1;
+    this.#firstIndex += 1;
   }
 
   #unchain(slot: number): void {

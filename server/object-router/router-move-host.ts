@@ -5,15 +5,37 @@ import { errorCode } from '../core/errors.ts';
 import type { FileId } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Clock } from '../core/time.ts';
+import type { ArrivedCalls } from './arrived-calls.ts';
 import type { DrivenObject } from './driver-port.ts';
-import type { MovableObject, MoveHost, ObjectHold } from './moves/move-host.ts';
+import type { ArrivingCalls, MovableObject, MoveHost, ObjectHold } from './moves/move-host.ts';
 import type { OpenObjects } from './open-objects.ts';
 import type { OwnedRecords } from './owned-records.ts';
 import type { OwnerCache } from './owner-cache.ts';
+import type { CallsPart } from './peer-port.ts';
 import type { Repetitions } from './repetitions.ts';
 
 const LOOK_EVERY_MS = 1;
+/** Looks without a timer first: a busy loop comes to its timers late. */
+const SOON_LOOKS = 4;
 const REFRESH_EVERY_MS = 250;
+
+class Arriving implements ArrivingCalls {
+  readonly #repetitions: Repetitions;
+  readonly #calls: ArrivedCalls;
+
+  constructor(repetitions: Repetitions, fileid: FileId) {
+    this.#repetitions = repetitions;
+    this.#calls = repetitions.arriving(fileid);
+  }
+
+  add(bytes: Buffer): boolean {
+    return this.#repetitions.arrive(this.#calls, bytes);
+  }
+
+  remember(): void {
+    this.#repetitions.arrived(this.#calls);
+  }
+}
 
 export class RouterMoveHost implements MoveHost {
   readonly #objects: OpenObjects;
@@ -54,12 +76,22 @@ export class RouterMoveHost implements MoveHost {
     const release = this.#objects.hold(fileid);
     return {
       release,
-      repetitions: async () => {
-        // Frozen, each of them ends as soon as the local disk lets it.
-        while ((this.#objects.get(fileid)?.changers ?? 0) > 0) await this.#clock.sleep(LOOK_EVERY_MS);
-        return this.#repetitions.export(fileid);
+      changesEnded: async () => {
+        // Frozen, each of them ends as soon as the local disk lets it: mostly it has, and only its promises are not settled yet.
+        for (let looks = 0; (this.#objects.get(fileid)?.changers ?? 0) > 0; looks += 1) {
+          if (looks < SOON_LOOKS) await new Promise<void>((resolve) => this.#clock.soon(resolve));
+          else await this.#clock.sleep(LOOK_EVERY_MS);
+        }
       },
     };
+  }
+
+  calls(fileid: FileId, from: number, bytesMax: number): CallsPart {
+    return this.#repetitions.after(fileid, from, bytesMax);
+  }
+
+  arriving(fileid: FileId): ArrivingCalls {
+    return new Arriving(this.#repetitions, fileid);
   }
 
   settled(fileid: FileId): Promise<void> {
@@ -74,12 +106,6 @@ export class RouterMoveHost implements MoveHost {
     void this.#objects.giveUp(fileid);
     this.#repetitions.forget(fileid);
     this.#owners.learn(fileid, owner);
-  }
-
-  remember(fileid: FileId, repetitions: Buffer): void {
-    if (!this.#repetitions.import(fileid, repetitions)) {
-      this.#logger.error({ fileid, bytes: repetitions.length }, 'the memory of completed calls that came with an object is none');
-    }
   }
 
   adopt(driven: DrivenObject, inode: Inode, owner: OwnerRecord): void {

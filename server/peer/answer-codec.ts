@@ -1,16 +1,16 @@
 /** Answers of PeerService on the wire (docs/PEER-PROTOCOL.md, "Answers"). */
 import { ApplianceError } from '../core/errors.ts';
 import type { Attributes, ReadAnswer, Result, WccResult, WriteAnswer } from '../nfsd/file-system.ts';
-import type { Forwarded, FrozenEnd, LogPieces, MoveAnswer, MoveOutcome } from '../object-router/peer-port.ts';
+import type { Forwarded, FrozenEnd, MovePart, MoveAnswer, MoveOutcome } from '../object-router/peer-port.ts';
 import { FrameError } from './frame-error.ts';
 import { FrameKind } from './frame.ts';
 import {
   decodeFrozenEnd,
-  decodeLogPieces,
+  decodeMovePart,
   decodeMoveAnswer,
   decodeMoveOutcome,
   encodeFrozenEnd,
-  encodeLogPieces,
+  encodeMovePart,
   encodeMoveAnswer,
   encodeMoveOutcome,
 } from './move-codec.ts';
@@ -46,7 +46,7 @@ export interface Answers {
   [FrameKind.SETATTR]: Forwarded<WccResult>;
   [FrameKind.INODE_CHANGED]: void;
   [FrameKind.MOVE_ASK]: MoveAnswer;
-  [FrameKind.MOVE_FETCH]: LogPieces | null;
+  [FrameKind.MOVE_FETCH]: MovePart | null;
   [FrameKind.MOVE_FREEZE]: FrozenEnd | null;
   [FrameKind.MOVE_CONFIRM]: MoveOutcome;
   [FrameKind.MOVE_ABORT]: void;
@@ -124,7 +124,7 @@ function encodeControlAnswer(kind: CallKind, answer: unknown, args: WireWriter):
     case FrameKind.MOVE_ASK:
       return [encodeMoveAnswer(answer as MoveAnswer)];
     case FrameKind.MOVE_FETCH:
-      return encodeLogPieces(answer as LogPieces | null);
+      return encodeMovePart(answer as MovePart | null);
     case FrameKind.MOVE_FREEZE:
       return encodeFrozenEnd(answer as FrozenEnd | null);
     case FrameKind.MOVE_CONFIRM:
@@ -197,7 +197,7 @@ export function decodeAnswerPayload(kind: CallKind, payload: Buffer, targetsCoun
     case FrameKind.MOVE_ASK:
       return decodeMoveAnswer(payload);
     case FrameKind.MOVE_FETCH:
-      return decodeLogPieces(payload);
+      return decodeMovePart(payload);
     case FrameKind.MOVE_FREEZE:
       return decodeFrozenEnd(payload);
     case FrameKind.MOVE_CONFIRM:

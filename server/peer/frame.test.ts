@@ -85,7 +85,11 @@ const GOLDEN_ANSWERS: readonly [keyof typeof GOLDEN_FRAMES, CallKind, number, un
       lastSequence: 90,
       end: { segment: 9, offsetBytes: 512 },
       verifier: Buffer.from('0123456789abcdef', 'hex'),
-      repetitions: Buffer.from('rr'),
+      rest: {
+        pieces: [{ segment: 9, term: target.term, offsetBytes: 256, bytes: Buffer.from('log'), sealedBytes: 259 }],
+        behindBytes: 0,
+        calls: { bytes: Buffer.from('cc'), next: 77, behind: 0 },
+      },
     },
   ],
 ];

@@ -235,7 +235,7 @@ test('data that does not move holds up no metadata, moves hold up no data, and l
       const large = Array.from({ length: 12 }, () => peer.read(TARGET, CALLER, 0, Buffer.alloc(MIB)) as Promise<unknown>);
       await until(() => held.length === 4, 'the credit is used up');
       assert.equal((await peer.read(TARGET, CALLER, 0, Buffer.alloc(4096))).kind, 'done');
-      const fetch = peer.moveFetch(TARGET.fileid, TARGET.term, { segment: 1, offsetBytes: 0 }, MIB, 0);
+      const fetch = peer.moveFetch(TARGET.fileid, TARGET.term, { segment: 1, offsetBytes: 0, calls: 0 }, MIB, 0);
       for (const connection of relay.connections) connection.hold('client');
       relay.connections[0]!.release();
       for (let i = 0; i < 100; i++) assert.equal((await peer.getattr(TARGET)).kind, 'done');
@@ -351,7 +351,10 @@ test('a call without an answer fails after its time; a late answer is dropped, a
 test('failures of the service arrive as such, and leave the session as it is', async () => {
   await withTwoEnds(
     async ({ peer }) => {
-      await assert.rejects(peer.moveFreeze(TARGET.fileid, TARGET.term), { code: 'ENOSPC', retryable: false });
+      await assert.rejects(peer.moveFreeze(TARGET.fileid, TARGET.term, { segment: 1, offsetBytes: 0, calls: 0 }), {
+        code: 'ENOSPC',
+        retryable: false,
+      });
       assert.equal((await peer.getattr(TARGET)).kind, 'done');
     },
     {

@@ -1,8 +1,9 @@
 /** Wire forms of what moves exchange: positions, pieces of a log, owner records (docs/PEER-PROTOCOL.md, "Moves"). */
 import type { ClosedEpoch, OwnerRecord, Protection } from '../../registry/ports.ts';
 import type { ObjectUuid, RouterId } from '../core/ids.ts';
-import { REPETITIONS_BYTES_MAX } from '../object-router/peer-port.ts';
-import type { FrozenEnd, LogPiece, LogPieces, LogPosition, MoveAnswer, MoveOutcome, MoveReason } from '../object-router/peer-port.ts';
+import { CALLS_BYTES_MAX } from '../object-router/peer-port.ts';
+import type { FollowPosition, FrozenEnd, LogPiece, LogPosition, MoveAnswer, MoveOutcome, MovePart, MoveReason } from '../object-router/peer-port.ts';
+import { FrameError } from './frame-error.ts';
 import { getFileid, getIncarnation, getRouter, getTerm, getVerifier, putFileid, putRouter, putTerm, putVerifier } from './object-codec.ts';
 import { WireReader } from './wire-reader.ts';
 import { WireWriter } from './wire-writer.ts';
@@ -34,6 +35,15 @@ export function putPosition(writer: WireWriter, position: LogPosition): void {
 
 export function getPosition(reader: WireReader): LogPosition {
   return { segment: reader.u53(), offsetBytes: reader.u53() };
+}
+
+export function putFollowPosition(writer: WireWriter, position: FollowPosition): void {
+  putPosition(writer, position);
+  writer.u53(position.calls);
+}
+
+export function getFollowPosition(reader: WireReader): FollowPosition {
+  return { ...getPosition(reader), calls: reader.u53() };
 }
 
 export function putOwner(writer: WireWriter, owner: OwnerRecord): void {
@@ -137,14 +147,15 @@ export function decodeMoveAnswer(payload: Buffer): MoveAnswer {
   return answer;
 }
 
-/** Answer to MOVE_FETCH as payload: heads of all pieces, then their bytes, by reference. */
-export function encodeLogPieces(answer: LogPieces | null): Uint8Array[] {
-  const writer = new WireWriter(Buffer.allocUnsafe(13 + (answer?.pieces.length ?? 0) * (PIECE_HEAD_BYTES + 8)));
-  writer.bool(answer !== null);
-  if (answer === null) return [writer.written()];
-  writer.u53(answer.behindBytes);
-  writer.u32(answer.pieces.length);
-  for (const piece of answer.pieces) {
+function partBytes(part: MovePart): number {
+  return 33 + part.pieces.length * (PIECE_HEAD_BYTES + 8);
+}
+
+/** Heads of everything; what they speak of follows behind, by reference: the bytes of all pieces, then the calls. */
+function putPart(writer: WireWriter, part: MovePart): void {
+  writer.u53(part.behindBytes);
+  writer.u32(part.pieces.length);
+  for (const piece of part.pieces) {
     writer.u53(piece.segment);
     putTerm(writer, piece.term);
     writer.u53(piece.offsetBytes);
@@ -152,16 +163,13 @@ export function encodeLogPieces(answer: LogPieces | null): Uint8Array[] {
     if (piece.sealedBytes !== null) writer.u53(piece.sealedBytes);
     writer.u32(piece.bytes.length);
   }
-  return [writer.written(), ...answer.pieces.map((piece) => piece.bytes)];
+  writer.u53(part.calls.next);
+  writer.u53(part.calls.behind);
+  writer.u32(part.calls.bytes.length);
 }
 
-/** The bytes of the pieces are slices of `payload`. */
-export function decodeLogPieces(payload: Buffer): LogPieces | null {
-  const reader = new WireReader(payload);
-  if (!reader.bool()) {
-    reader.assertEnd();
-    return null;
-  }
+/** The last of a payload, of which the part's bytes are slices. */
+function getPart(reader: WireReader): MovePart {
   const behindBytes = reader.u53();
   const heads: { piece: Omit<LogPiece, 'bytes'>; lengthBytes: number }[] = [];
   for (let count = reader.count(PIECES_MAX, PIECE_HEAD_BYTES); count > 0; count--) {
@@ -173,22 +181,41 @@ export function decodeLogPieces(payload: Buffer): LogPieces | null {
     };
     heads.push({ piece, lengthBytes: reader.u32() });
   }
+  const calls = { next: reader.u53(), behind: reader.u53() };
+  const callsBytes = reader.u32();
   const pieces = heads.map(({ piece, lengthBytes }): LogPiece => ({ ...piece, bytes: reader.view(lengthBytes) }));
+  if (callsBytes > CALLS_BYTES_MAX) throw new FrameError(`${callsBytes} bytes of completed calls`);
+  return { pieces, behindBytes, calls: { ...calls, bytes: reader.view(callsBytes) } };
+}
+
+/** Answer to MOVE_FETCH as payload. */
+export function encodeMovePart(answer: MovePart | null): Uint8Array[] {
+  const writer = new WireWriter(Buffer.allocUnsafe(1 + (answer === null ? 0 : partBytes(answer))));
+  writer.bool(answer !== null);
+  if (answer === null) return [writer.written()];
+  putPart(writer, answer);
+  return [writer.written(), ...answer.pieces.map((piece) => piece.bytes), answer.calls.bytes];
+}
+
+/** The bytes of the pieces and calls are slices of `payload`. */
+export function decodeMovePart(payload: Buffer): MovePart | null {
+  const reader = new WireReader(payload);
+  const part = reader.bool() ? getPart(reader) : null;
   reader.assertEnd();
-  return { pieces, behindBytes };
+  return part;
 }
 
 /** Answer to MOVE_FREEZE as payload. */
 export function encodeFrozenEnd(answer: FrozenEnd | null): Uint8Array[] {
-  const writer = new WireWriter(Buffer.allocUnsafe(64));
+  const writer = new WireWriter(Buffer.allocUnsafe(64 + (answer === null ? 0 : partBytes(answer.rest))));
   writer.bool(answer !== null);
   if (answer === null) return [writer.written()];
   writer.u53(answer.lastSegment);
   writer.u53(answer.lastSequence);
   putPosition(writer, answer.end);
   putVerifier(writer, answer.verifier);
-  writer.u32(answer.repetitions.length);
-  return [writer.written(), answer.repetitions];
+  putPart(writer, answer.rest);
+  return [writer.written(), ...answer.rest.pieces.map((piece) => piece.bytes), answer.rest.calls.bytes];
 }
 
 export function decodeFrozenEnd(payload: Buffer): FrozenEnd | null {
@@ -200,7 +227,7 @@ export function decodeFrozenEnd(payload: Buffer): FrozenEnd | null {
       lastSequence: reader.u53(),
       end: getPosition(reader),
       verifier: getVerifier(reader),
-      repetitions: reader.view(reader.count(REPETITIONS_BYTES_MAX, 1)),
+      rest: getPart(reader),
     };
   }
   reader.assertEnd();

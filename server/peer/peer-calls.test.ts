@@ -59,15 +59,15 @@ test('the messages of a move arrive and are answered', async () => {
     assert.deepEqual(await peer.moveAsk(TARGET, ROUTER_A, nonce, 'io'), await service.moveAsk(TARGET, ROUTER_A, nonce, 'io'));
     assert.deepEqual(await peer.moveAsk(TARGET, ROUTER_A, nonce, 'operator'), { kind: 'refused', reason: 'the object is pinned', retryable: false });
     await peer.write(TARGET, CALLER, 0, 3_000_000, [randomBytes(3_000_000)], 2);
-    const from = { segment: 8, offsetBytes: 100 };
+    const from = { segment: 8, offsetBytes: 100, calls: 5 };
     assert.deepEqual(
       await peer.moveFetch(TARGET.fileid, TARGET.term, from, 2_500_000, 10),
       await service.moveFetch(TARGET.fileid, TARGET.term, from, 2_500_000),
     );
     const over = { ...TARGET.term, counter: 0 };
     assert.equal(await peer.moveFetch(TARGET.fileid, over, from, 1000, 0), null);
-    assert.deepEqual(await peer.moveFreeze(TARGET.fileid, TARGET.term), await service.moveFreeze(TARGET.fileid, TARGET.term));
-    assert.equal(await peer.moveFreeze(TARGET.fileid, over), null);
+    assert.deepEqual(await peer.moveFreeze(TARGET.fileid, TARGET.term, from), await service.moveFreeze(TARGET.fileid, TARGET.term, from));
+    assert.equal(await peer.moveFreeze(TARGET.fileid, over, from), null);
     assert.deepEqual(await peer.moveConfirm(TARGET.fileid, TARGET.term, 90), { kind: 'aborted', reason: 'sequence 90 is not the last' });
     await peer.moveAbort(TARGET.fileid, TARGET.term, 'tired');
     assert.equal(service.calls.at(-1), 'moveAbort tired');

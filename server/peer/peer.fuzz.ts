@@ -167,7 +167,16 @@ function anyRequestFrame(dice: Dice, lane: number): Buffer {
       { kind: FrameKind.READ, target: TARGET, caller: CALLER, offsetBytes: 0, countBytes: 5000 },
       { kind: FrameKind.WRITE, target: TARGET, caller: CALLER, offsetBytes: 10, stability: 2, countBytes: 300, chunks: [Buffer.alloc(300, 1)] },
     ],
-    [{ kind: FrameKind.MOVE_FETCH, fileid: TARGET.fileid, attempt: TARGET.term, from: { segment: 1, offsetBytes: 0 }, bytesMax: 5000, waitMs: 0 }],
+    [
+      {
+        kind: FrameKind.MOVE_FETCH,
+        fileid: TARGET.fileid,
+        attempt: TARGET.term,
+        from: { segment: 1, offsetBytes: 0, calls: 0 },
+        bytesMax: 5000,
+        waitMs: 0,
+      },
+    ],
   ];
   // Frames of the right lane mostly: anything else ends the session at once.
   const frame = dice.below(60) === 0 ? bytesOf(dice.pick(Object.values(GOLDEN_FRAMES))) : requestBytes(dice.below(1000), dice.pick(requests[lane]!));
@@ -218,8 +227,8 @@ async function fuzzCaller(dice: Dice, sessions: number, logger: Logger, where: s
       () => peer.read(TARGET, CALLER, 0, Buffer.alloc(1000)),
       () => peer.write(TARGET, CALLER, 0, 10, [Buffer.alloc(10)], 2),
       () => peer.attributesOf([TARGET, TARGET]),
-      () => peer.moveFetch(TARGET.fileid, TARGET.term, { segment: 1, offsetBytes: 0 }, 1000, 0),
-      () => peer.moveFreeze(TARGET.fileid, TARGET.term),
+      () => peer.moveFetch(TARGET.fileid, TARGET.term, { segment: 1, offsetBytes: 0, calls: 0 }, 1000, 0),
+      () => peer.moveFreeze(TARGET.fileid, TARGET.term, { segment: 1, offsetBytes: 0, calls: 0 }),
       () => peer.moveConfirm(TARGET.fileid, TARGET.term, 1),
       () => peer.moveAsk(TARGET, ROUTER_A, '0011223344556677', 'io'),
     ];
@@ -252,6 +261,7 @@ function anyAnswerFrame(dice: Dice, kind: CallKind, requestId: number): Buffer {
     [FrameKind.MOVE_FETCH]: {
       pieces: [{ segment: 1, term: TARGET.term, offsetBytes: 0, bytes: Buffer.alloc(100), sealedBytes: null }],
       behindBytes: 0,
+      calls: { bytes: Buffer.alloc(40), next: 2, behind: 0 },
     },
     [FrameKind.MOVE_FREEZE]: null,
     [FrameKind.MOVE_CONFIRM]: { kind: 'aborted', reason: 'no' },

@@ -3,10 +3,10 @@ import { assert } from '../core/assert.ts';
 import type { FileId, RouterId, Term } from '../core/ids.ts';
 import type { Timestamp } from '../core/time.ts';
 import type { SetAttributes, Stability } from '../nfsd/file-system.ts';
-import type { LogPosition, MoveReason, ObjectTarget, PeerCaller } from '../object-router/peer-port.ts';
+import type { FollowPosition, MoveReason, ObjectTarget, PeerCaller } from '../object-router/peer-port.ts';
 import { FrameError } from './frame-error.ts';
 import { FrameKind } from './frame.ts';
-import { getPosition, getReason, putPosition, putReason } from './move-codec.ts';
+import { getFollowPosition, getReason, putFollowPosition, putReason } from './move-codec.ts';
 import {
   getCaller,
   getFileid,
@@ -80,11 +80,11 @@ export type PeerRequest =
       readonly kind: typeof FrameKind.MOVE_FETCH;
       readonly fileid: FileId;
       readonly attempt: Term;
-      readonly from: LogPosition;
+      readonly from: FollowPosition;
       readonly bytesMax: number;
       readonly waitMs: number;
     }
-  | { readonly kind: typeof FrameKind.MOVE_FREEZE; readonly fileid: FileId; readonly attempt: Term }
+  | { readonly kind: typeof FrameKind.MOVE_FREEZE; readonly fileid: FileId; readonly attempt: Term; readonly from: FollowPosition }
   | { readonly kind: typeof FrameKind.MOVE_CONFIRM; readonly fileid: FileId; readonly attempt: Term; readonly lastSequence: number }
   | { readonly kind: typeof FrameKind.MOVE_ABORT; readonly fileid: FileId; readonly attempt: Term; readonly reason: string }
   | { readonly kind: typeof FrameKind.MOVE_OFFER; readonly target: ObjectTarget; readonly from: RouterId; readonly reason: MoveReason };
@@ -136,13 +136,14 @@ export function encodeRequest(request: PeerRequest, args: WireWriter): readonly 
     case FrameKind.MOVE_FETCH:
       putFileid(args, request.fileid);
       putTerm(args, request.attempt);
-      putPosition(args, request.from);
+      putFollowPosition(args, request.from);
       args.u32(Math.min(request.bytesMax, FETCH_BYTES_MAX));
       args.u32(Math.min(request.waitMs, WAIT_MS_MAX));
       return NO_PAYLOAD;
     case FrameKind.MOVE_FREEZE:
       putFileid(args, request.fileid);
       putTerm(args, request.attempt);
+      putFollowPosition(args, request.from);
       return NO_PAYLOAD;
     case FrameKind.MOVE_CONFIRM:
       putFileid(args, request.fileid);
@@ -209,7 +210,7 @@ function decodeArguments(kind: CallKind, args: WireReader, payloadBytes: number)
         kind,
         fileid: getFileid(args),
         attempt: getTerm(args),
-        from: getPosition(args),
+        from: getFollowPosition(args),
         bytesMax: args.u32(),
         waitMs: args.u32(),
       };
@@ -217,7 +218,7 @@ function decodeArguments(kind: CallKind, args: WireReader, payloadBytes: number)
       return request;
     }
     case FrameKind.MOVE_FREEZE:
-      return { kind, fileid: getFileid(args), attempt: getTerm(args) };
+      return { kind, fileid: getFileid(args), attempt: getTerm(args), from: getFollowPosition(args) };
     case FrameKind.MOVE_CONFIRM:
       return { kind, fileid: getFileid(args), attempt: getTerm(args), lastSequence: args.u53() };
     case FrameKind.MOVE_ABORT:

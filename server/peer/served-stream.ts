@@ -229,7 +229,7 @@ function callService(service: PeerService, request: PeerRequest, into: Buffer | 
     case FrameKind.MOVE_FETCH:
       return service.moveFetch(request.fileid, request.attempt, request.from, request.bytesMax, request.waitMs);
     case FrameKind.MOVE_FREEZE:
-      return service.moveFreeze(request.fileid, request.attempt);
+      return service.moveFreeze(request.fileid, request.attempt, request.from);
     case FrameKind.MOVE_CONFIRM:
       return service.moveConfirm(request.fileid, request.attempt, request.lastSequence);
     case FrameKind.MOVE_ABORT:

@@ -12,8 +12,8 @@ import type { FileId, Incarnation, RouterId, Term } from '../../core/ids.ts';
 import { compareEpoch, sameTerm } from '../../core/ids.ts';
 import { timestampOf } from '../../core/time.ts';
 import type { MoveSource } from '../driver-port.ts';
-import { HOLD_MS_MAX } from '../peer-port.ts';
-import type { FrozenEnd, LogPieces, LogPosition, MoveAnswer, MoveOutcome, MoveReason, ObjectTarget, PeerService } from '../peer-port.ts';
+import { CALLS_BYTES_MAX, HOLD_MS_MAX } from '../peer-port.ts';
+import type { FollowPosition, FrozenEnd, LogPieces, MoveAnswer, MoveOutcome, MovePart, MoveReason, ObjectTarget, PeerService } from '../peer-port.ts';
 import type { CededJournal } from './ceded-journal.ts';
 import { within } from './deadline.ts';
 import type { MoveHistory, RunningMove } from './move-history.ts';
@@ -32,6 +32,10 @@ const RESOLVE_MS_MAX = 500;
 /** How long after its confirmation is a change of owner refused by the registry if it comes late. */
 const TRANSFER_MS_MAX = 10_000;
 const OUTCOMES_MAX = 256;
+/** Of the memory of completed calls that goes with one part of the log: what takes the receiver about a millisecond. */
+const CALLS_PART_BYTES = 64 * 1024;
+/** Of the log's end that comes with the answer to the freeze; what is left is fetched. */
+const REST_BYTES_MAX = 1024 * 1024;
 
 /** The answer of moveAsk when the object was closed and nothing of it is only here: the asker owns it already. */
 export const GIVEN_BY_RECORD = 'given: all of it is on the backend';
@@ -211,10 +215,10 @@ export class MoveGiver implements Pick<PeerService, 'moveAsk' | 'moveFetch' | 'm
     return attempt !== undefined && sameTerm(attempt.number, number) ? attempt : null;
   }
 
-  async moveFetch(fileid: FileId, number: Term, from: LogPosition, bytesMax: number, waitMs: number): Promise<LogPieces | null> {
+  async moveFetch(fileid: FileId, number: Term, from: FollowPosition, bytesMax: number, waitMs: number): Promise<MovePart | null> {
     const attempt = this.#find(fileid, number);
     if (attempt === null || attempt.phase === 'over' || attempt.phase === 'switching') return null;
-    const { clock } = this.#around;
+    const { clock, host } = this.#around;
     attempt.lastProgressMs = clock.monotonicMs();
     if (attempt.move.phase === 'preparing') attempt.move.phase = 'copying';
     let got: LogPieces;
@@ -229,17 +233,17 @@ export class MoveGiver implements Pick<PeerService, 'moveAsk' | 'moveFetch' | 'm
     attempt.lastProgressMs = clock.monotonicMs();
     for (const piece of got.pieces) attempt.move.copiedBytes += piece.bytes.length;
     attempt.move.behindBytes = got.behindBytes;
-    return got;
+    return { ...got, calls: host.calls(fileid, from.calls, CALLS_PART_BYTES) };
   }
 
-  async moveFreeze(fileid: FileId, number: Term): Promise<FrozenEnd | null> {
+  async moveFreeze(fileid: FileId, number: Term, from: FollowPosition): Promise<FrozenEnd | null> {
     const attempt = this.#find(fileid, number);
     if (attempt === null || attempt.phase === 'over' || attempt.phase === 'switching') return null;
-    attempt.freezing ??= this.#freeze(attempt);
+    attempt.freezing ??= this.#freeze(attempt, from);
     return await attempt.freezing;
   }
 
-  async #freeze(attempt: Attempt): Promise<FrozenEnd | null> {
+  async #freeze(attempt: Attempt, from: FollowPosition): Promise<FrozenEnd | null> {
     const { host, clock } = this.#around;
     const { fileid } = attempt.object.driven;
     attempt.phase = 'freezing';
@@ -264,11 +268,17 @@ export class MoveGiver implements Pick<PeerService, 'moveAsk' | 'moveFetch' | 'm
       );
       const end = await attempt.move.measure('freeze', () => attempt.source.freeze());
       if (isOver(attempt)) return null;
-      const repetitions = await attempt.move.measure('repetitions', () => hold.repetitions());
+      await attempt.move.measure('changes', () => hold.changesEnded());
       if (isOver(attempt)) return null;
+      const log = await attempt.move.measure('read', () => attempt.source.read(from, REST_BYTES_MAX, 0));
+      if (isOver(attempt)) return null;
+      const calls = host.calls(fileid, from.calls, CALLS_BYTES_MAX);
+      // A call that is forgotten could be done twice.
+      if (calls.behind > 0) return await this.#endWith(attempt, 'more calls were completed since the last part than fit in a hold');
       failPoint('move.give-frozen');
       const { termWrote, ...frozenEnd } = end;
-      attempt.frozen = { ...frozenEnd, repetitions };
+      attempt.frozen = { ...frozenEnd, rest: { ...log, calls } };
+      for (const piece of log.pieces) attempt.move.copiedBytes += piece.bytes.length;
       attempt.termWrote = termWrote;
       attempt.frozenAtMs = clock.monotonicMs();
       attempt.phase = 'frozen';

@@ -9,8 +9,8 @@ import type { MoveReason } from '../peer-port.ts';
 const ENDED_MAX = 256;
 
 /**
- * Steps whose time is measured. Giver: freeze, repetitions, tail (the receiver's part of the hold), registry, ceded, transfer. Receiver: ask, attach (claim and
- * checkpoint), copy, freeze, tail, sync, confirm, activate.
+ * Steps whose time is measured. Giver: registry, freeze (of the log), changes (that end), read (of the log's end), tail (the receiver's part of the hold), ceded,
+ * transfer. Receiver: ask, attach (claim and checkpoint), copy, freeze, tail, sync, confirm, activate.
  */
 export type MoveStep =
   | 'ask'
@@ -18,7 +18,8 @@ export type MoveStep =
   | 'copy'
   | 'registry'
   | 'freeze'
-  | 'repetitions'
+  | 'changes'
+  | 'read'
   | 'tail'
   | 'sync'
   | 'ceded'

@@ -7,7 +7,7 @@ import type { FileId, Incarnation, RouterId } from '../../core/ids.ts';
 import type { Logger } from '../../core/logger.ts';
 import type { Clock, Random } from '../../core/time.ts';
 import type { DrivenObject, ObjectDriver } from '../driver-port.ts';
-import type { Members, PeerNetwork } from '../peer-port.ts';
+import type { CallsPart, Members, PeerNetwork } from '../peer-port.ts';
 import type { IoCount } from './io-count.ts';
 
 /** An object that is open here: a ServedObject. */
@@ -24,12 +24,23 @@ export interface MovableObject {
 /** Operations of one object wait. */
 export interface ObjectHold {
   /**
-   * Resolves when no operation that changes the object runs any more (they ended, or were refused with `object-held` and wait), with the memory of completed
-   * calls of it (FrozenEnd.repetitions). To be called after MoveSource.freeze, which ends them. Reads that began before the hold may go on.
+   * Resolves when no operation that changes the object runs any more: they ended, and are remembered, or were refused with `object-held` and wait. To be called
+   * after MoveSource.freeze, which ends them. Reads that began before the hold may go on.
    */
-  repetitions(): Promise<Buffer>;
+  changesEnded(): Promise<void>;
   /** Waiting operations are routed again from the start: local, forwarded or opened, as the object is then. Once. */
   release(): void;
+}
+
+/** What the giver remembers of completed calls of an object that is on its way here. */
+export interface ArrivingCalls {
+  /** Takes a part; it outlives the process from here on. False: it is none, and nothing was taken. */
+  add(bytes: Buffer): boolean;
+  /**
+   * All of it is here, and counts. To be called before the object can become this router's: one that was received may be opened from its log. An attempt that comes to
+   * nothing does no harm: the calls were completed all the same.
+   */
+  remember(): void;
 }
 
 /** The object-router, as moves see it. All of it may be called at any time; nothing throws but where it says so. */
@@ -53,11 +64,10 @@ export interface MoveHost {
    * owner cache knows, repetitions of it are forgotten. Synchronous; held operations meet it when the hold is released.
    */
   moved(fileid: FileId, owner: OwnerRecord): void;
-  /**
-   * Calls that the giver of an object completed, to be validated. Before the object can become this router's: one that was received may be opened from its log, also by
-   * the next life of the process, and what is remembered outlives this one. An attempt that comes to nothing does no harm: they were completed all the same.
-   */
-  remember(fileid: FileId, repetitions: Buffer): void;
+  /** What is remembered of completed calls of an object that is served here, from `from` on; `bytesMax` of it at most. */
+  calls(fileid: FileId, from: number, bytesMax: number): CallsPart;
+  /** For what its giver remembers. */
+  arriving(fileid: FileId): ArrivingCalls;
   /** The object is served here from now on. Synchronous. */
   adopt(driven: DrivenObject, inode: Inode, owner: OwnerRecord): void;
   /**

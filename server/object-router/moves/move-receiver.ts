@@ -13,11 +13,11 @@ import type { FileId, RouterId, Term } from '../../core/ids.ts';
 import { sameTerm } from '../../core/ids.ts';
 import type { DrivenObject, Replica } from '../driver-port.ts';
 import { HOLD_MS_MAX } from '../peer-port.ts';
-import type { FrozenEnd, LogPieces, LogPosition, MoveOffer, MoveReason, PeerService } from '../peer-port.ts';
+import type { FollowPosition, FrozenEnd, LogPosition, MoveOffer, MovePart, MoveReason, PeerService } from '../peer-port.ts';
 import { within } from './deadline.ts';
 import { GIVEN_BY_RECORD } from './move-giver.ts';
 import type { MoveHistory, RunningMove } from './move-history.ts';
-import type { MoveSurroundings, ObjectHold } from './move-host.ts';
+import type { ArrivingCalls, MoveSurroundings, ObjectHold } from './move-host.ts';
 
 const FETCH_BYTES_MAX = 1024 * 1024;
 /** What all moves together fetch in a second: guests share disk and wire with them. */
@@ -47,6 +47,18 @@ export interface MoveOrder {
   /** As far as it is known; the offer has the true one. */
   readonly term: Term;
   readonly reason: MoveReason;
+}
+
+/** An object on its way here. */
+interface Copy {
+  readonly fileid: FileId;
+  readonly attempt: Term;
+  readonly peer: PeerService;
+  readonly replica: Replica;
+  readonly calls: ArrivingCalls;
+  /** Up to where the calls are here. */
+  callsAt: number;
+  readonly move: RunningMove;
 }
 
 export class MoveReceiver {
@@ -171,6 +183,7 @@ export class MoveReceiver {
     const { host, clock } = this.#around;
     const { fileid } = order;
     let replica: Replica | null = null;
+    let copy: Copy;
     let hold: ObjectHold | null = null;
     try {
       let frozen: FrozenEnd;
@@ -180,19 +193,20 @@ export class MoveReceiver {
         await host.settled(fileid);
         replica = await this.#attach(order, offer, attempt, peer, move);
         failPoint('move.take-attached');
-        const copied = replica;
+        copy = { fileid, attempt, peer, replica, calls: host.arriving(fileid), callsAt: 0, move };
+        const copied = copy;
         move.phase = 'copying';
-        await move.measure('copy', () => this.#catchUp(order, peer, attempt, copied, offer.behindBytes, move));
+        await move.measure('copy', () => this.#catchUp(order, copied, offer.behindBytes));
         failPoint('move.take-caught-up');
         this.#check(order);
         move.phase = 'switching';
         const startedMs = clock.monotonicMs();
-        frozen = await this.#freeze(fileid, peer, attempt, move);
+        frozen = await this.#freeze(copied);
         // From here on operations wait here as well as there, and nobody opens what arrives.
         hold = host.hold(fileid);
         // One that began before (what looks for garbage goes by a hint) ends now: it is not adopted beside it.
         await within(clock, host.settled(fileid), HOLD_MS_MAX, 'an opening here that is under way');
-        await this.#tail(fileid, peer, attempt, copied, frozen, move);
+        await this.#tail(copied, frozen);
         move.heldMs = clock.monotonicMs() - startedMs;
         failPoint('move.take-before-confirm');
       } catch (error) {
@@ -221,7 +235,7 @@ export class MoveReceiver {
       for (;;) {
         await clock.sleep(FETCH_MS_MAX / 4);
         if (attached) return;
-        await peer.moveFetch(order.fileid, attempt, offer.from, 1, 0).catch(() => null);
+        await peer.moveFetch(order.fileid, attempt, { ...offer.from, calls: Number.MAX_SAFE_INTEGER }, 1, 0).catch(() => null);
       }
     };
     void keepAlive();
@@ -233,8 +247,9 @@ export class MoveReceiver {
   }
 
   /** Copies until a hold would be short. */
-  async #catchUp(order: MoveOrder, peer: PeerService, attempt: Term, replica: Replica, behindBytes: number, move: RunningMove): Promise<void> {
+  async #catchUp(order: MoveOrder, copy: Copy, behindBytes: number): Promise<void> {
     const { clock } = this.#around;
+    const { move, replica } = copy;
     let behind = behindBytes;
     let lowest = Infinity;
     let lowestAtMs = clock.monotonicMs();
@@ -245,12 +260,13 @@ export class MoveReceiver {
     for (;;) {
       this.#check(order);
       const startedMs = clock.monotonicMs();
-      const got = await this.#fetch(order.fileid, peer, attempt, replica, move);
+      const got = await this.#fetch(copy);
       const tookMs = Math.max(0.05, clock.monotonicMs() - startedMs);
       if (got.bytes > 0) bytesPerMs = bytesPerMs === 0 ? got.bytes / tookMs : bytesPerMs * 0.8 + (got.bytes / tookMs) * 0.2;
       behind = got.behindBytes;
       move.behindBytes = behind;
-      const isClose = behind <= BEHIND_BYTES_MAX || (bytesPerMs > 0 && behind / bytesPerMs + lastSyncMs <= TAIL_MS_MAX);
+      const isShort = behind <= BEHIND_BYTES_MAX || (bytesPerMs > 0 && behind / bytesPerMs + lastSyncMs <= TAIL_MS_MAX);
+      const isClose = isShort && got.callsBehind === 0;
       if (isClose && synced) return;
       if (isClose) {
         // Now, so that the sync within the hold has only the last moments to write.
@@ -276,28 +292,30 @@ export class MoveReceiver {
     }
   }
 
-  async #fetch(
-    fileid: FileId,
-    peer: PeerService,
-    attempt: Term,
-    replica: Replica,
-    move: RunningMove,
-    waitMs = 0,
-  ): Promise<{ readonly bytes: number; readonly behindBytes: number }> {
+  async #fetch(copy: Copy): Promise<{ readonly bytes: number; readonly behindBytes: number; readonly callsBehind: number }> {
     const { clock } = this.#around;
-    const fetched: LogPieces | null = await within(
-      clock,
-      peer.moveFetch(fileid, attempt, replica.position, FETCH_BYTES_MAX, waitMs),
-      FETCH_MS_MAX,
-      'bytes of the log',
-    );
+    const { fileid, attempt, peer } = copy;
+    const fetched = await within(clock, peer.moveFetch(fileid, attempt, positionOf(copy), FETCH_BYTES_MAX, 0), FETCH_MS_MAX, 'bytes of the log');
     if (fetched === null) throw new ApplianceError('move-ended', 'the owner ended the attempt', { retryable: true });
-    let bytes = 0;
-    for (const piece of fetched.pieces) bytes += piece.bytes.length;
-    if (fetched.pieces.length > 0) await replica.append(fetched.pieces);
-    move.copiedBytes += bytes;
+    this.#remember(copy, fetched);
+    const bytes = await this.#append(copy, fetched);
     await this.#pace(bytes);
-    return { bytes, behindBytes: fetched.behindBytes };
+    return { bytes, behindBytes: fetched.behindBytes, callsBehind: fetched.calls.behind };
+  }
+
+  #remember(copy: Copy, { calls }: MovePart): void {
+    if (!copy.calls.add(calls.bytes))
+      throw new ApplianceError('move-ended', `what the owner remembers of completed calls of object ${copy.fileid} is none`, { retryable: true });
+    copy.callsAt = calls.next;
+  }
+
+  /** Returns the bytes of the log that came. */
+  async #append({ replica, move }: Copy, { pieces }: MovePart): Promise<number> {
+    let bytes = 0;
+    for (const piece of pieces) bytes += piece.bytes.length;
+    if (pieces.length > 0) await replica.append(pieces);
+    move.copiedBytes += bytes;
+    return bytes;
   }
 
   async #pace(bytes: number): Promise<void> {
@@ -308,22 +326,27 @@ export class MoveReceiver {
   }
 
   /** The owner's I/O is held from here on. */
-  async #freeze(fileid: FileId, peer: PeerService, attempt: Term, move: RunningMove): Promise<FrozenEnd> {
-    const { clock, host } = this.#around;
-    const frozen = await move.measure('freeze', () => within(clock, peer.moveFreeze(fileid, attempt), HOLD_MS_MAX, 'the hold'));
+  async #freeze(copy: Copy): Promise<FrozenEnd> {
+    const { clock } = this.#around;
+    const { fileid, attempt, peer, move } = copy;
+    const frozen = await move.measure('freeze', () => within(clock, peer.moveFreeze(fileid, attempt, positionOf(copy)), HOLD_MS_MAX, 'the hold'));
     if (frozen === null) throw new ApplianceError('move-ended', 'the owner ended the attempt', { retryable: true });
-    host.remember(fileid, frozen.repetitions);
+    this.#remember(copy, frozen.rest);
+    // Before the object can be ours, however it is opened then, and by whichever life of this process.
+    copy.calls.remember();
     failPoint('move.take-frozen');
     return frozen;
   }
 
-  /** Fetches what was left and makes all of it durable. */
-  async #tail(fileid: FileId, peer: PeerService, attempt: Term, replica: Replica, frozen: FrozenEnd, move: RunningMove): Promise<void> {
+  /** Takes what was left, fetches what did not come with the answer, and makes all of it durable. */
+  async #tail(copy: Copy, frozen: FrozenEnd): Promise<void> {
     const { clock } = this.#around;
+    const { replica, move } = copy;
     const untilMs = clock.monotonicMs() + HOLD_MS_MAX;
     await move.measure('tail', async () => {
+      await this.#append(copy, frozen.rest);
       while (isBefore(replica.position, frozen.end)) {
-        const got = await this.#fetch(fileid, peer, attempt, replica, move);
+        const got = await this.#fetch(copy);
         if (got.bytes === 0 && isBefore(replica.position, frozen.end)) {
           throw new ApplianceError('move-ended', 'the owner has less than it said', { retryable: true });
         }
@@ -461,6 +484,10 @@ export class MoveReceiver {
     if (cancelled !== null) throw new ApplianceError('move-ended', cancelled, { retryable: true });
     if (!this.#around.registry.lease.valid) throw new ApplianceError('lease-lapsed', 'the lease lapsed', { retryable: true });
   }
+}
+
+function positionOf({ replica, callsAt }: Copy): FollowPosition {
+  return { ...replica.position, calls: callsAt };
 }
 
 function refused(reason: string, retryable: boolean): Received {

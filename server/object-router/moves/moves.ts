@@ -5,7 +5,7 @@ import type { MoveObserver } from '../../core/cluster-observer.ts';
  */
 import { isEnvironmentError } from '../../core/errors.ts';
 import type { FileId, RouterId, Term } from '../../core/ids.ts';
-import type { FrozenEnd, LogPieces, LogPosition, MoveAnswer, MoveOutcome, MoveReason, ObjectTarget, OwnerHint, PeerService } from '../peer-port.ts';
+import type { FrozenEnd, MovePart, FollowPosition, MoveAnswer, MoveOutcome, MoveReason, ObjectTarget, OwnerHint, PeerService } from '../peer-port.ts';
 import type { CededJournal } from './ceded-journal.ts';
 import { Drain, NO_DRAIN } from './drain.ts';
 import type { DrainState } from './drain.ts';
@@ -164,11 +164,11 @@ export class Moves implements MoveCalls {
   moveAsk(target: ObjectTarget, from: RouterId, nonce: string, reason: MoveReason): Promise<MoveAnswer> {
     return this.giver.moveAsk(target, from, nonce, reason);
   }
-  moveFetch(fileid: FileId, attempt: Term, from: LogPosition, bytesMax: number, waitMs: number): Promise<LogPieces | null> {
+  moveFetch(fileid: FileId, attempt: Term, from: FollowPosition, bytesMax: number, waitMs: number): Promise<MovePart | null> {
     return this.giver.moveFetch(fileid, attempt, from, bytesMax, waitMs);
   }
-  moveFreeze(fileid: FileId, attempt: Term): Promise<FrozenEnd | null> {
-    return this.giver.moveFreeze(fileid, attempt);
+  moveFreeze(fileid: FileId, attempt: Term, from: FollowPosition): Promise<FrozenEnd | null> {
+    return this.giver.moveFreeze(fileid, attempt, from);
   }
   moveConfirm(fileid: FileId, attempt: Term, lastSequence: number): Promise<MoveOutcome> {
     return this.giver.moveConfirm(fileid, attempt, lastSequence);

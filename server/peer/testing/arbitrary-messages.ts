@@ -6,7 +6,17 @@ import { ApplianceError } from '../../core/errors.ts';
 import type { FileId, Incarnation, ObjectUuid, RouterId, Term } from '../../core/ids.ts';
 import { Status } from '../../nfsd/file-system.ts';
 import type { Attributes, ErrorStatus, FileType, SetAttributes, Stability, Wcc } from '../../nfsd/file-system.ts';
-import type { FrozenEnd, LogPiece, MoveAnswer, MoveOutcome, MoveReason, ObjectTarget, OwnerHint, PeerCaller } from '../../object-router/peer-port.ts';
+import type {
+  FrozenEnd,
+  LogPiece,
+  MoveAnswer,
+  MoveOutcome,
+  MovePart,
+  MoveReason,
+  ObjectTarget,
+  OwnerHint,
+  PeerCaller,
+} from '../../object-router/peer-port.ts';
 import { FrameKind } from '../frame.ts';
 import type { CallKind, PeerRequest } from '../request-codec.ts';
 
@@ -54,6 +64,7 @@ const changes: fc.Arbitrary<SetAttributes> = fc.record(
   plain,
 );
 const position = fc.record({ segment: count, offsetBytes: count }, plain);
+const followPosition = fc.record({ segment: count, offsetBytes: count, calls: count }, plain);
 
 const requests: Record<CallKind, fc.Arbitrary<PeerRequest>> = {
   [FrameKind.GETATTR]: fc.record({ kind: fc.constant(FrameKind.GETATTR), target }, plain),
@@ -79,13 +90,13 @@ const requests: Record<CallKind, fc.Arbitrary<PeerRequest>> = {
       kind: fc.constant(FrameKind.MOVE_FETCH),
       fileid,
       attempt: term,
-      from: position,
+      from: followPosition,
       bytesMax: fc.nat({ max: 8 * 1024 * 1024 }),
       waitMs: fc.nat({ max: 60_000 }),
     },
     plain,
   ),
-  [FrameKind.MOVE_FREEZE]: fc.record({ kind: fc.constant(FrameKind.MOVE_FREEZE), fileid, attempt: term }, plain),
+  [FrameKind.MOVE_FREEZE]: fc.record({ kind: fc.constant(FrameKind.MOVE_FREEZE), fileid, attempt: term, from: followPosition }, plain),
   [FrameKind.MOVE_CONFIRM]: fc.record({ kind: fc.constant(FrameKind.MOVE_CONFIRM), fileid, attempt: term, lastSequence: count }, plain),
   [FrameKind.MOVE_ABORT]: fc.record({ kind: fc.constant(FrameKind.MOVE_ABORT), fileid, attempt: term, reason: text(100) }, plain),
   [FrameKind.MOVE_OFFER]: fc.record({ kind: fc.constant(FrameKind.MOVE_OFFER), target, from: router, reason }, plain),
@@ -142,13 +153,21 @@ const piece: fc.Arbitrary<LogPiece> = fc.record(
   },
   plain,
 );
+const part: fc.Arbitrary<MovePart> = fc.record(
+  {
+    pieces: fc.array(piece, { maxLength: 4 }),
+    behindBytes: count,
+    calls: fc.record({ bytes: fc.uint8Array({ maxLength: 100 }).map((bytes) => Buffer.from(bytes)), next: count, behind: count }, plain),
+  },
+  plain,
+);
 const frozenEnd: fc.Arbitrary<FrozenEnd> = fc.record(
   {
     lastSegment: count,
     lastSequence: count,
     end: position,
     verifier,
-    repetitions: fc.uint8Array({ maxLength: 100 }).map((bytes) => Buffer.from(bytes)),
+    rest: part,
   },
   plain,
 );
@@ -183,7 +202,7 @@ const answers: Record<CallKind, fc.Arbitrary<unknown>> = {
   [FrameKind.SETATTR]: forwarded<unknown>(fc.record({ status: fc.oneof(ok, errorStatus), wcc }, plain)),
   [FrameKind.INODE_CHANGED]: fc.constant(undefined),
   [FrameKind.MOVE_ASK]: moveAnswer,
-  [FrameKind.MOVE_FETCH]: optional(fc.record({ pieces: fc.array(piece, { maxLength: 5 }), behindBytes: count }, plain)),
+  [FrameKind.MOVE_FETCH]: optional(part),
   [FrameKind.MOVE_FREEZE]: optional(frozenEnd),
   [FrameKind.MOVE_CONFIRM]: moveOutcome,
   [FrameKind.MOVE_ABORT]: fc.constant(undefined),

@@ -73,14 +73,25 @@ ${CALLER}
 bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb  # router
 b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1  # in incarnation
 0000000000000001 0000000000000005 0011223344556677  # term`,
-  frozen: `${HEAD('e47c90cc', '22', '01', '00000001', '0000002f', '0001', '0000', 'c6b6b2a5')}
+  frozen: `${HEAD('11b795cf', '22', '01', '00000001', '00000083', '0001', '0000', 'f5e396cc')}
 00                  # done; the rest is payload
 01                  # frozen
 0000000000000009    # last segment
 000000000000005a    # last sequence
 0000000000000009 0000000000000200  # end: segment, offset
 0123456789abcdef    # verifier
-00000002 7272       # memory of completed calls`,
+0000000000000000    # bytes of the log behind what follows
+00000001            # pieces
+0000000000000009    # segment
+0000000000000001 0000000000000005 0011223344556677  # its term
+0000000000000100    # offset
+01 0000000000000103 # size of the sealed segment
+00000003            # bytes
+000000000000004d    # completed calls: where the next part begins
+0000000000000000    # behind it
+00000002            # bytes
+6c6f67              # of the piece
+6363                # of the calls`,
 } as const;
 
 /** Bytes of such a text. */

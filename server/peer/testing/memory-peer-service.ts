@@ -5,8 +5,8 @@ import type { Attributes, ReadAnswer, SetAttributes, Stability, WriteAnswer } fr
 import type {
   Forwarded,
   FrozenEnd,
-  LogPieces,
-  LogPosition,
+  MovePart,
+  FollowPosition,
   MoveAnswer,
   MoveOutcome,
   MoveReason,
@@ -142,7 +142,7 @@ export class MemoryPeerService implements PeerService {
     };
   }
 
-  async moveFetch(_fileid: FileId, attempt: Term, from: LogPosition, bytesMax: number): Promise<LogPieces | null> {
+  async moveFetch(_fileid: FileId, attempt: Term, from: FollowPosition, bytesMax: number): Promise<MovePart | null> {
     if (attempt.counter === 0) return null;
     const bytes = this.#bytes.subarray(from.offsetBytes, Math.min(from.offsetBytes + bytesMax, this.#sizeBytes));
     return {
@@ -151,12 +151,13 @@ export class MemoryPeerService implements PeerService {
         { segment: Math.min(from.segment + 1, Number.MAX_SAFE_INTEGER), term: attempt, offsetBytes: 0, bytes: Buffer.alloc(0), sealedBytes: null },
       ],
       behindBytes: 0,
+      calls: { bytes: Buffer.from('calls'), next: Math.min(from.calls + 1, Number.MAX_SAFE_INTEGER), behind: 7 },
     };
   }
 
-  async moveFreeze(_fileid: FileId, attempt: Term): Promise<FrozenEnd | null> {
-    if (attempt.counter === 0) return null;
-    return { lastSegment: 9, lastSequence: 90, end: { segment: 9, offsetBytes: 512 }, verifier: VERIFIER, repetitions: Buffer.from('repetitions') };
+  async moveFreeze(fileid: FileId, attempt: Term, from: FollowPosition): Promise<FrozenEnd | null> {
+    const rest = await this.moveFetch(fileid, attempt, from, 1000);
+    return rest === null ? null : { lastSegment: 9, lastSequence: 90, end: { segment: 9, offsetBytes: 512 }, verifier: VERIFIER, rest };
   }
 
   async moveConfirm(_fileid: FileId, _attempt: Term, lastSequence: number): Promise<MoveOutcome> {

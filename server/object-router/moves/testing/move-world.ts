@@ -13,10 +13,10 @@ import { silentLogger } from '../../../core/logger.ts';
 import type { Clock, Random } from '../../../core/time.ts';
 import { FaultyDisk } from '../../../object-log/testing/faulty-disk.ts';
 import type { DrivenObject, MoveSource, ObjectDriver, Replica } from '../../driver-port.ts';
-import type { Member, Members, MoveOffer, PeerNetwork, PeerService } from '../../peer-port.ts';
+import type { CallsPart, Member, Members, MoveOffer, PeerNetwork, PeerService } from '../../peer-port.ts';
 import { CededJournal } from '../ceded-journal.ts';
 import { IoCount } from '../io-count.ts';
-import type { MovableObject, MoveHost, MoveSettings, ObjectHold } from '../move-host.ts';
+import type { ArrivingCalls, MovableObject, MoveHost, MoveSettings, ObjectHold } from '../move-host.ts';
 import { Moves } from '../moves.ts';
 import { Pins } from '../pins.ts';
 
@@ -734,6 +734,24 @@ class FakeDriver implements ObjectDriver {
   }
 }
 
+class FakeCalls implements ArrivingCalls {
+  readonly #life: Life;
+  readonly #fileid: FileId;
+  #text = '';
+  constructor(life: Life, fileid: FileId) {
+    this.#life = life;
+    this.#fileid = fileid;
+  }
+  add(bytes: Buffer): boolean {
+    this.#text += bytes.toString();
+    return true;
+  }
+  remember(): void {
+    assert(this.#text === `${this.#fileid}`, 'the memory of completed calls came along');
+    (this.#life.world.logs.get(this.#life.name) as LocalLogs).remembered.add(this.#fileid);
+  }
+}
+
 class FakeHost implements MoveHost {
   readonly #life: Life;
   constructor(life: Life) {
@@ -753,7 +771,7 @@ class FakeHost implements MoveHost {
     holds.set(fileid, new Promise((resolve) => (release = resolve)));
     let released = false;
     return {
-      repetitions: async () => Buffer.from(`${fileid}`),
+      changesEnded: async () => undefined,
       release: () => {
         assert(!released, 'a hold is released once');
         released = true;
@@ -761,6 +779,15 @@ class FakeHost implements MoveHost {
         release();
       },
     };
+  }
+  calls(fileid: FileId, from: number): CallsPart {
+    // In two parts.
+    const all = Buffer.from(`${fileid}`);
+    const next = Math.min(all.length, from === 0 ? 1 : from + all.length);
+    return { bytes: all.subarray(Math.min(from, all.length), next), next, behind: all.length - next };
+  }
+  arriving(fileid: FileId): ArrivingCalls {
+    return new FakeCalls(this.#life, fileid);
   }
   async settled(fileid: FileId): Promise<void> {
     await this.#life.opening.get(fileid)?.catch(() => null);
@@ -820,11 +847,6 @@ class FakeHost implements MoveHost {
   moved(fileid: FileId, owner: OwnerRecord): void {
     this.#life.served.delete(fileid);
     this.#life.hints.set(fileid, owner);
-  }
-
-  remember(fileid: FileId, repetitions: Buffer): void {
-    assert(repetitions.toString() === `${fileid}`, 'the memory of completed calls came along');
-    (this.#life.world.logs.get(this.#life.name) as LocalLogs).remembered.add(fileid);
   }
 
   adopt(driven: DrivenObject, inode: Inode, owner: OwnerRecord): void {
