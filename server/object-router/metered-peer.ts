@@ -25,8 +25,13 @@ export class MeteredPeer implements PeerService {
     this.#direction = direction;
   }
 
-  #meter<T>(kind: ForwardKind, payloadBytes: number, call: () => MaybePromise<T>, outcomeOf: (answer: T) => ForwardOutcome): MaybePromise<T> {
-    const startedMs = this.#clock.monotonicMs();
+  #meter<T>(
+    kind: ForwardKind,
+    payloadBytes: number,
+    call: () => MaybePromise<T>,
+    outcomeOf: (answer: T) => ForwardOutcome,
+    startedMs = this.#clock.monotonicMs(),
+  ): MaybePromise<T> {
     const ended = (outcome: ForwardOutcome): void =>
       this.#observer.forwarded(kind, this.#direction, outcome, this.#clock.monotonicMs() - startedMs, payloadBytes);
     const failed = (error: unknown): never => {
@@ -56,7 +61,11 @@ export class MeteredPeer implements PeerService {
     return this.#meter('attributes', 0, () => this.#inner.attributesOf(targets), done);
   }
   read(target: ObjectTarget, caller: PeerCaller, offsetBytes: number, into: Buffer): Answer<'read'> {
-    return this.#meter('read', into.length, () => this.#inner.read(target, caller, offsetBytes, into), outcomeOfForwarded);
+    const startedMs = this.#clock.monotonicMs();
+    const answer = this.#inner.read(target, caller, offsetBytes, into);
+    if (isPending(answer)) return this.#meter('read', into.length, () => answer, outcomeOfForwarded, startedMs);
+    this.#observer.forwarded('read', this.#direction, outcomeOfForwarded(answer), this.#clock.monotonicMs() - startedMs, into.length);
+    return answer;
   }
   write(
     target: ObjectTarget,

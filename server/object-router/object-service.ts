@@ -46,10 +46,10 @@ export class ObjectService implements Omit<PeerService, Moves> {
   }
 
   read(target: ObjectTarget, caller: PeerCaller, offsetBytes: number, into: Buffer): MaybePromise<Forwarded<ReadAnswer>> {
-    return this.#here<ReadAnswer>(target, (served) => {
-      served.peerIo.reads += 1;
-      return this.#data.readServed(caller, served, offsetBytes, into);
-    });
+    const served = this.#served(target);
+    if (served === null) return this.#elsewhere(target);
+    served.peerIo.reads += 1;
+    return this.#settled(target, this.#data.readServed(caller, served, offsetBytes, into));
   }
 
   write(
@@ -62,10 +62,10 @@ export class ObjectService implements Omit<PeerService, Moves> {
   ): MaybePromise<Forwarded<WriteAnswer>> {
     const words = new Uint32Array(4);
     const named = wordsOfHex(caller.operationId, words) ? words : wordsOfText(caller.operationId);
-    return this.#here<WriteAnswer>(target, (served) => {
-      served.peerIo.writes += 1;
-      return this.#data.writeServed(caller, served, offsetBytes, countBytes, chunks, stability, named);
-    });
+    const served = this.#served(target);
+    if (served === null) return this.#elsewhere(target);
+    served.peerIo.writes += 1;
+    return this.#settled(target, this.#data.writeServed(caller, served, offsetBytes, countBytes, chunks, stability, named));
   }
 
   commit(target: ObjectTarget, caller: PeerCaller): MaybePromise<Forwarded<WccResult<{ verifier: Uint8Array }>>> {
@@ -95,8 +95,10 @@ export class ObjectService implements Omit<PeerService, Moves> {
 
   #here<T>(target: ObjectTarget, work: (served: ServedObject) => MaybePromise<T | null>): MaybePromise<Forwarded<T>> {
     const served = this.#served(target);
-    if (served === null) return this.#elsewhere(target);
-    const answer = work(served);
+    return served === null ? this.#elsewhere(target) : this.#settled(target, work(served));
+  }
+
+  #settled<T>(target: ObjectTarget, answer: MaybePromise<T | null>): MaybePromise<Forwarded<T>> {
     if (isPending(answer)) return answer.then((result) => (result === null ? this.#elsewhere(target) : { kind: 'done', result }));
     return answer === null ? this.#elsewhere(target) : { kind: 'done', result: answer };
   }

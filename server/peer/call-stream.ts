@@ -22,8 +22,8 @@ import { WireReader } from './wire-reader.ts';
 export interface CallStreamHost {
   readonly clock: Clock;
   readonly settings: PeerSettings;
-  /** Something came on this stream. */
-  heard(): void;
+  /** Something came on this stream. Nothing refers to it when the next chunk comes. */
+  heard(chunk: Buffer): void;
   /** The answer to the hello. */
   greeted(answer: HelloAnswer): void;
   ponged(roundTripMs: number): void;
@@ -148,7 +148,7 @@ export class CallStream {
 
   #receive(chunk: Buffer): void {
     if (this.#isClosed) return;
-    this.#host.heard();
+    this.#host.heard(chunk);
     try {
       this.#reader.push(chunk);
     } catch (error) {

@@ -43,6 +43,8 @@ export class FrameReader {
   #gotBytes = 0;
   #crc = 0;
   #isStopped = false;
+  /** The sink got, or will get, slices of the chunk that was pushed last. */
+  isSliced = false;
 
   constructor(sink: FrameSink) {
     this.#sink = sink;
@@ -62,6 +64,7 @@ export class FrameReader {
 
   /** Takes what was received; `chunk` belongs to the reader (slices of it to the sink). @throws FrameError when it is no frame. */
   push(chunk: Buffer): void {
+    this.isSliced = false;
     let at = 0;
     while (!this.#isStopped) {
       if (this.#isInPayload) {
@@ -143,8 +146,10 @@ export class FrameReader {
     if (count > 0) {
       const slice = chunk.subarray(at, at + count);
       this.#crc = crc32(slice, this.#crc);
-      if (this.#target === null) this.#chunks.push(slice);
-      else this.#target.set(slice, this.#gotBytes);
+      if (this.#target === null) {
+        this.#chunks.push(slice);
+        this.isSliced = true;
+      } else this.#target.set(slice, this.#gotBytes);
       this.#gotBytes += count;
     }
     if (this.#gotBytes === head.payloadBytes) {

@@ -15,6 +15,7 @@ import { certifiedRouter, tlsOptions } from './peer-identity.ts';
 import type { PeerTls } from './peer-identity.ts';
 import { LANES, PEER_PATH } from './peer-settings.ts';
 import type { PeerSettings } from './peer-settings.ts';
+import { ReceivedMemory } from './received-memory.ts';
 import { resetSocket } from './socket-reset.ts';
 
 export interface LaneHost {
@@ -36,6 +37,7 @@ export class LaneConnection {
   readonly #host: LaneHost;
   readonly #socket: Socket;
   readonly #session: ClientHttp2Session;
+  readonly #memory = new ReceivedMemory();
   #heardMs: number;
   #welcomed = 0;
   #isClosed = false;
@@ -92,7 +94,8 @@ export class LaneConnection {
             {
               clock: host.clock,
               settings,
-              heard: () => {
+              heard: (chunk) => {
+                this.#memory.received(chunk);
                 this.#heardMs = host.clock.monotonicMs();
                 host.heard();
               },

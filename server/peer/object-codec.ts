@@ -6,6 +6,7 @@ import { Status } from '../nfsd/file-system.ts';
 import type { Attributes, ErrorStatus, FileType, PreAttributes, SetAttributes, Stability, Wcc } from '../nfsd/file-system.ts';
 import type { ObjectTarget, OwnerHint, PeerCaller } from '../object-router/peer-port.ts';
 import { FrameError } from './frame-error.ts';
+import { Repeated } from './repeated.ts';
 import type { WireReader } from './wire-reader.ts';
 import type { WireWriter } from './wire-writer.ts';
 
@@ -20,6 +21,10 @@ const STATUSES: ReadonlySet<number> = new Set(Object.values(Status));
 /** Bytes of an ObjectTarget. */
 export const TARGET_BYTES = 8 + 8 + 24;
 export const ATTRIBUTES_BYTES = 1 + 4 * 4 + 4 * 8 + 3 * 8;
+/** Where the last byte of a fileid is in attributes. */
+const FILEID_LOW_AT = 1 + 4 * 4 + 4 * 8 - 1;
+/** Without the operation id. */
+const CALLER_BYTES_MAX = 4 + 4 + 1 + 4 * GIDS_MAX + 2 + ADDRESS_BYTES_MAX;
 
 export function putFileid(writer: WireWriter, fileid: FileId): void {
   writer.u53(fileid);
@@ -54,14 +59,33 @@ export function getIncarnation(reader: WireReader): Incarnation {
   return reader.hex(32) as Incarnation;
 }
 
+// Calls of a client on its disk repeat target and caller: the last ones are kept with their bytes, so that a repetition costs a comparison.
+const sentTargets = new Repeated<ObjectTarget>(TARGET_BYTES);
+const receivedTargets = new Repeated<ObjectTarget>(TARGET_BYTES);
+const receivedCallers = new Repeated<PeerCaller>(CALLER_BYTES_MAX);
+const receivedAttributes = new Repeated<Attributes>(ATTRIBUTES_BYTES);
+
 export function putTarget(writer: WireWriter, target: ObjectTarget): void {
+  const known = sentTargets.bytesOf(target, target.fileid);
+  if (known !== null) {
+    writer.raw(known);
+    return;
+  }
+  const start = writer.at;
   putFileid(writer, target.fileid);
   writer.u53(target.inodeGeneration);
   putTerm(writer, target.term);
+  sentTargets.keep(target, target.fileid, writer.bytes, start, writer.at);
 }
 
 export function getTarget(reader: WireReader): ObjectTarget {
-  return { fileid: getFileid(reader), inodeGeneration: reader.u53(), term: getTerm(reader) };
+  const key = reader.peek(TARGET_BYTES, 7);
+  const known = receivedTargets.read(reader, key);
+  if (known !== null) return known;
+  const start = reader.at;
+  const target = { fileid: getFileid(reader), inodeGeneration: reader.u53(), term: getTerm(reader) };
+  receivedTargets.keep(target, key, reader.bytes, start, reader.at);
+  return target;
 }
 
 export function putCaller(writer: WireWriter, caller: PeerCaller): void {
@@ -75,11 +99,22 @@ export function putCaller(writer: WireWriter, caller: PeerCaller): void {
 }
 
 export function getCaller(reader: WireReader): PeerCaller {
+  const known = receivedCallers.read(reader, 0) ?? getNewCaller(reader);
+  const operationId = reader.text(OPERATION_ID_BYTES_MAX);
+  if (operationId === '') return known;
+  return { uid: known.uid, gid: known.gid, gids: known.gids, address: known.address, operationId };
+}
+
+/** All but the operation id. */
+function getNewCaller(reader: WireReader): PeerCaller {
+  const start = reader.at;
   const uid = reader.u32();
   const gid = reader.u32();
   const gids: number[] = [];
   for (let count = reader.member(GIDS_MAX); count > 0; count--) gids.push(reader.u32());
-  return { uid, gid, gids, address: reader.text(ADDRESS_BYTES_MAX), operationId: reader.text(OPERATION_ID_BYTES_MAX) };
+  const caller = { uid, gid, gids, address: reader.text(ADDRESS_BYTES_MAX), operationId: '' };
+  receivedCallers.keep(caller, 0, reader.bytes, start, reader.at);
+  return caller;
 }
 
 export function putTime(writer: WireWriter, time: Timestamp): void {
@@ -110,6 +145,16 @@ export function putAttributes(writer: WireWriter, attributes: Attributes): void 
 }
 
 export function getAttributes(reader: WireReader): Attributes {
+  const key = reader.peek(ATTRIBUTES_BYTES, FILEID_LOW_AT);
+  const known = receivedAttributes.read(reader, key);
+  if (known !== null) return known;
+  const start = reader.at;
+  const attributes = getNewAttributes(reader);
+  receivedAttributes.keep(attributes, key, reader.bytes, start, reader.at);
+  return attributes;
+}
+
+function getNewAttributes(reader: WireReader): Attributes {
   const type = reader.u8();
   if (type < 1 || type > 7) throw new FrameError(`an object of type ${type}`);
   return {

@@ -11,6 +11,7 @@ import type { Hello, HelloAnswer } from './hello.ts';
 import { Lag } from './lag.ts';
 import { PEER_PATH } from './peer-settings.ts';
 import type { PeerSettings } from './peer-settings.ts';
+import { ReceivedMemory } from './received-memory.ts';
 import { ServedStream } from './served-stream.ts';
 import { resetSocket } from './socket-reset.ts';
 
@@ -45,6 +46,7 @@ export class ServedConnection {
   readonly certified: Certified;
   /** Set once, by the first hello. */
   hello: Hello | null = null;
+  readonly #memory = new ReceivedMemory();
   #heardMs: number;
   #isClosed = false;
   closeReason = '';
@@ -79,8 +81,9 @@ export class ServedConnection {
    * Something came. False when it must not be looked at: the connection is closed, or was silent for so long that the peer has given it up and what comes
    * now waited in a buffer while this process or the network stood still.
    */
-  received(): boolean {
+  received(chunk: Buffer): boolean {
     if (this.#isClosed) return false;
+    this.#memory.received(chunk);
     const nowMs = this.host.clock.monotonicMs();
     if (nowMs - this.#heardMs > this.host.settings.silenceMs) {
       this.host.endSession(this, `silent for ${Math.round(nowMs - this.#heardMs)} ms`);
@@ -89,6 +92,11 @@ export class ServedConnection {
     this.#heardMs = nowMs;
     this.host.heard();
     return true;
+  }
+
+  /** Slices of the present chunk live on. */
+  keep(): void {
+    this.#memory.keep();
   }
 
   /** False when a frame was under way for too long: then the session is closed. */

@@ -63,9 +63,10 @@ export class ServedStream {
   }
 
   #receive(chunk: Buffer): void {
-    if (this.#isClosed || !this.#connection.received()) return;
+    if (this.#isClosed || !this.#connection.received(chunk)) return;
     try {
       this.#reader.push(chunk);
+      if (this.#reader.isSliced) this.#connection.keep();
     } catch (error) {
       if (!(error instanceof FrameError)) throw error;
       this.#connection.refuse(error.message);

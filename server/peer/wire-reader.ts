@@ -4,49 +4,55 @@ import { FrameError } from './frame-error.ts';
 const TWO_32 = 0x1_0000_0000;
 
 export class WireReader {
-  #bytes: Buffer;
-  #at: number;
+  /** What is read, from `at` on. */
+  bytes: Buffer;
+  at: number;
   #end: number;
 
   constructor(bytes: Buffer, start = 0, end = bytes.length) {
-    this.#bytes = bytes;
-    this.#at = start;
+    this.bytes = bytes;
+    this.at = start;
     this.#end = end;
   }
 
   /** Starts over with other bytes. */
   load(bytes: Buffer, start: number, end: number): void {
-    this.#bytes = bytes;
-    this.#at = start;
+    this.bytes = bytes;
+    this.at = start;
     this.#end = end;
   }
 
   get left(): number {
-    return this.#end - this.#at;
+    return this.#end - this.at;
+  }
+
+  /** The byte `offset` behind the place, with `count` bytes still to come; -1 if they are not there. */
+  peek(count: number, offset: number): number {
+    return this.at + count > this.#end ? -1 : this.bytes[this.at + offset]!;
   }
 
   u8(): number {
-    return this.#bytes[this.#take(1)]!;
+    return this.bytes[this.#take(1)]!;
   }
 
   u16(): number {
     const at = this.#take(2);
-    return (this.#bytes[at]! << 8) | this.#bytes[at + 1]!;
+    return (this.bytes[at]! << 8) | this.bytes[at + 1]!;
   }
 
   u32(): number {
-    return getU32(this.#bytes, this.#take(4));
+    return getU32(this.bytes, this.#take(4));
   }
 
   u53(): number {
     const at = this.#take(8);
-    const high = getU32(this.#bytes, at);
+    const high = getU32(this.bytes, at);
     if (high > 0x1f_ffff) throw new FrameError('a number above 2^53');
-    return high * TWO_32 + getU32(this.#bytes, at + 4);
+    return high * TWO_32 + getU32(this.bytes, at + 4);
   }
 
   u64(): bigint {
-    return this.#bytes.readBigUInt64BE(this.#take(8));
+    return this.bytes.readBigUInt64BE(this.#take(8));
   }
 
   bool(): boolean {
@@ -70,20 +76,20 @@ export class WireReader {
   hex(digits: number): string {
     const bytes = digits >>> 1;
     const at = this.#take(bytes);
-    return this.#bytes.toString('hex', at, at + bytes);
+    return this.bytes.toString('hex', at, at + bytes);
   }
 
   text(bytesMax: number): string {
     const length = this.u16();
     if (length > bytesMax) throw new FrameError(`a text of ${length} bytes, limit ${bytesMax}`);
     const at = this.#take(length);
-    return this.#bytes.toString('utf8', at, at + length);
+    return this.bytes.toString('utf8', at, at + length);
   }
 
   /** The next `count` bytes, shared with the message. */
   view(count: number): Buffer {
     const at = this.#take(count);
-    return this.#bytes.subarray(at, at + count);
+    return this.bytes.subarray(at, at + count);
   }
 
   /** The next `count` bytes, the caller's own. */
@@ -92,13 +98,13 @@ export class WireReader {
   }
 
   assertEnd(): void {
-    if (this.#at !== this.#end) throw new FrameError(`${this.left} bytes behind the message`);
+    if (this.at !== this.#end) throw new FrameError(`${this.left} bytes behind the message`);
   }
 
   #take(count: number): number {
-    const at = this.#at;
+    const at = this.at;
     if (at + count > this.#end) throw new FrameError('a message that ends too early');
-    this.#at = at + count;
+    this.at = at + count;
     return at;
   }
 }
