@@ -426,8 +426,10 @@ export class ObjectLog {
       }
       this.#syncLatency.observe(this.#clock.monotonicMs() - started);
       segment.syncedSequence = target;
-      if (sealWritten) this.#finishSeal(segment);
-      else if (segment.sealWritten) this.#sync(segment);
+      if (sealWritten) {
+        segment.sealDurable = true;
+        this.#finishSeals();
+      } else if (segment.sealWritten) this.#sync(segment);
       this.#advance();
       this.#syncWhereNeeded();
     });
@@ -627,6 +629,18 @@ export class ObjectLog {
       segment.sealWritten = true;
       if (!segment.syncing) this.#sync(segment);
     });
+  }
+
+  /**
+   * In their order, however the disk answers: a segment whose records follow on some that a fault may still take back is not sealed, and one that was forgotten
+   * before those are durable would never be known to be.
+   */
+  #finishSeals(): void {
+    for (const segment of [...this.#older]) {
+      if (segment.sealed) continue;
+      if (!segment.sealDurable || this.#fault !== null) return;
+      this.#finishSeal(segment);
+    }
   }
 
   #finishSeal(segment: OpenSegment): void {

@@ -21,7 +21,9 @@ export class OpenSegment {
   syncedSequence: number;
   syncing = false;
   sealWritten = false;
-  /** Its seal is durable: no fault can take it back. */
+  /** Its seal is durable, perhaps before that of the segment before it. */
+  sealDurable = false;
+  /** So is everything before it: no fault can take it back. */
   sealed = false;
   openedAtMs: number;
   readonly #holeBytes: number;

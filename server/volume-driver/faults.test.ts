@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { seededRandom } from '../../backends/virtual-clock.ts';
+import type { DiskFile } from '../core/disk.ts';
 import { type Logger, silentLogger } from '../core/logger.ts';
 import { FaultyDisk } from '../object-log/testing/faulty-disk.ts';
 import type { DrivenObject, ObjectChange } from '../object-router/driver-port.ts';
@@ -230,6 +231,55 @@ test('a segment is sealed and a checkpoint made while writes never pause', async
   stop = true;
   await life.run(Promise.all(writers));
   assert.notEqual(life.world.owner?.root.checkpoint ?? null, null, 'no checkpoint under load');
+});
+
+test('a segment that is sealed before the one in front of it is not forgotten: its records are answered', async () => {
+  const random = seededRandom(7);
+  const disk = new FaultyDisk(random);
+  const process = disk.process.bind(disk);
+  let first: string | null = null;
+  const held: (() => void)[] = [];
+  let holds = false;
+  disk.process = (nextTurn) => {
+    const inner = process(nextTurn);
+    const slow = (path: string, file: DiskFile): DiskFile => {
+      if (path.startsWith('/vpool/log/')) first ??= path;
+      return {
+        ...file,
+        sync: (done) => {
+          file.sync((error) => {
+            if (path === first && holds) held.push(() => done(error));
+            else done(error);
+          });
+        },
+      };
+    };
+    return {
+      ...inner,
+      create: async (path) => slow(path, await inner.create(path)),
+      open: async (path) => slow(path, await inner.open(path)),
+    };
+  };
+  const life = await start(new SimulatedWorld(disk, random, 'volume'));
+  holds = true;
+  const first16 = life.write(0, 1, 16 * BLOCK);
+  await life.turns(20);
+  let answered = false;
+  const behind = life.write(0, 2).then((change) => {
+    answered = true;
+    return change;
+  });
+  await life.turns(100);
+  const flushed = life.object.flush(life.router.clock.monotonicMs() + 5000);
+  await life.turns(200);
+  assert.equal(held.length, 1, 'the sync of the first segment takes long');
+  assert.equal(answered, false);
+  holds = false;
+  held[0]?.();
+  accepted(await life.run(first16));
+  accepted(await life.run(behind));
+  await life.run(flushed);
+  assert.equal((await read(life, 0))[0], 2);
 });
 
 test('what only the page cache had is durable before a recovery tells of it', async () => {
