@@ -53,6 +53,9 @@ export function hostPort(host: string, port: number): string {
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
+/** As long as a copy of a call may wait at another router before it begins (`BEGIN_MS_MAX` in object-places.ts). */
+const CLEAN_AFTER_MS_SAFE = 30_000;
+
 export class Cluster implements AsyncDisposable {
   readonly members: MemberWatch;
   readonly network: Http2PeerNetwork;
@@ -147,6 +150,10 @@ export class Cluster implements AsyncDisposable {
     await members.start();
     const network = new Http2PeerNetwork({ members, clock, random, logger: logger.child({ part: 'peers' }), tls, self: identity });
     stack.defer(() => network.close());
+    const { cleanAfterMs } = settings.cluster;
+    if (cleanAfterMs < CLEAN_AFTER_MS_SAFE) {
+      logger.warn({ cleanAfterMs }, 'cluster.cleanAfterMs is for tests: after a takeover an old copy of a write could be done over newer data');
+    }
     const journal = await CededJournal.open(disk, directory, logger.child({ part: 'moves' }));
     stack.defer(() => journal.close());
     const pins = await Pins.open(disk, directory);

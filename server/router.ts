@@ -161,7 +161,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       checkpointAfterBytes: settings.log.checkpointAfterBytes,
       graceTimeMs: settings.vpool.graceTimeMs,
       patienceMs: WRITE_PATIENCE_MS,
-      restMs: cluster === null ? 0 : settings.log.sealAfterMs,
+      restMs: cluster === null ? 0 : settings.cluster.cleanAfterMs,
       readAheadBytesMax: Math.min(128 * MIB, settings.cache.ramBytes / 4),
     },
     self,

@@ -202,11 +202,17 @@ async function makeRouter({ name, address, nfsPort, options, redis, backend, sta
       VFERRY_CONFIG: config,
       ...(options.portMapper === true ? { VFERRY_NFS_PORTMAP: 'required' } : {}),
       ...(backend === null ? { VFERRY_VPOOL_BACKEND_PATH: join(options.directory, 'backend') } : backend.environment(toBackend?.port)),
+      ...soonClean(options.environment ?? {}),
       ...options.environment,
     },
   });
   stack.use(process);
   return new ClusterRouter(name, process, { registry, backend: toBackend, peers });
+}
+
+/** Who wants segments uploaded soon waits for objects to be clean, without a copy of any call on its way. */
+function soonClean({ VFERRY_LOG_SEAL_AFTER_MS: sealAfter }: Readonly<Record<string, string>>): Record<string, string> {
+  return sealAfter === undefined ? {} : { VFERRY_CLUSTER_CLEAN_AFTER_MS: sealAfter };
 }
 
 async function backendOf(options: ClusterOptions, stack: AsyncDisposableStack): Promise<Backend | null> {

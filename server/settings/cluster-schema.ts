@@ -45,6 +45,11 @@ export const cluster = {
     '7s',
     'How long a router serves its objects without its registry, and how long others wait at least before they take them over.',
   ),
+  cleanAfterMs: setting(
+    kinds.duration(100, DAY),
+    '30s',
+    'Rest after the last write before an object counts as clean and may be taken over. Less than 30s is for tests: an old copy of a write could be done over newer data.',
+  ),
   volumeReadThreshold: setting(kinds.integer(0, THRESHOLD_MAX), 1024, 'Forwarded reads after which a volume follows its client; 0: never.'),
   volumeWriteThreshold: setting(kinds.integer(0, THRESHOLD_MAX), 1024, 'Forwarded writes after which a volume follows its client; 0: never.'),
   fileReadThreshold: setting(kinds.integer(0, THRESHOLD_MAX), 1024, 'Forwarded reads after which a file follows its client; 0: never.'),

@@ -39,6 +39,8 @@ export interface ClusterSettings {
   /** Absolute path of the directory with `ca.pem`, `router.pem`, `router-key.pem`; or `none`: plain text, and then `listen` is loopback. */
   readonly certificates: string;
   readonly leaseMs: number;
+  /** Rest after the last write before an object is said to be clean: longer than a copy of a call can wait at another router (decision 0028). */
+  readonly cleanAfterMs: number;
   /** Forwarded operations, less what decayed, after which an object follows its client; 0: never. */
   readonly volumeReadThreshold: number;
   readonly volumeWriteThreshold: number;

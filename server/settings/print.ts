@@ -20,7 +20,7 @@ export function printSettings(settings: Settings, origins: ReadonlyMap<string, O
 }
 
 /** What all routers of a cluster must have alike: sections, and single keys of others. */
-const SHARED = /^(vpool|registry|exports)\.|^cluster\.(leaseMs|volume\w+|file\w+|movesMax|cooldownMs|decayMs)$/;
+const SHARED = /^(vpool|registry|exports)\.|^cluster\.(leaseMs|cleanAfterMs|volume\w+|file\w+|movesMax|cooldownMs|decayMs)$/;
 /** Shown although they may be defaults: a cluster does not work without them being the same. */
 const SHARED_ALWAYS = new Set(['vpool.name', 'vpool.backend.kind', 'registry.kind', 'cluster.leaseMs']);
 

@@ -126,6 +126,7 @@ test('without anything there are complete defaults', () => {
       advertise: null,
       certificates: 'none',
       leaseMs: 7000,
+      cleanAfterMs: 30_000,
       volumeReadThreshold: 1024,
       volumeWriteThreshold: 1024,
       fileReadThreshold: 1024,

@@ -104,7 +104,6 @@ export class ObjectKeeper {
   /** What was applied when somebody looked, and since when that is so (monotonic). */
   #restSequence = -1;
   #restFromMs = 0;
-  #flushing = false;
 
   constructor(
     components: {
@@ -545,17 +544,17 @@ export class ObjectKeeper {
       this.#restSequence = sequence;
       this.#restFromMs = nowMs;
     }
-    return this.#flushing || nowMs - this.#restFromMs >= this.#settings.restMs;
+    return nowMs - this.#restFromMs >= this.#settings.restMs;
+  }
+
+  /** Whether all that was ever written is on the backend, behind a checkpoint. */
+  #isStored(): boolean {
+    return this.#log.idle && !this.#log.moving && this.#log.openSegmentBytes === 0 && this.#checkpointSequence === this.#object.appliedSequence;
   }
 
   async #becomeClean(): Promise<void> {
     const sequence = this.#object.appliedSequence;
-    const settled = (): boolean =>
-      this.#log.idle &&
-      !this.#log.moving &&
-      this.#log.openSegmentBytes === 0 &&
-      this.#checkpointSequence === this.#object.appliedSequence &&
-      this.#object.appliedSequence === sequence;
+    const settled = (): boolean => this.#isStored() && this.#object.appliedSequence === sequence;
     if (this.#protection !== 'unprotected' || !settled() || !this.#rested()) return;
     if (this.#attributesSequence !== sequence) {
       await this.#records.putAttributes(this.#object.attributes, this.#object.usedBytes);
@@ -564,24 +563,18 @@ export class ObjectKeeper {
     if (settled()) await this.#changeProtection('clean');
   }
 
-  /** Brings everything to the backend and marks the object clean, as far as `deadlineMs` (monotonic) lets it. */
+  /**
+   * Brings everything to the backend and marks the object clean, as far as `deadlineMs` (monotonic) lets it. One that has not rested is not marked: it is this
+   * router's until it is back.
+   */
   async flush(deadlineMs: number): Promise<void> {
-    this.#flushing = true;
-    try {
-      await this.#flush(deadlineMs);
-    } finally {
-      this.#flushing = false;
-    }
-  }
-
-  async #flush(deadlineMs: number): Promise<void> {
     await this.#log.seal();
     for (;;) {
       if (this.#protection === 'clean' || this.#stopped || this.#clock.monotonicMs() > deadlineMs) return;
       this.#retryAtMs = 0;
       this.kick();
       await this.#running;
-      if (this.#problem !== null) return;
+      if (this.#problem !== null || (this.#isStored() && !this.#rested())) return;
       await this.#clock.sleep(1);
     }
   }

@@ -810,6 +810,11 @@ test('an object is not clean before it has rested: who takes it over knows nothi
   const second = await cleanAfterMs(moved, writtenMs);
   assert.ok(second >= restMs && second < restMs + 2_000, `clean ${second} ms after the last write, behind a move`);
   accepted(await pair.run(write(moved, 0, 3)));
+  const flushedFromMs = cluster.clock.monotonicMs();
   await pair.run(moved.flush(Infinity));
-  assert.equal(cluster.commons.owner?.protection.kind, 'clean', 'a router that stops leaves nothing unclean');
+  assert.ok(cluster.clock.monotonicMs() - flushedFromMs < restMs, 'a router that stops does not wait for it');
+  assert.equal(cluster.commons.owner?.protection.kind, 'unprotected', 'and says nothing that is not so');
+  await pair.run(cluster.clock.sleep(restMs));
+  await pair.run(moved.flush(Infinity));
+  assert.equal(cluster.commons.owner?.protection.kind, 'clean', 'what has rested is free for others when its router stops');
 });
