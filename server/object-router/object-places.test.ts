@@ -42,6 +42,7 @@ class World {
   readonly asked: string[] = [];
   held: Promise<void> | null = null;
   served: ServedObject | undefined;
+  peer: PeerService | null = null;
   /** What opening it here gives. */
   openWith: () => ServedObject = () => ({ unlinked: false, ready: true, inode: { inodeGeneration: 7 } }) as ServedObject;
   readonly places: ObjectPlaces;
@@ -69,7 +70,7 @@ class World {
       },
     } as unknown as OpenObjects;
     const members = { self: SELF, isDead: (_router: RouterId, life: Incarnation) => this.dead.has(life) } as unknown as Members;
-    const network = { peer: (router: RouterId) => ({ router }) as unknown as PeerService } as unknown as PeerNetwork;
+    const network = { peer: (router: RouterId) => this.peer ?? ({ router } as unknown as PeerService) } as unknown as PeerNetwork;
     const repetitions = new Repetitions(this.clock, 16);
     this.places = new ObjectPlaces({
       registry,
@@ -230,4 +231,56 @@ test('a registry that says less than is known here is asked again in peace, not 
   );
   assert.ok(world.lookups < 500, `${world.lookups} look-ups`);
   assert.deepEqual([world.asked, world.opened], [[], []]);
+});
+
+test('a change whose owner cannot be reached is answered after 40 s, since it is done; the owner is told when it can be reached, unless it died', async () => {
+  for (const end of ['reached', 'died'] as const) {
+    const world = new World();
+    world.owner = ownedBy(A, 3);
+    let isCut = true;
+    let told = 0;
+    const peer = {
+      inodeChanged: () => {
+        if (isCut) return Promise.reject(LOST);
+        told += 1;
+        return Promise.resolve();
+      },
+    };
+    world.peer = peer as unknown as PeerService;
+    const beganMs = world.clock.monotonicMs();
+    await world.clock.run(world.places.inodeChanged({ fileid: FILEID } as Inode));
+    assert.equal(world.clock.monotonicMs() - beganMs, 40_000);
+    await world.clock.run(world.clock.sleep(60_000));
+    assert.equal(told, 0);
+    if (end === 'died') world.dead.add(incarnation(A));
+    else isCut = false;
+    await world.clock.run(world.clock.sleep(5_000));
+    isCut = false;
+    await world.clock.run(world.clock.sleep(5_000));
+    assert.equal(told, end === 'died' ? 0 : 1);
+  }
+});
+
+test('a change is answered when its owner confirmed it, or died, and not before', async () => {
+  const world = new World();
+  world.owner = ownedBy(A, 3);
+  const confirmed = Promise.withResolvers<void>();
+  world.peer = { inodeChanged: () => confirmed.promise } as unknown as PeerService;
+  let isAnswered = false;
+  const answered = world.places.inodeChanged({ fileid: FILEID } as Inode).then(() => {
+    isAnswered = true;
+  });
+  await world.clock.run(world.clock.sleep(20_000));
+  assert.equal(isAnswered, false);
+  confirmed.resolve();
+  await world.clock.run(answered);
+  const dying = new World();
+  dying.owner = ownedBy(A, 3);
+  dying.peer = { inodeChanged: () => Promise.reject(LOST) } as unknown as PeerService;
+  const waiting = dying.places.inodeChanged({ fileid: FILEID } as Inode);
+  await dying.clock.run(dying.clock.sleep(9_000));
+  dying.dead.add(incarnation(A));
+  const beganMs = dying.clock.monotonicMs();
+  await dying.clock.run(waiting);
+  assert.ok(dying.clock.monotonicMs() - beganMs < 1_000);
 });

@@ -32,6 +32,9 @@ const RETRY_MS_MAX = 250;
 /** For attributes in a directory listing: rather none than a listing that hangs. */
 const LISTING_PATIENCE_MS = 500;
 const TARGETS_MAX = 4096;
+/** Owners that are still to be told of a change that was answered, and how often that is tried. */
+const LATE_MAX = 1024;
+const LATE_RETRY_MS = 2000;
 
 /** What a router of a cluster has besides what every router has. */
 export interface ClusterParts {
@@ -78,6 +81,7 @@ export class ObjectPlaces {
   readonly #clock: Clock;
   /** Objects whose owner is gone and whose data is not all on the backend, and why they wait: until their router is back. */
   readonly recovering = new Map<FileId, string>();
+  #late = 0;
 
   constructor(components: { registry: Registry; objects: OpenObjects; clock: Clock; lease: Lease; cluster: ClusterParts | null }) {
     this.#registry = components.registry;
@@ -317,26 +321,49 @@ export class ObjectPlaces {
 
   /**
    * The registry changed names, mode or state of an object: its owner must know before the client is answered. Resolves when the owner confirmed, or cannot
-   * serve it any more.
+   * serve it any more; or after PATIENCE_MS, when the owner lives and only the way to it is cut. The change is done, and a client that were told to come back would
+   * find nothing to remove or rename: by then the owner has found the tombstone itself (it looks every half minute), and is told the rest when it can be reached.
    */
   async inodeChanged(inode: Inode): Promise<void> {
-    const { cluster } = this;
-    if (cluster === null) return;
+    if (this.cluster === null) return;
+    let isLate = false;
+    const over = Promise.withResolvers<'late'>();
+    const cancel = this.#clock.after(PATIENCE_MS, () => over.resolve('late'));
+    const telling = this.#tell(this.cluster, inode.fileid, () => isLate);
+    try {
+      if ((await Promise.race([telling, over.promise])) !== 'late') return;
+    } finally {
+      cancel();
+    }
+    isLate = true;
+    this.#late += 1;
+    telling
+      .catch((error: unknown) => {
+        // It cannot be told any more: this router is on its way out.
+        if (errorCode(error) === undefined) throw error;
+      })
+      .finally(() => {
+        this.#late -= 1;
+      });
+  }
+
+  async #tell(cluster: ClusterParts, fileid: FileId, isLate: () => boolean): Promise<void> {
     let known: OwnerRecord | null = null;
     for (let waitMs = RETRY_MS_FIRST; ; waitMs = Math.min(RETRY_MS_MAX, waitMs * 2)) {
       // A tombstone that was dropped meanwhile takes the record with it; who served the object still has to be told.
-      const owner: OwnerRecord | null = (await this.#owner(inode.fileid)) ?? known;
+      const owner: OwnerRecord | null = (await this.#owner(fileid)) ?? known;
       known = owner;
       if (owner === null || owner.router === cluster.members.self) return;
       if (cluster.members.isDead(owner.router, owner.incarnation)) return;
       try {
-        await cluster.network.peer(owner.router).inodeChanged(inode.fileid);
+        await cluster.network.peer(owner.router).inodeChanged(fileid);
         return;
       } catch (error) {
         // The owner may not reach the registry just now.
         if (!this.#isWorthWaiting(error)) throw error;
       }
-      await this.#clock.sleep(waitMs);
+      if (isLate() && (!this.lease.valid || this.#late > LATE_MAX)) return;
+      await this.#clock.sleep(isLate() ? LATE_RETRY_MS : waitMs);
     }
   }
 
