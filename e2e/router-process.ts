@@ -29,6 +29,8 @@ export interface RouterOptions {
   readonly ports?: { readonly nfs: number; readonly admin: number };
   /** Address of NFS and the port mapper. Default 127.0.0.1; another of 127/8 has a port 111 of its own. */
   readonly listen?: string;
+  /** Where its admin port, which listens on its loopback, is reached from here. Default 127.0.0.1. */
+  readonly adminHost?: string;
   /** Default false: no port mapper, `--no-portmap`. */
   readonly portMapper?: boolean;
   /** A command that runs what follows it and keeps its pid, e.g. `NetworkNamespace.prefix`. */
@@ -55,6 +57,7 @@ export class RouterProcess implements AsyncDisposable {
   readonly adminPort: number;
   readonly vpool: string;
   readonly listen: string;
+  readonly adminHost: string;
   readonly #options: RouterOptions;
   #child: ChildProcess | null = null;
   #exit: Promise<Exit> | null = null;
@@ -70,6 +73,7 @@ export class RouterProcess implements AsyncDisposable {
     this.adminPort = adminPort;
     this.vpool = options.vpool ?? 'vpool1';
     this.listen = options.listen ?? '127.0.0.1';
+    this.adminHost = options.adminHost ?? '127.0.0.1';
   }
 
   /** A router that is not started yet. */
@@ -255,7 +259,7 @@ export class RouterProcess implements AsyncDisposable {
 
   /** GET on the admin port. */
   async http(path: string): Promise<HttpAnswer> {
-    const url = `http://127.0.0.1:${this.adminPort}${path}`;
+    const url = `http://${this.adminHost}:${this.adminPort}${path}`;
     if (this.#options.privateNetwork === true) return await httpThrough(this.#options.prefix ?? [], url);
     const response = await fetch(url, { signal: AbortSignal.timeout(5000) });
     return { status: response.status, body: await response.text() };

@@ -10,9 +10,10 @@ import { type Backend, startSwift } from '../backends/backend-fixture.ts';
 import { freePorts } from '../free-port.ts';
 import { RouterProcess } from '../router-process.ts';
 import { scratchDirectory, scratchFor } from '../scratch.ts';
-import { NetworkPath } from '../services/network-path.ts';
+import { NetworkPath, startRelay } from '../services/network-path.ts';
 import { RedisService, SENTINEL_MASTER } from '../services/redis.ts';
 import { passed, stackOf } from '../test-stack.ts';
+import { certify } from './certify.ts';
 import { ClusterRouter } from './cluster-router.ts';
 import { Operator } from './operator.ts';
 
@@ -33,11 +34,19 @@ export interface ClusterOptions {
   readonly nfsPort?: number;
   /** First three numbers of the routers' addresses. Default: at random. */
   readonly network?: string;
+  /** Where `A`, `B`, ... and `redis` run. Default: all on this machine's loopback. Elsewhere the peers' way is TLS, with certificates made here; `cuttable` is for loopback only. */
+  readonly places?: (name: string) => Place;
   /** `VFERRY_*` settings of all routers. */
   readonly environment?: Readonly<Record<string, string>>;
   /** `cluster.*` settings of all routers, by name. */
   readonly cluster?: Readonly<Record<string, string | number>>;
   readonly vpool?: string;
+}
+
+export interface Place {
+  readonly address: string;
+  /** To put in front of a command, which keeps its pid. */
+  readonly prefix: readonly string[];
 }
 
 /** All thresholds at once: moves because of I/O happen only when an operator or a test asks for them (0), or soon. */
@@ -88,15 +97,21 @@ export class Cluster implements AsyncDisposable {
     await using stack = new AsyncDisposableStack();
     const sentinel = options.redis === 'sentinel';
     const redis = stack.use(
-      await RedisService.start({ directory: join(options.directory, 'redis'), ...(sentinel ? { replicas: 2, sentinels: 3 } : {}) }),
+      await RedisService.start({
+        directory: join(options.directory, 'redis'),
+        ...(sentinel ? { replicas: 2, sentinels: 3 } : {}),
+        ...(options.places === undefined ? {} : { place: options.places('redis') }),
+      }),
     );
     const backend = await backendOf(options, stack);
     const nfsPort = options.nfsPort ?? (await freePorts(1))[0] ?? 0;
     const network = options.network ?? `127.${1 + Math.floor(Math.random() * 250)}.${Math.floor(Math.random() * 256)}`;
     const routers: ClusterRouter[] = [];
     for (const name of NAMES.slice(0, options.routers ?? 2)) {
-      routers.push(await makeRouter({ name, address: `${network}.${routers.length + 1}`, nfsPort, options, redis, backend, stack }));
+      const place = options.places?.(name) ?? { address: `${network}.${routers.length + 1}`, prefix: [] };
+      routers.push(await makeRouter({ name, place, nfsPort, options, redis, backend, stack }));
     }
+    if (options.places !== undefined) await certify(routers.map(({ process }) => process.dataDirectory));
     return new Cluster({ routers, redis, backend, nfsPort, stack: stack.move() });
   }
 
@@ -149,7 +164,7 @@ export class Cluster implements AsyncDisposable {
 
 interface RouterParts {
   readonly name: string;
-  readonly address: string;
+  readonly place: Place;
   readonly nfsPort: number;
   readonly options: ClusterOptions;
   readonly redis: RedisService;
@@ -157,7 +172,7 @@ interface RouterParts {
   readonly stack: AsyncDisposableStack;
 }
 
-async function makeRouter({ name, address, nfsPort, options, redis, backend, stack }: RouterParts): Promise<ClusterRouter> {
+async function makeRouter({ name, place: { address, prefix }, nfsPort, options, redis, backend, stack }: RouterParts): Promise<ClusterRouter> {
   const home = join(options.directory, name);
   const [adminPort = 0, peerPort = 0] = await freePorts(2);
   const relay = async (port: number | null | undefined): Promise<NetworkPath | null> =>
@@ -170,10 +185,12 @@ async function makeRouter({ name, address, nfsPort, options, redis, backend, sta
   const peerAddress = peers === null ? address : '127.0.0.1';
   const ports = sentinel ? redis.sentinels.map((node) => node.port) : [registry?.port ?? redis.primary.port];
   const settings = {
+    // Where others could reach it, it must be said who may.
+    ...(options.places === undefined ? {} : { exports: { clients: [`${address}/24`] } }),
     registry: {
       kind: 'redis',
       redis: {
-        urls: ports.map((port) => `redis://127.0.0.1:${port}`),
+        urls: ports.map((port) => `redis://${redis.primary.host}:${port}`),
         ...(sentinel ? { mode: 'sentinel', sentinelName: SENTINEL_MASTER } : {}),
       },
     },
@@ -181,7 +198,7 @@ async function makeRouter({ name, address, nfsPort, options, redis, backend, sta
       listen: peerAddress,
       port: peerPort,
       advertise: `${peerAddress}:${peers?.port ?? peerPort}`,
-      certificates: 'none',
+      certificates: options.places === undefined ? 'none' : join(home, 'cluster'),
       ...options.cluster,
     },
   };
@@ -197,7 +214,8 @@ async function makeRouter({ name, address, nfsPort, options, redis, backend, sta
     // A member that was killed begins anew only when its former life is over in the registry, on a machine that does other things.
     readyTimeoutMs: 90_000,
     // Gone with us, even if we are killed; and Ctrl-C is for us alone, who stop them in order.
-    prefix: ['setpriv', '--pdeathsig', 'KILL', 'setsid'],
+    prefix: ['setpriv', '--pdeathsig', 'KILL', 'setsid', ...prefix],
+    ...(options.places === undefined ? {} : { adminHost: address }),
     environment: {
       VFERRY_CONFIG: config,
       ...(options.portMapper === true ? { VFERRY_NFS_PORTMAP: 'required' } : {}),
@@ -206,6 +224,9 @@ async function makeRouter({ name, address, nfsPort, options, redis, backend, sta
       ...options.environment,
     },
   });
+  // Changes are taken from the router's own machine only.
+  if (options.places !== undefined)
+    stack.use(startRelay(prefix, { host: address, port: adminPort }, { host: '127.0.0.1', port: adminPort }, `${home}.relay`));
   stack.use(process);
   return new ClusterRouter(name, process, { registry, backend: toBackend, peers });
 }

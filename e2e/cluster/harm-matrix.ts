@@ -109,7 +109,8 @@ export class HarmMatrix {
         store: lane.store,
         seed: this.#options.random.uint32(),
         plans: { [Symbol.iterator]: plans },
-        lanes: 4,
+        lanes: 6,
+        pauseMs: 20,
         progress: (line) => this.#options.say(`${this.#progress()} ${laneName} ${line}`),
         done: (plan, reached) => {
           under = null;

@@ -37,6 +37,8 @@ export interface MoveCampaignOptions {
   readonly done?: (plan: MovePlan, reached: boolean) => void;
   /** Requests under way by each of the two hosts. Default 8. */
   readonly lanes?: number;
+  /** After each operation, so that several clusters find room on one machine. Default 0. */
+  readonly pauseMs?: number;
 }
 
 export interface MoveCampaignResult {
@@ -48,6 +50,8 @@ export interface MoveCampaignResult {
 
 const NAME = 'campaign-flat.vmdk';
 const PATH = `/${NAME}`;
+/** Of the hosts: a stop of a minute, and a router that begins anew after it, on a machine that does other things. */
+const PATIENCE_MS = 180_000;
 const HIT_MS_MAX = 30_000;
 const ASK_AGAIN_MS = 1000;
 /** A lease, the doubt about it, and a start, on a machine that does other things. */
@@ -76,12 +80,12 @@ export class MoveCampaign {
     await this.#startDead();
     // Known from here on, whoever stands still.
     for (const router of cluster.pair) await cluster.operator.idOf(router);
-    await using h1 = await WanderingClient.connect({ routers: [a, b], machineName: 'H1' });
-    await using h2 = await WanderingClient.connect({ routers: [b, a], machineName: 'H2' });
+    await using h1 = await WanderingClient.connect({ routers: [a, b], machineName: 'H1', patienceMs: PATIENCE_MS });
+    await using h2 = await WanderingClient.connect({ routers: [b, a], machineName: 'H2', patienceMs: PATIENCE_MS });
     const load = await RegisterLoad.create(h1, seed, NAME, { stableOnly: true });
     let over = false;
     const running = load.runUntil(
-      counted([h1, h2], () => (this.#operations += 1)),
+      counted([h1, h2], this.#options.pauseMs ?? 0, () => (this.#operations += 1)),
       this.#options.lanes ?? 8,
       () => over,
     );
@@ -176,12 +180,9 @@ export class MoveCampaign {
       // It may have come to its step after we gave it up.
       if (isStopped(pair[0])) pair[0].resume();
       await this.#startDead();
-      const seen = await Promise.all(pair.map((router) => this.#unlessSilent(operator.volume(PATH, router))));
-      const [first, second] = seen;
-      const same = first?.router === second?.router && first?.term === second?.term;
-      if (first !== null && first !== undefined && same && first.state === 'running' && first.moving === null)
-        return (await operator.routerOf(first.router)).name;
-      last = JSON.stringify(seen);
+      const agreed = await this.#unlessSilent(operator.agreed(PATH));
+      if (agreed !== null && typeof agreed !== 'string') return agreed.name;
+      last = agreed ?? 'no answer';
       if (this.#broken !== null) throw this.#broken;
       if (performance.now() - began > SETTLED_MS_MAX)
         throw new Error(`${when} ${plan.point} ${plan.harm}: not settled after ${SETTLED_MS_MAX} ms: ${last}`);
@@ -236,8 +237,8 @@ function isStopped(router: ClusterRouter): boolean {
   return status.slice(status.lastIndexOf(')') + 2).startsWith('T');
 }
 
-/** READ and WRITE tell `count`; everything else is as it was. */
-function counted(clients: readonly WanderingClient[], count: () => void): WanderingClient[] {
+/** READ and WRITE tell `count` and end `pauseMs` later; everything else is as it was. */
+function counted(clients: readonly WanderingClient[], pauseMs: number, count: () => void): WanderingClient[] {
   return clients.map(
     (client) =>
       new Proxy(client, {
@@ -249,6 +250,7 @@ function counted(clients: readonly WanderingClient[], count: () => void): Wander
           return async (...args: unknown[]): Promise<unknown> => {
             const answer = await bound(...args);
             count();
+            if (pauseMs > 0) await wait(pauseMs);
             return answer;
           };
         },

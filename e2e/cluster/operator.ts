@@ -78,6 +78,15 @@ export class Operator {
     }
   }
 
+  /** The router that serves the object, if all say the same of it: running, not moving. Else what they say, as text. @throws NoAnswer when one does not answer. */
+  async agreed(path: string): Promise<ClusterRouter | string> {
+    const seen = await Promise.all(this.#cluster.routers.map((router) => this.volume(path, router)));
+    const [first] = seen;
+    const same = seen.every((report) => report?.router === first?.router && report?.term === first?.term);
+    if (first === null || first === undefined || !same || first.state !== 'running' || first.moving !== null) return JSON.stringify(seen);
+    return await this.routerOf(first.router);
+  }
+
   /** Asks the router that gets it to begin a move. False: not now. */
   async beginMove(path: string, to: ClusterRouter): Promise<boolean> {
     const body = { object: path, to: await this.idOf(to) };
@@ -156,7 +165,7 @@ async function fetched(
   body: unknown,
 ): Promise<{ readonly status: number; readonly text: string }> {
   try {
-    const response = await fetch(`http://127.0.0.1:${router.process.adminPort}${path}`, {
+    const response = await fetch(`http://${router.process.adminHost}:${router.process.adminPort}${path}`, {
       method,
       signal: AbortSignal.timeout(10_000),
       ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),

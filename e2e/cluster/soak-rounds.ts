@@ -14,12 +14,15 @@ import { RegisterLoad } from '../register-load.ts';
 import { scratchDirectory } from '../scratch.ts';
 import { NetworkPath } from '../services/network-path.ts';
 import { Cluster, type ClusterOptions, thresholds } from './cluster.ts';
+import { inPrivateNetwork } from './cut-cables-in-network.ts';
+import { CABLE_HOSTS, CABLES } from './cut-cables.ts';
 import { keepEvidence } from './evidence.ts';
 import { HarmMatrix, type Lane } from './harm-matrix.ts';
 import { LiveVm } from './live-vm.ts';
 import { lockRace } from './lock-race.ts';
 import { HARMS, type Harm } from './move-harms.ts';
 import { pingPong, type PingPongResult } from './ping-pong.ts';
+import { PrivateNetwork } from './private-network.ts';
 import { twoHosts } from './two-hosts.ts';
 import { VmotionReplay } from './vmotion-replay.ts';
 import { WanderingClient } from './wandering-client.ts';
@@ -134,6 +137,18 @@ export const ROUNDS: Readonly<Record<string, (round: Round) => Promise<string>>>
         say(`${name}: kept in ${directory}`);
       },
     }).run();
+  },
+
+  /** Every cable of a private network, pulled for moments and for longer than a lease. */
+  cables: async (round) => {
+    const network = round.stack.use(await PrivateNetwork.create(CABLE_HOSTS));
+    const cuts = CABLES.flatMap((cable) => [2, 6, 15, 40].map((seconds) => `${cable}:${seconds}`));
+    for (let index = cuts.length - 1; index > 0; index -= 1) cuts.push(...cuts.splice(round.random.below(index + 1), 1));
+    const kept = join(round.keepDirectory, `cables-${Date.now()}`);
+    const options = { directory: round.directory, seed: round.random.uint32(), cuts: cuts.join(','), kept, say: round.say };
+    const { ok, lines } = await inPrivateNetwork(network, options);
+    assert.ok(ok, lines.at(-1));
+    return lines.at(-1) ?? '';
   },
 
   /** A primary dies or hangs, Sentinel fails over; two hosts read and write, the object moves. */

@@ -77,7 +77,8 @@ export class HostileServer implements AsyncDisposable {
   readonly #random: SeededRandom;
   #faults: HttpFaults = NO_FAULTS;
   #server: Server | null = null;
-  #port = 0;
+  readonly #host: string;
+  #port: number;
   #wireFreeMs = 0;
   #seen: SeenRequest[] = [];
   readonly #counts = new Map<string, number>();
@@ -88,13 +89,16 @@ export class HostileServer implements AsyncDisposable {
   /** Abort what is stalled when the server goes. */
   #closing = new AbortController();
 
-  constructor(answers: SwiftAnswers, seed: number) {
+  /** `listen`: default is a free port of loopback. */
+  constructor(answers: SwiftAnswers, seed: number, listen: { readonly host: string; readonly port: number } = { host: '127.0.0.1', port: 0 }) {
     this.#answers = answers;
+    this.#host = listen.host;
+    this.#port = listen.port;
     this.#random = new SeededRandom(seed);
   }
 
   get origin(): string {
-    return `http://127.0.0.1:${this.#port}`;
+    return `http://${this.#host}:${this.#port}`;
   }
 
   /** The last requests, oldest first. */
@@ -132,7 +136,7 @@ export class HostileServer implements AsyncDisposable {
     this.#answerBytes = 0;
   }
 
-  /** Listens on loopback: the first time on a free port, later on the same. */
+  /** Listens: where no port was given on a free one, later on the same. */
   async listen(): Promise<void> {
     if (this.#server !== null) return;
     this.#closing = new AbortController();
@@ -147,7 +151,7 @@ export class HostileServer implements AsyncDisposable {
     server.keepAliveTimeout = 30_000;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     server.once('error', reject);
-    server.listen(this.#port, '127.0.0.1', resolve);
+    server.listen(this.#port, this.#host, resolve);
     await promise;
     this.#port = (server.address() as AddressInfo).port;
     this.#server = server;

@@ -16,6 +16,11 @@ export interface HostileFaults {
   readonly http?: Partial<HttpFaults>;
 }
 
+interface Listen {
+  readonly host: string;
+  readonly port: number;
+}
+
 const USER = 'test:tester';
 const KEY = 'hostile-testing';
 
@@ -26,17 +31,17 @@ export class HostileStore implements AsyncDisposable {
   readonly #answers: SwiftAnswers;
   readonly #faulty: FaultyStore;
 
-  private constructor(inner: ObjectStore, seed: number) {
+  private constructor(inner: ObjectStore, seed: number, listen?: Listen) {
     this.inner = inner;
     const random = new SeededRandom(seed);
     this.#faulty = new FaultyStore({ inner, clock: systemClock, random: randomPort(random) });
     this.#answers = new SwiftAnswers(this.#faulty, { user: USER, key: KEY, path: '/v1/AUTH_test' });
-    this.server = new HostileServer(this.#answers, seed + 1);
+    this.server = new HostileServer(this.#answers, seed + 1, listen);
   }
 
-  /** Listens when it resolves, without faults. `inner`: default is memory. */
-  static async start(seed: number, inner: ObjectStore = new MemoryStore()): Promise<HostileStore> {
-    const store = new HostileStore(inner, seed);
+  /** Listens when it resolves, without faults. `inner`: default is memory; `listen`: a free port of loopback. */
+  static async start(seed: number, inner: ObjectStore = new MemoryStore(), listen?: Listen): Promise<HostileStore> {
+    const store = new HostileStore(inner, seed, listen);
     await store.server.listen();
     return store;
   }

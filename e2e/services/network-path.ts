@@ -11,6 +11,24 @@ import type { NetworkNamespace } from '../network-namespace.ts';
 import { scratchDirectory } from '../scratch.ts';
 import { Daemon } from './daemon.ts';
 
+/** An address and a port of it. */
+export interface Place {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** A process of its own with a relay in it, for networks that this process is not in; it serves a moment later. `prefix`: what to put in front of its command. */
+export function startRelay(prefix: readonly string[], listen: Place, target: Place, logFile: string): Daemon {
+  const places = [listen.host, String(listen.port), target.host, String(target.port)];
+  const daemon = new Daemon({
+    name: 'relay',
+    command: [...prefix, process.execPath, join(import.meta.dirname, 'relay-main.ts'), ...places],
+    logFile,
+  });
+  daemon.start();
+  return daemon;
+}
+
 interface Pair {
   readonly near: Socket;
   far: Socket | null;
@@ -66,6 +84,11 @@ export class NetworkPath implements AsyncDisposable {
   /** The end inside a private network: listens on a port, leads to a socket file. Lives as long as the process. */
   static async fromSocketFile(port: number, socketFile: string): Promise<void> {
     await new NetworkPath({ path: socketFile }).#listen({ port, host: '127.0.0.1' });
+  }
+
+  /** Between two places that this process reaches. Lives as long as the process. */
+  static async between(listen: Place, target: Place): Promise<void> {
+    await new NetworkPath(target).#listen(listen);
   }
 
   get port(): number {
