@@ -175,6 +175,7 @@ export class Client {
         for (const chunk of chunks) crc = crc32(chunk, crc);
         const digest = createHash('md5').update(`${id}|${offsetBytes}|${countBytes}|${crc}`).digest();
         for (let word = 0; word < 4; word += 1) into[word] = digest.readUInt32LE(word * 4);
+        return crc;
       },
     };
   }

@@ -4,7 +4,7 @@ import type { SimulatedPeers } from './peer-network.ts';
 import type { RegistryConnection } from './registry/registry-connection.ts';
 import type { RegistryServer } from './registry/registry-server.ts';
 import type { Schedule } from './schedule.ts';
-import { LEASE_MS, type Machine } from './simulated-router.ts';
+import { LEASE_MS, type Machine, STANDSTILL_MS } from './simulated-router.ts';
 import { StepFaults } from './step-faults.ts';
 import type { StepTraps } from './step-traps.ts';
 
@@ -19,12 +19,17 @@ export interface FaultWorld {
   trace(message: string): void;
 }
 
+/** With so much rest before an object is said to be clean nothing is known that could be executed twice (decision 0028, 4). */
+export const REST_MS = 30_000;
+
 type Fault = readonly [name: string, weight: number, happen: () => Promise<void>];
 
 export class FaultActor {
   readonly counts: Record<string, number> = {};
   /** Some disk failed at some time: clients may have been told so. */
   disksFailed = false;
+  /** Hosts do nothing until then. */
+  hostsRestUntilMs = 0;
   readonly steps: StepFaults;
   readonly #world: FaultWorld;
   readonly #running = new Set<Promise<void>>();
@@ -211,6 +216,43 @@ export class FaultActor {
           one.continue();
           one.start();
           await moving;
+        },
+      ],
+      [
+        'long death',
+        0.5,
+        async () => {
+          // Clients are told to come back meanwhile, and their calls are too old to begin when it is back.
+          const machine = this.#machine();
+          machine.kill(false);
+          await schedule.sleep(25_000 + this.#random() * 22_000);
+          machine.start();
+        },
+      ],
+      [
+        'rest and takeover',
+        0.5,
+        async () => {
+          // Everything becomes clean; then its owner dies for longer than a lease, and others take over what their hosts want.
+          this.hostsRestUntilMs = schedule.nowMs + 4000 + (this.#chance(0.5) ? REST_MS : 0) + this.#random() * 6000;
+          await schedule.sleep(this.hostsRestUntilMs - schedule.nowMs);
+          const machine = this.#machine();
+          machine.kill(false);
+          await schedule.sleep(2 * LEASE_MS + this.#random() * 5000);
+          machine.start();
+        },
+      ],
+      [
+        'stop and hang up',
+        2,
+        async () => {
+          // What it has not read yet it reads when it goes on; hosts have sent it elsewhere by then.
+          const machine = this.#machine();
+          machine.stop();
+          await schedule.sleep(this.#random() * 60);
+          machine.breakConnections();
+          await schedule.sleep(this.#random() * STANDSTILL_MS);
+          machine.continue();
         },
       ],
       [

@@ -57,7 +57,8 @@ import { newWay, type Way } from './ways.ts';
 
 const DIRECTORY = '/vpool';
 export const LEASE_MS = 7000;
-const STANDSTILL_MS = 5000;
+/** A process that stood longer closes its sockets with unread input. */
+export const STANDSTILL_MS = 5000;
 const RESTART_MS = 400;
 /** A turn of an event loop, for the simulated disk. */
 const TURN_MS = 0.05;

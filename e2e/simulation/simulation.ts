@@ -10,7 +10,7 @@ import type { Random } from '../../server/core/time.ts';
 import type { FileSystem, Handle } from '../../server/nfsd/file-system.ts';
 import { Status } from '../../server/nfsd/file-system.ts';
 import { Client } from './client.ts';
-import { FaultActor } from './fault-actor.ts';
+import { FaultActor, REST_MS } from './fault-actor.ts';
 import { OwnershipObserver } from './observer.ts';
 import { SimulatedPeers } from './peer-network.ts';
 import { type Profile, type ProfileName, profileOf } from './profiles.ts';
@@ -24,8 +24,6 @@ import { Disk, DoomedVolume, LockDirectory, SizedFile, type WorkWorld } from './
 const NOTHING = { mode: null, uid: null, gid: null, sizeBytes: null, atime: null, mtime: null };
 /** Kept of a history that nobody asked to trace. */
 const TRACE_LINES_MAX = 4000;
-/** With it nothing is known that could be executed twice (decision 0028, 4). */
-const REST_MS = 30_000;
 /** Virtual time in which a healed cluster must have everything running and clean. */
 const RECOVERY_MS_MAX = 180_000;
 
@@ -80,6 +78,7 @@ class Simulation {
   readonly #faults: FaultActor;
   readonly #traps: StepTraps;
   readonly #traceLinesMax: number;
+  readonly #restMs: number;
   readonly #name: ProfileName;
   readonly #profile: Profile;
   /** Operations left to do, all hosts together. */
@@ -101,6 +100,7 @@ class Simulation {
       if (body.kind !== 'bytes') throw new Error('bodies are read from simulated disks');
       return Promise.resolve(Buffer.concat(body.chunks));
     };
+    this.#restMs = this.#chance(0.3) ? REST_MS : this.#int(500);
     const segmentBytes = ([24, 64, 200][this.#int(3)] as number) * 1024;
     const world: World = {
       schedule: this.#schedule,
@@ -116,7 +116,7 @@ class Simulation {
         diskMsMax: [0, 1, 5][this.#int(3)] as number,
         dirtyBytesMax: 4 * 1024 * 1024,
         sealAfterMs: [100, 500, 500, 2000][this.#int(4)] as number,
-        restMs: this.#chance(0.3) ? REST_MS : this.#int(500),
+        restMs: this.#restMs,
         cacheBytes: this.#chance(0.5) ? 0 : 8 * segmentBytes,
         graceTimeMs: this.#chance(0.5) ? 0 : 60_000,
         recycle: this.#chance(0.7),
@@ -231,7 +231,7 @@ class Simulation {
       schedule: this.#schedule,
       random: this.#random,
       disksFail: () => this.#faults.disksFailed,
-      wasRepeated: (fileid, change) => this.#observer.wasRepeated(fileid, change),
+      wasRepeated: (fileid, change) => this.#restMs < REST_MS && this.#observer.wasRepeated(fileid, change),
       problem: (message) => this.#problem(message),
     };
     const mounted = await client.call('mount', (fs, caller) => fs.mount(caller, 'vpool1'));
@@ -272,6 +272,7 @@ class Simulation {
     const one = async (): Promise<void> => {
       while (this.#steps > 0 && this.#problems.length === 0) {
         this.#steps -= 1;
+        await this.#schedule.sleep(Math.max(0, this.#faults.hostsRestUntilMs - this.#schedule.nowMs));
         if (!oneVolume && this.#chance(0.02)) client.home = this.#int(this.#machines.length);
         const kind = this.#random.fraction();
         // The first two hosts have a VM each; whose disk the others look at, too.
@@ -307,7 +308,23 @@ class Simulation {
     return this.#machines.find((machine) => machine.id === router)?.name ?? router;
   }
 
+  /** Everything is read through every router, and once more when all of them were started anew: from what is on disks and backend. */
   async #judge(work: Work): Promise<void> {
+    await this.#readAll(work);
+    if (this.#problems.length === 0 && this.#chance(0.5)) {
+      this.#note('all are started anew');
+      for (const machine of this.#machines) machine.kill(this.#chance(0.3));
+      for (const machine of this.#machines) machine.start();
+      await this.#settle();
+      await this.#readAll(work);
+    }
+    const names = work.locks.history.check();
+    if (names !== null) this.#problem(names);
+    for (const message of this.#server.records.problems()) this.#problem(`registry: ${message}`);
+    if (this.#name === 'calm' && this.#sum((each) => each.jukeboxes) > 0) this.#problem('JUKEBOX without a fault');
+  }
+
+  async #readAll(work: Work): Promise<void> {
     const client = new Client(
       { schedule: this.#schedule, random: this.#random, machines: this.#machines, trace: (line) => this.#note(line) },
       'judge',
@@ -320,10 +337,6 @@ class Simulation {
       await work.sized.look(client);
       await work.locks.lookAtAll(client);
     }
-    const names = work.locks.history.check();
-    if (names !== null) this.#problem(names);
-    for (const message of this.#server.records.problems()) this.#problem(`registry: ${message}`);
-    if (this.#name === 'calm' && this.#sum((each) => each.jukeboxes) > 0) this.#problem('JUKEBOX without a fault');
   }
 }
 

@@ -194,6 +194,29 @@ test('an object closes although a fault keeps its log from going on', async () =
   assert.equal((await read(after, 0))[0], 1);
 });
 
+test('a registry that forgot what it was told of size and times knows it when the object is clean', async () => {
+  const life = await start();
+  const { commons } = life.world;
+  let told = 0;
+  let inode = commons.inode;
+  // It fails over the first time that it is told, and has forgotten it then.
+  Object.defineProperty(commons, 'inode', {
+    get: () => inode,
+    set: (next: typeof inode) => {
+      told += 1;
+      if (told === 1) commons.generation += 1;
+      else inode = next;
+    },
+  });
+  accepted(await life.run(life.write(0, 1, 3 * BLOCK)));
+  for (let second = 0; second < 60 && !life.object.isClean; second += 1) {
+    life.object.tick();
+    await life.run(life.router.clock.sleep(1000));
+  }
+  assert.equal(life.world.owner?.protection.kind, 'clean');
+  assert.equal(inode.sizeBytes, 3 * BLOCK);
+});
+
 test('a write that waits for its pages while the object becomes clean is not acknowledged as clean', async () => {
   const life = await start();
   accepted(await life.run(life.write(0, 1)));
@@ -257,7 +280,7 @@ test('a segment that is sealed before the one in front of it is not forgotten: i
     return {
       ...inner,
       create: async (path) => slow(path, await inner.create(path)),
-      open: async (path) => slow(path, await inner.open(path)),
+      open: async (path, writable) => slow(path, await inner.open(path, writable)),
     };
   };
   const life = await start(new SimulatedWorld(disk, random, 'volume'));

@@ -556,11 +556,13 @@ export class ObjectKeeper {
     const sequence = this.#object.appliedSequence;
     const settled = (): boolean => this.#isStored() && this.#object.appliedSequence === sequence;
     if (this.#protection !== 'unprotected' || !settled() || !this.#rested()) return;
-    if (this.#attributesSequence !== sequence) {
-      await this.#records.putAttributes(this.#object.attributes, this.#object.usedBytes);
-      this.#attributesSequence = sequence;
-    }
-    if (settled()) await this.#changeProtection('clean');
+    // What the registry was told lazily it may have forgotten, and nobody tells it again: so it is told now, and the change to clean keeps it.
+    const generation = await this.#records.generation();
+    await this.#records.putAttributes(this.#object.attributes, this.#object.usedBytes);
+    this.#attributesSequence = sequence;
+    if (!settled()) return;
+    await this.#changeProtection('clean');
+    if ((await this.#records.generation()) !== generation) await this.#markUnprotected();
   }
 
   /**

@@ -186,6 +186,7 @@ export const MUTANTS: readonly Mutant[] = [
     name: 'the memory of calls survives the process',
     patches: [{ file: 'e2e/simulation/simulated-router.ts', find: 'load: () => this.load(),', replace: 'load: () => [],' }],
   },
+  { name: 'a recovery learns of calls from the log', patches: [NO_RECOVERED] },
   {
     name: 'the memory of calls is exported when no change runs',
     patches: [

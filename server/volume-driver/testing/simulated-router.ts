@@ -113,6 +113,8 @@ export class SimulatedCommons {
   storeCalls = 0;
   /** Calls that change something in the registry, so far. */
   registryCalls = 0;
+  /** Of the registry. */
+  generation = 0;
 
   /** `disks`: of all routers that share the clock; null when each life has a clock of its own. */
   constructor(random: Random, objectClass: 'volume' | 'file', disks: readonly FaultyDisk[] | null = null) {
@@ -220,8 +222,10 @@ export class SimulatedWorld {
     const registry: Pick<Registry, 'vpool'> & {
       ownership: Pick<Registry['ownership'], 'owner' | 'ownedBy' | 'claim' | 'update' | 'beginMove' | 'transfer'>;
       namespace: Pick<Registry['namespace'], 'putOwnedAttributes' | 'dropInlineBase'>;
+      outbox: Pick<Registry['outbox'], 'position'>;
     } = {
       vpool: { name: 'vpool1', uuid: VPOOL },
+      outbox: { position: () => Promise.resolve({ generation: commons.generation, sequence: 0 }) },
       ownership: {
         owner: () => this.owner,
         ownedBy: async (router) => (this.owner !== null && this.owner.router === router ? [this.owner] : []),
