@@ -180,6 +180,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       clock,
       logger: logger.child({ part: 'objects' }),
       cededCounter: (fileid) => cluster?.journal.cededCounter(fileid) ?? 0,
+      isElsewhere: async (fileid) => ((await registry.ownership.owner(fileid))?.router ?? data.routerId) !== data.routerId,
     },
     { fsid, handleOf: (inode) => handles.encode(inode.fileid, inode.inodeGeneration) },
   );

@@ -67,3 +67,44 @@ test('a hint of garbage of an object that went to another router, which a crash 
   assert.equal(opens, 1);
   assert.deepEqual([...objects.problems()], []);
 });
+
+test('an object that could not be opened here and was taken over elsewhere is no problem of this router any more, and not tried for ever', async () => {
+  const clock = new VirtualClock();
+  let opens = 0;
+  let isElsewhere = false;
+  const driver: ObjectDriver = {
+    open() {
+      opens += 1;
+      return Promise.reject(new ApplianceError('object-recovering', 'its writes are not here', { retryable: true }));
+    },
+    receive: () => Promise.reject(new Error('nothing moves here')),
+  };
+  const namespace = {
+    inode: (fileid: FileId) => Promise.resolve({ fileid, ctime: { seconds: 0, nanoseconds: 0 } } as Inode),
+  } as unknown as Namespace;
+  const garbage = await GarbageSchedule.open({ read: () => Promise.resolve(null), write: () => Promise.resolve() }, silentLogger);
+  const objects = new OpenObjects(
+    { driver, namespace, garbage, clock, logger: silentLogger, isElsewhere: () => Promise.resolve(isElsewhere) },
+    { fsid: 1n, handleOf: () => Buffer.alloc(0) },
+  );
+  const passSeconds = async (seconds: number): Promise<void> => {
+    for (let second = 0; second < seconds; second += 1) {
+      clock.advance(1000);
+      for (let turn = 0; turn < 10; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+    }
+  };
+  await assert.rejects(objects.open(100 as FileId), { code: 'object-recovering' });
+  await passSeconds(30);
+  assert.ok(opens >= 3, 'it is tried again');
+  assert.deepEqual(
+    [...objects.problems()].map(({ fileid }) => fileid),
+    [100],
+  );
+  isElsewhere = true;
+  await passSeconds(15);
+  assert.deepEqual([...objects.problems()], []);
+  assert.equal(objects.hasFailed(100), false);
+  const before = opens;
+  await passSeconds(60);
+  assert.equal(opens, before);
+});

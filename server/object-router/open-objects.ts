@@ -5,7 +5,7 @@
 import type { Inode } from '../../registry/inode.ts';
 import type { Namespace } from '../../registry/ports.ts';
 import { assert } from '../core/assert.ts';
-import { ApplianceError, errorCode } from '../core/errors.ts';
+import { ApplianceError, errorCode, isEnvironmentError } from '../core/errors.ts';
 import type { FileId } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Clock } from '../core/time.ts';
@@ -72,6 +72,7 @@ export class OpenObjects {
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #cededCounter: (fileid: FileId) => number;
+  readonly #isElsewhere: (fileid: FileId) => Promise<boolean>;
   readonly #handleOf: (inode: Inode) => Buffer;
   readonly #fsid: bigint;
   readonly #served = new Map<number, ServedObject>();
@@ -98,6 +99,8 @@ export class OpenObjects {
       logger: Logger;
       /** Terms up to this counter were given away by this router and are never served again, whatever the registry says; 0: none. */
       cededCounter?: (fileid: FileId) => number;
+      /** Whether the registry says that another router owns it. Default: nobody else does. */
+      isElsewhere?: (fileid: FileId) => Promise<boolean>;
     },
     identity: { fsid: bigint; handleOf: (inode: Inode) => Buffer },
   ) {
@@ -107,6 +110,7 @@ export class OpenObjects {
     this.#clock = components.clock;
     this.#logger = components.logger;
     this.#cededCounter = components.cededCounter ?? (() => 0);
+    this.#isElsewhere = components.isElsewhere ?? (() => Promise.resolve(false));
     this.#handleOf = identity.handleOf;
     this.#fsid = identity.fsid;
     this.#scheduleTick();
@@ -184,8 +188,8 @@ export class OpenObjects {
         this.#failed.delete(fileid);
         return null;
       }
-      // It is another router's: nothing is wrong with it.
-      if (code === 'not-owner' || code === 'fenced') {
+      // It is another router's (taken over, perhaps, while it could not be opened here): nothing is wrong with it.
+      if (code === 'not-owner' || code === 'fenced' || (code === 'object-recovering' && (await this.#isOthers(fileid)))) {
         this.#failed.delete(fileid);
         throw error;
       }
@@ -194,6 +198,16 @@ export class OpenObjects {
       throw error;
     } finally {
       this.#opening.delete(fileid);
+    }
+  }
+
+  async #isOthers(fileid: FileId): Promise<boolean> {
+    try {
+      return await this.#isElsewhere(fileid);
+    } catch (error) {
+      // Asked again with the next attempt; until then it stays a problem.
+      if (!isEnvironmentError(error)) throw error;
+      return false;
     }
   }
 
