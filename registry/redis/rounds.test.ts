@@ -6,7 +6,7 @@ import { after, test } from 'node:test';
 import fc from 'fast-check';
 import { Redis } from 'ioredis';
 
-import type { FileId, Incarnation } from '../../server/core/ids.ts';
+import type { FileId, Incarnation, Term } from '../../server/core/ids.ts';
 import { systemRandom } from '../../server/core/node-time.ts';
 import { timestampOf } from '../../server/core/time.ts';
 import { decodeAfterImage } from '../after-image.ts';
@@ -386,3 +386,48 @@ test('a counter that was given out in what Redis forgot is never given out again
   assert.ok(next.kind === 'done');
   assert.deepEqual([next.owner.term.generation, next.owner.term.counter], [2, 3]);
 });
+
+for (const order of ['the higher epoch first', 'the higher number first'] as const) {
+  test(`a number given out in a history that lost its term to another is never given out again: ${order}`, async () => {
+    await using pool = await openPool();
+    const { namespace, ownership } = pool.a.registry;
+    const made = await namespace.createFile(mutation(pool.a), namespace.root, bytesOf('v'), VOLUME);
+    assert.ok(made.kind === 'created');
+    const { fileid } = made.inode;
+    const claimed = await ownership.claim(mutation(pool.a), fileid, ROUTER, null, null, 'c'.repeat(16));
+    assert.ok(claimed.kind === 'done');
+    const { term } = claimed.owner;
+    const lastEntry = (): OutboxEntry => [...pool.a.link.entries.values()].at(-1) as OutboxEntry;
+    const attempt = async (nonce: string): Promise<Term> => {
+      const begun = await ownership.beginMove(mutation(pool.a), fileid, term, OTHER_ROUTER, nonce.repeat(16));
+      assert.ok(begun.kind === 'done' && begun.owner.moving !== null);
+      return begun.owner.moving.attempt;
+    };
+    const kept = await remember(pool.a);
+    const transferred = await ownership.transfer(mutation(pool.a), fileid, term, await attempt('d'), null, { kind: 'clean' });
+    assert.ok(transferred.kind === 'done' && transferred.owner.term.counter === 2);
+    const higherEpoch = lastEntry();
+    // What a Redis answered that had forgotten the transfer, and is forgotten itself.
+    await forget(pool.a, kept);
+    pool.a.link.entries.clear();
+    await attempt('e');
+    assert.equal((await attempt('f')).counter, 3);
+    const higherNumber = lastEntry();
+    await forget(pool.a, kept);
+    await call(pool.a, BEGIN_ROUND_SCRIPT, ['run-2']);
+    const entries = order === 'the higher epoch first' ? [higherEpoch, higherNumber] : [higherNumber, higherEpoch];
+    for (const entry of entries) await replay(pool.a, 'run-2', entry);
+    await finish(pool, 'run-2');
+    assert.deepEqual(await ownership.owner(fileid), transferred.owner);
+    const next = await pool.b.registry.ownership.claim(
+      mutation(pool.b, OTHER_INCARNATION),
+      fileid,
+      OTHER_ROUTER,
+      transferred.owner.term,
+      null,
+      '1'.repeat(16),
+    );
+    assert.ok(next.kind === 'done');
+    assert.equal(next.owner.term.counter, 4);
+  });
+}
