@@ -63,6 +63,8 @@ export class Cluster implements AsyncDisposable {
   /** Of all routers: NFS and MOUNT. */
   readonly nfsPort: number;
   readonly operator: Operator;
+  /** Where everything of the routers and Redis is. */
+  readonly directory: string;
   readonly #stack: AsyncDisposableStack;
 
   private constructor(parts: {
@@ -70,12 +72,14 @@ export class Cluster implements AsyncDisposable {
     readonly redis: RedisService;
     readonly backend: Backend | null;
     readonly nfsPort: number;
+    readonly directory: string;
     readonly stack: AsyncDisposableStack;
   }) {
     this.routers = parts.routers;
     this.redis = parts.redis;
     this.backend = parts.backend;
     this.nfsPort = parts.nfsPort;
+    this.directory = parts.directory;
     this.operator = new Operator(this);
     this.#stack = parts.stack;
   }
@@ -112,7 +116,7 @@ export class Cluster implements AsyncDisposable {
       routers.push(await makeRouter({ name, place, nfsPort, options, redis, backend, stack }));
     }
     if (options.places !== undefined) await certify(routers.map(({ process }) => process.dataDirectory));
-    return new Cluster({ routers, redis, backend, nfsPort, stack: stack.move() });
+    return new Cluster({ routers, redis, backend, nfsPort, directory: options.directory, stack: stack.move() });
   }
 
   /** A started cluster that ends with the test, and shows the routers' logs when that fails. */

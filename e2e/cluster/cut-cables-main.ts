@@ -19,7 +19,7 @@ try {
     cuts: parseCuts(cuts),
     say,
     keep: async (cluster, error) => {
-      await keepEvidence(keep, cluster, directory, error, [`cuts ${cuts}, seed ${seed}`]);
+      await keepEvidence(keep, cluster, error, [`cuts ${cuts}, seed ${seed}`]);
       say(`kept in ${keep}`);
     },
   });

@@ -8,16 +8,15 @@ import type { Cluster } from './cluster.ts';
 
 /**
  * Asks the routers what they know, kills them, and puts into `directory` (made) what was wrong with the history of the sector, both routers' logs, and everything that they and Redis had on their disks.
- * `home`: where the cluster keeps that.
  */
-export async function keepEvidence(directory: string, cluster: Cluster, home: string, error: unknown, about: readonly string[]): Promise<void> {
+export async function keepEvidence(directory: string, cluster: Cluster, error: unknown, about: readonly string[]): Promise<void> {
   await mkdir(directory, { recursive: true });
   const said = await Promise.all(cluster.routers.map((router) => whatItSays(router)));
   await Promise.all(cluster.routers.map((router) => router.process.kill()));
   await writeFile(join(directory, 'error.txt'), `${about.join('\n')}\n\n${textOf(error)}\n\n${said.join('\n')}\n`);
   for (const { name, process } of cluster.routers) await writeFile(join(directory, `router-${name}.log`), process.log);
   // Sockets are no files that can be copied.
-  await cp(home, join(directory, 'home'), { recursive: true, filter: (source) => !source.endsWith('.sock') });
+  await cp(cluster.directory, join(directory, 'home'), { recursive: true, filter: (source) => !source.endsWith('.sock') });
 }
 
 /** Of a router as it is now, if it still answers. */

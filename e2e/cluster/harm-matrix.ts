@@ -70,7 +70,7 @@ export class HarmMatrix {
     const stopping = this.#todo.filter(({ harm }) => harm === 'stop:60');
     const others = this.#todo.filter(({ harm }) => harm !== 'stop:60');
     // A lane that stands still needs no processor: those with minutes of it run beside the others.
-    const sleepers = Math.min(stopping.length, lanes);
+    const sleepers = Math.min(stopping.length, lanes + 1);
     const results = await Promise.allSettled([
       ...Array.from({ length: lanes }, (_, index) => this.#lane(`lane-${index}`, others)),
       ...Array.from({ length: sleepers }, (_, index) => this.#lane(`sleeper-${index}`, stopping)),

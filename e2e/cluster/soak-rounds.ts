@@ -33,8 +33,8 @@ export interface Round {
   readonly directory: string;
   readonly stack: AsyncDisposableStack;
   readonly say: (line: string) => void;
-  /** Clusters that were started and where they keep what they have: it is kept when something is wrong. */
-  readonly clusters: { readonly cluster: Cluster; readonly home: string }[];
+  /** Clusters that were started: what they have is kept when something is wrong. */
+  readonly clusters: Cluster[];
   /** Where what is wrong is kept. */
   readonly keepDirectory: string;
   /** Of `harm`; null where that is not run. */
@@ -107,7 +107,6 @@ export const ROUNDS: Readonly<Record<string, (round: Round) => Promise<string>>>
     const harms = matrix.harms?.map(
       (name): Harm => HARMS.find((harm) => harm === name) ?? assert.fail(`there is no harm ${name}, but ${HARMS.join(', ')}`),
     );
-    const homes = new Map<Cluster, string>();
     return await new HarmMatrix({
       ...matrix,
       harms: harms ?? HARMS,
@@ -121,7 +120,6 @@ export const ROUNDS: Readonly<Record<string, (round: Round) => Promise<string>>>
         const cluster = stack.use(
           await Cluster.create({ directory: home, backend, cuttable: true, cluster: { ...thresholds(0), cooldownMs: 0 }, environment: SETTINGS }),
         );
-        homes.set(cluster, home);
         const owned = stack.move();
         return { cluster, store, [Symbol.asyncDispose]: () => owned.disposeAsync() };
       },
@@ -130,7 +128,6 @@ export const ROUNDS: Readonly<Record<string, (round: Round) => Promise<string>>>
         await keepEvidence(
           directory,
           cluster,
-          homes.get(cluster) ?? round.directory,
           error,
           plans.map(({ point, harm }) => `${point} ${harm}`),
         );
@@ -296,7 +293,7 @@ async function createCluster(round: Round, options: Omit<ClusterOptions, 'direct
   const directory = join(round.directory, 'cluster');
   await run(['mkdir', '-p', directory]);
   const cluster = round.stack.use(await Cluster.create({ ...options, directory, environment: { ...SETTINGS, ...options.environment } }));
-  round.clusters.push({ cluster, home: directory });
+  round.clusters.push(cluster);
   return cluster;
 }
 

@@ -64,10 +64,10 @@ async function round(name: string, roundSeed: number): Promise<void> {
     const what = await ROUNDS[name]?.({ random: new SeededRandom(roundSeed), directory, stack, say, clusters, keepDirectory: values.keep, matrix });
     say(`${what} (${Math.round((performance.now() - started) / 1000)} s)`);
   } catch (error) {
-    for (const { cluster, home } of clusters) {
+    for (const cluster of clusters) {
       for (const { name: letter, process: router } of cluster.routers) console.error(`log of router ${letter}:\n${router.log.slice(-30_000)}`);
       const kept = join(values.keep, `${name}-${roundSeed}-${Date.now()}`);
-      await keepEvidence(kept, cluster, home, error, [`round ${name}, seed ${roundSeed}`]);
+      await keepEvidence(kept, cluster, error, [`round ${name}, seed ${roundSeed}`]);
       console.error(`kept in ${kept}`);
     }
     console.error(error);
