@@ -457,7 +457,9 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
         await Promise.race([cluster?.quiet(), clock.sleep(Math.min(1000, deadlineMs / 4))]);
         await Promise.race([recovery, clock.sleep(100)]);
         await objects.close(deadline - Math.min(1500, deadlineMs / 3));
-        const incarnationGone = registry.membership.leave(data.routerId, incarnation);
+        const incarnationGone = registry.membership.leave(data.routerId, incarnation).catch((error: unknown) => {
+          logger.warn({ err: error }, 'the registry could not be told that this router stops; others see it when its lease is over');
+        });
         await Promise.race([incarnationGone, clock.sleep(500)]);
         // A backend that hangs must not keep the router from stopping: everything acknowledged is durable here by now.
         await Promise.race([resources.disposeAsync(), clock.sleep(Math.max(200, deadline - 200 - clock.monotonicMs()))]);

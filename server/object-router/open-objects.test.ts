@@ -7,7 +7,7 @@ import type { Inode } from '../../registry/inode.ts';
 import type { Namespace } from '../../registry/ports.ts';
 import { ApplianceError } from '../core/errors.ts';
 import type { FileId } from '../core/ids.ts';
-import { silentLogger } from '../core/logger.ts';
+import { type Logger, silentLogger } from '../core/logger.ts';
 import type { DrivenObject, ObjectDriver } from './driver-port.ts';
 import { GarbageSchedule } from './garbage-schedule.ts';
 import { OpenObjects } from './open-objects.ts';
@@ -107,4 +107,42 @@ test('an object that could not be opened here and was taken over elsewhere is no
   const before = opens;
   await passSeconds(60);
   assert.equal(opens, before);
+});
+
+test('a stop tells what could not be flushed or closed, and flushes the others', async () => {
+  const told: string[] = [];
+  const tell = (fields: object, message: string): void => void told.push(`${(fields as { fileid: number }).fileid} ${message}`);
+  const logger: Logger = { ...silentLogger, warn: tell, error: tell };
+  const flushed: number[] = [];
+  const driver: ObjectDriver = {
+    open: (inode) =>
+      Promise.resolve({
+        fileid: inode.fileid,
+        isClean: false,
+        problem: null,
+        garbageDueMs: null,
+        observeTime: () => undefined,
+        flush() {
+          if (inode.fileid < 140) return Promise.reject(new Error('the disk fails'));
+          flushed.push(inode.fileid);
+          return Promise.resolve();
+        },
+        close: () => (inode.fileid === 141 ? Promise.reject(new Error('the disk fails')) : Promise.resolve()),
+      } as unknown as DrivenObject),
+    receive: () => Promise.reject(new Error('nothing moves here')),
+  };
+  const namespace = {
+    inode: (fileid: FileId) => Promise.resolve({ fileid, ctime: { seconds: 0, nanoseconds: 0 } } as Inode),
+  } as unknown as Namespace;
+  const garbage = await GarbageSchedule.open({ read: () => Promise.resolve(null), write: () => Promise.resolve() }, silentLogger);
+  const clock = new VirtualClock();
+  const objects = new OpenObjects({ driver, namespace, garbage, clock, logger }, { fsid: 1n, handleOf: () => Buffer.alloc(0) });
+  for (let fileid = 100; fileid < 150; fileid += 1) await objects.open(fileid as FileId);
+  await clock.run(objects.close(clock.monotonicMs() + 10_000));
+  assert.equal(flushed.length, 10);
+  assert.equal(told.filter((line) => line.includes('backend before the stop')).length, 40);
+  assert.deepEqual(
+    told.filter((line) => line.includes('closing')),
+    ['141 closing an object at the stop failed'],
+  );
 });

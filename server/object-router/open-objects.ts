@@ -406,14 +406,20 @@ export class OpenObjects {
     const dirty = all.filter((served) => !served.driven.isClean);
     const flushSome = async (): Promise<void> => {
       for (let served = dirty.pop(); served !== undefined && this.#clock.monotonicMs() < deadlineMs; served = dirty.pop()) {
-        await served.driven.flush(deadlineMs);
+        const { driven } = served;
+        await driven.flush(deadlineMs).catch((error: unknown) => {
+          // The others still have time; this one goes on after the next start.
+          this.#logger.warn({ err: error, fileid: driven.fileid }, 'an object could not be brought to the backend before the stop');
+        });
       }
     };
     await Promise.race([Promise.allSettled(Array.from({ length: FLUSH_AT_ONCE }, flushSome)), untilDeadline()]);
     for (const { driven } of all) this.#garbage.note(driven.fileid, driven.garbageDueMs);
     await Promise.race([this.#garbage.save(), this.#clock.sleep(CLOSE_MS_MAX)]);
     this.#served.clear();
-    const closing = Promise.allSettled(all.map((served) => served.driven.close()));
-    await Promise.race([closing, this.#clock.sleep(CLOSE_MS_MAX)]);
+    const closing = all.map(({ driven }) =>
+      driven.close().catch((error: unknown) => this.#logger.error({ err: error, fileid: driven.fileid }, 'closing an object at the stop failed')),
+    );
+    await Promise.race([Promise.all(closing), this.#clock.sleep(CLOSE_MS_MAX)]);
   }
 }
