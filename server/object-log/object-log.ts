@@ -11,6 +11,7 @@
 import { crc32 } from 'node:zlib';
 
 import type { ClosedEpoch } from '../../registry/ports.ts';
+import { assert } from '../core/assert.ts';
 import { ApplianceError, errorCode } from '../core/errors.ts';
 import { failPoint } from '../core/fail-points.ts';
 import type { FailPoint } from '../core/fail-points.ts';
@@ -232,9 +233,15 @@ export class ObjectLog {
     this.#schedule();
   }
 
-  /** Begins to make the next segment's file, which the next record would have to wait for. */
-  prepareAhead(): void {
-    if (this.#current === null && this.#prepared === null && !this.#rotating && !this.#closed) this.#prepared = this.#prepareNext();
+  /** Begins to make the next segment's file, which the next record would have to wait for. `made`: it is being made already; it is the log's from here on. */
+  prepareAhead(made: Promise<PreparedSegment> | null = null): void {
+    if (this.#current === null && this.#prepared === null && !this.#rotating && !this.#closed) this.#prepared = this.#prepareNext(made);
+    else assert(made === null, 'a segment is made ahead for a log that has not begun one');
+  }
+
+  /** Of the next segment whose file is to be made. */
+  get nextSegment(): number {
+    return this.#nextSegment;
   }
 
   /** Seals the open segment if it holds anything, whatever is being appended; if the log is held, behind everything that was. Resolves when it is sealed, or when a fault prevents that. */
@@ -562,10 +569,10 @@ export class ObjectLog {
     this.#wakeIdle();
   }
 
-  #prepareNext(): Promise<PreparedSegment> {
+  #prepareNext(made: Promise<PreparedSegment> | null = null): Promise<PreparedSegment> {
     const number = this.#nextSegment;
     this.#nextSegment += 1;
-    const prepared = this.#files.prepare(this.#identity.objectUuid, number, this.#identity.term, this.#settings.preallocate);
+    const prepared = made ?? this.#files.prepare(this.#identity.objectUuid, number, this.#identity.term, this.#settings.preallocate);
     // Numbers have no gaps: what could not be prepared gives its number back. Whoever takes the segment sees the rejection.
     prepared.catch(() => {
       this.#nextSegment = number;

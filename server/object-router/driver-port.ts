@@ -102,6 +102,8 @@ export interface Replica {
   readonly position: LogPosition;
   /** Makes everything that was appended durable. Resolves with the last sequence. */
   sync(): Promise<number>;
+  /** The owner's log ends with this segment: begins to make ready what comes behind it. Waits for nothing, and nothing depends on it. */
+  prepare(lastSegment: number): void;
   /** This router owns it now, by `owner`: opens it for I/O. No call to backend or registry. The write verifier stays. Then the replica is used up. */
   activate(owner: OwnerRecord): Promise<DrivenObject>;
   /** Drops the local copy. */

@@ -526,6 +526,53 @@ test('a receiver that dies before the switch leaves nothing that counts; the sta
   assert.deepEqual(pair.replicaFiles(b), [], 'no attempt is under way any more');
 });
 
+test('the file that is made ready while an attempt comes to its end goes with the attempt, and is begun when that comes well', async () => {
+  const pair = await Pair.start();
+  const { a, b, cluster } = pair;
+  const logFiles = (): string[] => b.disk.files('/vpool/log/');
+  const object = await pair.open(a);
+  for (let n = 0; n < 40; n += 1) accepted(await pair.run(write(object, n * BLOCK, 1 + n)));
+  const move = await pair.run(cluster.begin(a, object, b));
+  await pair.run(cluster.catchUp(move));
+  await pair.run(cluster.freeze(move));
+  assert.equal(logFiles().length, 1);
+  move.source.thaw();
+  await pair.run(move.replica.discard());
+  assert.deepEqual(logFiles(), [], 'an attempt that came to nothing');
+  accepted(await pair.run(write(object, 0, 97)));
+  const dying = await pair.run(cluster.begin(a, object, b));
+  await pair.run(cluster.catchUp(dying));
+  await pair.run(cluster.freeze(dying));
+  await pair.run(cluster.clock.sleep(100));
+  assert.equal(logFiles().length, 1);
+  b.kill(false);
+  dying.source.thaw();
+  await cluster.restart(b);
+  accepted(await pair.run(write(object, 0, 98)));
+  const third = await pair.run(cluster.begin(a, object, b));
+  assert.deepEqual(logFiles(), [], 'what a life of the router left that died is gone before the next attempt');
+  await pair.run(cluster.catchUp(third));
+  const end = await pair.run(cluster.freeze(third));
+  await pair.run(cluster.clock.sleep(100));
+  const [ready] = logFiles();
+  const owner = await pair.run(cluster.transfer(third, end));
+  third.source.cede();
+  const moved = await pair.run(third.replica.activate(owner));
+  accepted(await pair.run(write(moved, 0, 99)));
+  assert.deepEqual(
+    b.router.files
+      .segmentsOf(owner.uuid)
+      .filter((segment) => segment.number > end.lastSegment)
+      .map((segment) => segment.path),
+    [`/vpool/log/${ready?.split('/').at(-1)}`],
+    'what is written first goes into it',
+  );
+  b.kill(true);
+  await cluster.restart(b);
+  const again = await pair.open(b);
+  assert.equal((await pair.run(contents(again)))[0], 99);
+});
+
 test('a receiver that dies after it confirmed finds its copy when the giver lets go nevertheless', async () => {
   const pair = await Pair.start();
   const { a, b, cluster } = pair;
@@ -741,9 +788,13 @@ test('a giver that dies between the switch and its renames has copies at its nex
   for (let n = 0; n < 40; n += 1) accepted(await pair.run(write(object, n * BLOCK, 1 + n)));
   pair.backend({});
   const move = await pair.run(cluster.begin(a, object, b));
+  // Only the claim of the attempt came through.
+  pair.backend({ failBefore: 1 });
   await pair.run(cluster.catchUp(move));
   const end = await pair.run(cluster.freeze(move));
   const owner = await pair.run(cluster.transfer(move, end));
+  assert.equal(owner.root.uploadedSegment, 0);
+  pair.backend({});
   a.kill(true);
   const moved = await pair.run(move.replica.activate(owner));
   await cluster.restart(a);

@@ -1,5 +1,6 @@
 /** The receiver's side of a move: the log of another router's object, copied and applied while it is written there (design section 10). */
 import type { OwnerRecord } from '../../registry/ports.ts';
+import { assert } from '../core/assert.ts';
 import { ApplianceError } from '../core/errors.ts';
 import { failPoint } from '../core/fail-points.ts';
 import { sameTerm } from '../core/ids.ts';
@@ -9,7 +10,7 @@ import { termOfSegment } from '../object-log/recovery.ts';
 import { ReplicaLog } from '../object-log/replica-log.ts';
 import { RecordFlag, RecordKind } from '../object-log/segment-codec.ts';
 import type { DecodedRecord } from '../object-log/segment-codec.ts';
-import type { SegmentFiles } from '../object-log/segment-files.ts';
+import type { PreparedSegment, SegmentFiles } from '../object-log/segment-files.ts';
 import type { DrivenObject, Replica } from '../object-router/driver-port.ts';
 import type { LogPiece, LogPosition, MoveOffer } from '../object-router/peer-port.ts';
 import { SEGMENT_ROWS_KEPT } from './block-object.ts';
@@ -43,9 +44,13 @@ export class ObjectReplica implements Replica {
   readonly #offer: MoveOffer;
   readonly #log: ReplicaLog;
   readonly #rows: Map<number, number>;
+  /** Of what was to be copied. */
+  readonly #firstSegment: number;
   #state: RecoveredState;
   /** Nothing more is to be done with it. */
   #over = false;
+  /** The file of the first segment that is to be written here, made while the attempt comes to its end. */
+  #next: { readonly number: number; readonly made: Promise<PreparedSegment> } | null = null;
   #settled = false;
   #turn: Promise<void> = Promise.resolve();
 
@@ -57,6 +62,7 @@ export class ObjectReplica implements Replica {
     this.#rows = new Map();
     for (const [number, row] of start.rows) if (number > start.lastSegment - SEGMENT_ROWS_KEPT) this.#rows.set(number, row);
     this.#state = start.state;
+    this.#firstSegment = start.lastSegment + 1;
     this.#log = new ReplicaLog(
       components.files,
       {
@@ -125,6 +131,27 @@ export class ObjectReplica implements Replica {
     });
   }
 
+  prepare(lastSegment: number): void {
+    // Of an object that nobody writes to nothing is made ready: many are moved at once when a router is drained.
+    if (this.#over || this.#next !== null || lastSegment < this.#firstSegment) return;
+    const { inode, loaded, term } = this.#basis;
+    const number = lastSegment + 1;
+    const made = this.#components.files.prepare(loaded.uuid, number, term, inode.class === 'volume');
+    // Whoever wants it sees it.
+    made.catch(() => undefined);
+    this.#next = { number, made };
+  }
+
+  /** It is not needed. */
+  async #dropNext(): Promise<void> {
+    const next = this.#next;
+    this.#next = null;
+    const prepared = await next?.made.catch(() => null);
+    if (prepared === undefined || prepared === null) return;
+    await prepared.file.close();
+    await this.#components.files.drop(prepared.segment);
+  }
+
   activate(owner: OwnerRecord): Promise<DrivenObject> {
     return this.#inTurn(() => this.#activate(owner));
   }
@@ -140,6 +167,7 @@ export class ObjectReplica implements Replica {
       return this.#open(owner);
     } catch (error) {
       await this.#log.close();
+      await this.#dropNext();
       this.#basis.loaded.map.close();
       throw error;
     } finally {
@@ -180,7 +208,11 @@ export class ObjectReplica implements Replica {
       arrived,
     });
     // Who was held wants to write.
-    if (arrived.length > 0) opened.log.prepareAhead();
+    if (this.#next !== null) {
+      assert(this.#next.number === opened.log.nextSegment, 'a log goes on behind its last segment');
+      opened.log.prepareAhead(this.#next.made);
+      this.#next = null;
+    } else if (arrived.length > 0) opened.log.prepareAhead();
     failPoint('move.replica-activated');
     logger.info({ fileid: inode.fileid, object: loaded.uuid, segments: arrived.length, lastSequence }, 'an object arrived from another router');
     return opened;
@@ -193,6 +225,7 @@ export class ObjectReplica implements Replica {
     await this.#inTurn(async () => {
       try {
         await this.#log.close();
+        await this.#dropNext();
       } finally {
         this.#basis.loaded.map.close();
         this.#settled = true;

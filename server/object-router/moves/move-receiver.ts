@@ -202,6 +202,8 @@ export class MoveReceiver {
         move.phase = 'switching';
         const startedMs = clock.monotonicMs();
         frozen = await this.#freeze(copied);
+        // Its file is there when those who were held want to write.
+        copied.replica.prepare(frozen.lastSegment);
         // From here on operations wait here as well as there, and nobody opens what arrives.
         hold = host.hold(fileid);
         // One that began before (what looks for garbage goes by a hint) ends now: it is not adopted beside it.

@@ -245,7 +245,8 @@ export class RealRouters implements AsyncDisposable {
   }
 }
 
-async function copyTail(source: MoveSource, replica: Replica, { end, lastSequence }: FrozenLog): Promise<void> {
+async function copyTail(source: MoveSource, replica: Replica, { end, lastSegment, lastSequence }: FrozenLog): Promise<void> {
+  replica.prepare(lastSegment);
   while (replica.position.segment < end.segment) {
     const got = await source.read(replica.position, MIB, 0);
     await replica.append(got.pieces);

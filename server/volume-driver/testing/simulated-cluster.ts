@@ -167,6 +167,7 @@ export class SimulatedCluster {
   /** Freezes, copies the rest, and makes it durable. */
   async freeze(move: Move): Promise<FrozenLog> {
     const end = await move.source.freeze();
+    move.replica.prepare(end.lastSegment);
     const isBehind = (): boolean => {
       const { position } = move.replica;
       return position.segment < end.end.segment || (position.segment === end.end.segment && position.offsetBytes < end.end.offsetBytes);

@@ -727,6 +727,7 @@ class FakeDriver implements ObjectDriver {
           copies.delete(inode.fileid);
           return new FakeObject(life, inode, owner.term, log).driven;
         }),
+      prepare: () => undefined,
       discard: async () => {
         copies.delete(inode.fileid);
       },
