@@ -1,8 +1,9 @@
 /**
- * CPU of an operation that goes to the wrong router, by process: forwarder, owner and load, against the same at the owner, side by side in short rounds.
+ * CPU of an operation that goes to the wrong router, by process: forwarder, owner and load, against the same at the owner, in short rounds by turns. Of each
+ * figure the least disturbed round counts, so that it can be compared on a machine where others work as well.
  * Usage: node bench/forwarded-cpu.ts [rounds [beginning of a case's name]]; BENCH_PROF=1 prints the functions that took the time at both routers.
  */
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 
 import type { ClusterRouter } from '../e2e/cluster/cluster-router.ts';
 import { Cluster, thresholds } from '../e2e/cluster/cluster.ts';
@@ -11,13 +12,11 @@ import { scratchDirectory } from '../e2e/scratch.ts';
 import { hottest, profileWhile } from './cpu-profile.ts';
 import { LoadProcess } from './load-process.ts';
 import type { Workload } from './nfs-load.ts';
-import { median } from './score.ts';
 
 const MIB = 2 ** 20;
 const FILE = 'bench-flat.vmdk';
-/** USER_HZ. */
-const US_PER_TICK = 10_000;
-const SECONDS = 1.5;
+const SECONDS = 0.4;
+const WARM_SECONDS = 3;
 const FUNCTIONS = 45;
 
 type Case = Pick<Workload, 'kind' | 'outstanding' | 'ioBytes' | 'regionBytes'> & { readonly name: string };
@@ -35,11 +34,12 @@ interface Run {
   readonly cpuUs: { readonly owner: number; readonly forwarder: number; readonly load: number };
 }
 
-/** User and system time of all threads of a process. */
+/** Time on a processor of all threads that a process has. */
 function cpuUsOf(pid: number): number {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  return (Number(fields[11]) + Number(fields[12])) * US_PER_TICK;
+  let totalNs = 0;
+  for (const thread of readdirSync(`/proc/${pid}/task`))
+    totalNs += Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'latin1').split(' ')[0]);
+  return totalNs / 1000;
 }
 
 function loadOn(router: ClusterRouter): Promise<LoadProcess> {
@@ -57,7 +57,7 @@ function loadOn(router: ClusterRouter): Promise<LoadProcess> {
 }
 
 async function main(): Promise<void> {
-  const rounds = Number(process.argv[2] ?? 3);
+  const rounds = Number(process.argv[2] ?? 10);
   const only = process.argv[3] ?? '';
   const isProfiling = process.env['BENCH_PROF'] !== undefined;
   await using scratch = await scratchDirectory('bench-forwarded');
@@ -72,10 +72,10 @@ async function main(): Promise<void> {
   await local.run({ kind: 'write-sequential', outstanding: 8, ioBytes: MIB, regionBytes: 64 * MIB, seconds: 60, ...common, stability: 'UNSTABLE' });
   await using remote = await loadOn(b);
 
-  const run = async (load: LoadProcess, one: Case, seed: number): Promise<Run> => {
+  const run = async (load: LoadProcess, one: Case, seed: number, seconds = SECONDS): Promise<Run> => {
     const { name: _, ...work } = one;
     const [owner, forwarder] = [cpuUsOf(a.process.pid), cpuUsOf(b.process.pid)];
-    const result = await load.run({ ...common, ...work, seconds: SECONDS, seed });
+    const result = await load.run({ ...common, ...work, seconds, seed });
     const each = (us: number): number => us / result.operations;
     return {
       perSecond: (result.operations * 1000) / result.elapsedMs,
@@ -88,15 +88,14 @@ async function main(): Promise<void> {
   };
   for (const one of CASES) {
     if (!one.name.startsWith(only)) continue;
-    for (const load of [local, remote]) await run(load, one, 1000);
+    for (const load of [local, remote]) await run(load, one, 1000, WARM_SECONDS);
     const runs: { local: Run[]; forwarded: Run[] } = { local: [], forwarded: [] };
     for (let round = 0; round < rounds; round += 1) {
       runs.local.push(await run(local, one, round + 1));
       runs.forwarded.push(await run(remote, one, round + 1));
     }
-    const of = (side: Run[], value: (run: Run) => number): number => median(side.map(value));
-    const [here, there] = [of(runs.local, (x) => x.perSecond), of(runs.forwarded, (x) => x.perSecond)];
-    const us = (side: Run[], who: keyof Run['cpuUs']): string => of(side, (x) => x.cpuUs[who]).toFixed(1);
+    const [here, there] = [runs.local, runs.forwarded].map((side) => Math.max(...side.map((x) => x.perSecond))) as [number, number];
+    const us = (side: Run[], who: keyof Run['cpuUs']): string => Math.min(...side.map((x) => x.cpuUs[who])).toFixed(1);
     console.log(
       `${one.name.padEnd(18)} local ${here.toFixed(0)} op/s: owner ${us(runs.local, 'owner')} us, load ${us(runs.local, 'load')} us` +
         ` | forwarded ${there.toFixed(0)} op/s (${(there / here).toFixed(2)}): forwarder ${us(runs.forwarded, 'forwarder')} us, owner ${us(runs.forwarded, 'owner')} us, load ${us(runs.forwarded, 'load')} us`,

@@ -111,9 +111,9 @@ export interface Caller {
   operationId(): string;
   /**
    * Identity of this WRITE across retransmissions, sockets and routers: 128 bits in four words made of client, xid, range and a CRC of the data. Cheaper than
-   * `operationId`, which digests the data; enough to tell calls of the last seconds on one object apart.
+   * `operationId`, which digests the data; enough to tell calls of the last seconds on one object apart. Answers the CRC-32 of the data.
    */
-  writeIdentity(offsetBytes: number, countBytes: number, chunks: readonly Uint8Array[], into: Uint32Array): void;
+  writeIdentity(offsetBytes: number, countBytes: number, chunks: readonly Uint8Array[], into: Uint32Array): number;
 }
 
 /** Opaque handle bytes, at most 56 (ESXi's limit). */

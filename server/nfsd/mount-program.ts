@@ -221,7 +221,9 @@ function mountCaller(call: RpcCall): Caller {
     gids: credential.gids,
     address: clientAddress,
     operationId: () => `${clientAddress}|${credential.machineName}|${credential.stamp}|${xid}|${call.messageHash()}`,
-    writeIdentity: () => assert(false, 'MOUNT writes nothing'),
+    writeIdentity: () => {
+      assert(false, 'MOUNT writes nothing');
+    },
   };
 }
 

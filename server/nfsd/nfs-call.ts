@@ -81,14 +81,15 @@ export class NfsCall implements Caller, Later<ReadAnswer | WriteAnswer> {
     return this.#operationId;
   }
 
-  writeIdentity(offsetBytes: number, countBytes: number, chunks: readonly Uint8Array[], into: Uint32Array): void {
+  writeIdentity(offsetBytes: number, countBytes: number, chunks: readonly Uint8Array[], into: Uint32Array): number {
     const { clientAddress, credential, xid } = this.rpc;
-    let crc = countBytes;
+    let crc = 0;
     for (const chunk of chunks) crc = crc32(chunk, crc);
     into[0] = crc32(`${clientAddress}|${credential.machineName}|${credential.stamp}|${credential.uid}`);
     into[1] = xid;
     into[2] = crc;
-    into[3] = (offsetBytes % 0x1_0000_0000) ^ Math.imul(Math.floor(offsetBytes / 0x1_0000_0000), 0x9e37_79b1);
+    into[3] = (offsetBytes % 0x1_0000_0000) ^ Math.imul(Math.floor(offsetBytes / 0x1_0000_0000), 0x9e37_79b1) ^ Math.imul(countBytes, 0x85eb_ca6b);
+    return crc;
   }
 
   settle(answer: ReadAnswer | WriteAnswer): void {

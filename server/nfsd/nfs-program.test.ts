@@ -27,7 +27,7 @@ import { decodeReadResult } from './procedures/read.ts';
 import { decodeReaddirResult, encodeReaddirplusArgs } from './procedures/readdir.ts';
 import { encodeWriteArgs } from './procedures/write.ts';
 
-const ME: Caller = { uid: 0, gid: 0, gids: [], address: '127.0.0.1', operationId: () => 'me', writeIdentity: () => undefined };
+const ME: Caller = { uid: 0, gid: 0, gids: [], address: '127.0.0.1', operationId: () => 'me', writeIdentity: () => 0 };
 
 /** Every method of the port answers through `answer`, which gets the method's own answer as a thunk. */
 function decorated(inner: FileSystem, answer: (method: string, run: () => unknown, caller: Caller) => unknown): FileSystem {

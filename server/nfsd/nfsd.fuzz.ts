@@ -184,7 +184,7 @@ function openWorld(next: () => number): Target[] {
 
 /** A directory with a file and a symbolic link in it. */
 function populate(fileSystem: MemoryFileSystem): GoldenObjects {
-  const caller: Caller = { uid: 0, gid: 0, gids: [], address: '127.0.0.1', operationId: () => 'fuzz', writeIdentity: () => undefined };
+  const caller: Caller = { uid: 0, gid: 0, gids: [], address: '127.0.0.1', operationId: () => 'fuzz', writeIdentity: () => 0 };
   const handleOf = (result: { readonly status: number; readonly handle?: Handle }): Handle => {
     assert(result.status === 0 && result.handle !== undefined, 'made');
     return result.handle;

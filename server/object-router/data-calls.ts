@@ -115,9 +115,10 @@ export class DataCalls {
   ): MaybePromise<WriteAnswer> | null {
     const served = this.#core.served(handle);
     let words: CallWords | null = null;
+    let crc = 0;
     if (this.#core.places.cluster !== null) {
       words = this.#words;
-      caller.writeIdentity(offsetBytes, countBytes, chunks, words);
+      crc = caller.writeIdentity(offsetBytes, countBytes, chunks, words);
     }
     const remote = served === null ? this.#core.remote(handle) : null;
     // The operation id hashes the received call: before the first wait. What is open here never needs it.
@@ -129,7 +130,7 @@ export class DataCalls {
       if (remote === null || kept === null || later === null || remote.peer.startWrite === undefined)
         return this.writeSlowly(caller, Buffer.from(handle), offsetBytes, countBytes, chunks, stability, kept, startedMs);
       const end = new ForwardedWrite(this, this.#core, remote, caller, offsetBytes, countBytes, chunks, stability, kept, startedMs, later);
-      remote.peer.startWrite(remote.target, peerCaller(caller, hexOfWords(kept)), offsetBytes, countBytes, chunks, stability, end);
+      remote.peer.startWrite(remote.target, peerCaller(caller, hexOfWords(kept)), offsetBytes, countBytes, chunks, stability, crc, end);
       return null;
     }
     served.ownIo.writes += 1;

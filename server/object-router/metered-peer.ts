@@ -89,11 +89,12 @@ export class MeteredPeer implements PeerService {
     countBytes: number,
     chunks: readonly Uint8Array[],
     stability: Stability,
+    payloadCrc: number,
     end: CallEnd<Forwarded<WriteAnswer>>,
   ): void {
     const metered = new MeteredEnd('write', this.#direction, countBytes, this.#observer, this.#clock, end);
     assert(this.#inner.startWrite !== undefined, 'a peer that cannot be asked without a promise');
-    this.#inner.startWrite(target, caller, offsetBytes, countBytes, chunks, stability, metered);
+    this.#inner.startWrite(target, caller, offsetBytes, countBytes, chunks, stability, payloadCrc, metered);
   }
   commit(target: ObjectTarget, caller: PeerCaller): Answer<'commit'> {
     return this.#meter('commit', 0, () => this.#inner.commit(target, caller), outcomeOfForwarded);

@@ -31,6 +31,8 @@ export function forwardedCaller(from: PeerCaller): Caller {
     gids,
     address,
     operationId: () => operationId,
-    writeIdentity: () => assert(false, 'a forwarded WRITE brings its identity'),
+    writeIdentity: () => {
+      assert(false, 'a forwarded WRITE brings its identity');
+    },
   };
 }

@@ -142,7 +142,7 @@ export interface PeerService {
   ): MaybePromise<Forwarded<WriteAnswer>>;
   /** As `read`; offered by services of other routers, not needed of one's own. */
   startRead?(target: ObjectTarget, caller: PeerCaller, offsetBytes: number, into: Buffer, end: CallEnd<Forwarded<ReadAnswer>>): void;
-  /** As `write`; offered by services of other routers, not needed of one's own. */
+  /** As `write`; offered by services of other routers, not needed of one's own. `payloadCrc`: CRC-32 of the data. */
   startWrite?(
     target: ObjectTarget,
     caller: PeerCaller,
@@ -150,6 +150,7 @@ export interface PeerService {
     countBytes: number,
     chunks: readonly Uint8Array[],
     stability: Stability,
+    payloadCrc: number,
     end: CallEnd<Forwarded<WriteAnswer>>,
   ): void;
   commit(target: ObjectTarget, caller: PeerCaller): MaybePromise<Forwarded<WccResult<{ verifier: Uint8Array }>>>;

@@ -48,12 +48,19 @@ export interface RepetitionJournal {
 export const JOURNAL_ENTRY_BYTES = KEY_WORDS * 4 + 8;
 const JOURNAL_BATCH_MAX = 512;
 
+const HEX: readonly string[] = Array.from({ length: 0x1_0000 }, (_, value) => value.toString(16).padStart(4, '0'));
+
 /** Words of an operation id in text: 32 hex digits are taken as they are, so that they name the same call here as at the router that sent them. */
 export function wordsOfHex(text: string, into: CallWords): boolean {
   if (text.length !== 32) return false;
   for (let word = 0; word < KEY_WORDS; word += 1) {
-    const value = Number.parseInt(text.slice(word * 8, word * 8 + 8), 16);
-    if (!(value >= 0)) return false;
+    let value = 0;
+    for (let at = word * 8; at < word * 8 + 8; at += 1) {
+      const code = text.charCodeAt(at);
+      const digit = code >= 0x30 && code <= 0x39 ? code - 0x30 : code >= 0x61 && code <= 0x66 ? code - 0x57 : -1;
+      if (digit < 0) return false;
+      value = value * 16 + digit;
+    }
     into[word] = value;
   }
   return true;
@@ -62,7 +69,10 @@ export function wordsOfHex(text: string, into: CallWords): boolean {
 /** Inverse of wordsOfHex. */
 export function hexOfWords(words: CallWords): string {
   let text = '';
-  for (let word = 0; word < KEY_WORDS; word += 1) text += (words[word] as number).toString(16).padStart(8, '0');
+  for (let word = 0; word < KEY_WORDS; word += 1) {
+    const value = words[word] as number;
+    text += (HEX[value >>> 16] as string) + (HEX[value & 0xffff] as string);
+  }
   return text;
 }
 

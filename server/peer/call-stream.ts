@@ -142,8 +142,9 @@ export class CallStream {
     }
     this.#outstandingBytes += call.chargeBytes;
     this.#calls.add(call);
-    const payload = encodeRequest(call.request, this.#sender.open());
-    this.#sender.send(call.request.kind, false, call.id, Math.min(Math.ceil(ageMs), 0xffff), nowMs, payload);
+    const { request } = call;
+    const payload = encodeRequest(request, this.#sender.open());
+    this.#sender.send(request.kind, false, call.id, Math.min(Math.ceil(ageMs), 0xffff), nowMs, payload, call.payloadCrc);
   }
 
   #receive(chunk: Buffer): void {

@@ -82,8 +82,18 @@ export class FrameSender {
     return writer;
   }
 
-  /** Sends the open frame with this payload, whose chunks must not change until they are sent. `nowMs` is the monotonic clock. */
-  send(kind: FrameKind, isAnswer: boolean, requestId: number, ageMs: number, nowMs: number, payload: readonly Uint8Array[]): void {
+  /**
+   * Sends the open frame with this payload, whose chunks must not change until they are sent. `nowMs` is the monotonic clock. `crc`: of the payload, if it is known.
+   */
+  send(
+    kind: FrameKind,
+    isAnswer: boolean,
+    requestId: number,
+    ageMs: number,
+    nowMs: number,
+    payload: readonly Uint8Array[],
+    crc: number | null = null,
+  ): void {
     const writer = this.#writer;
     const start = this.#frameStart;
     this.#frameStart = -1;
@@ -98,7 +108,7 @@ export class FrameSender {
     head.argsBytes = writer.at - start - HEAD_BYTES;
     head.ageMs = ageMs;
     head.sentMs = nowMs;
-    head.payloadCrc = payloadCrc(payload);
+    head.payloadCrc = crc ?? payloadCrc(payload);
     putHead(writer.bytes, start, head);
     this.#partsBytes += writer.at - start + payloadBytes;
     if (payloadBytes <= COPY_BYTES_MAX) {

@@ -12,17 +12,20 @@ export class PeerCall {
   /** Monotonic clock when the call was made. */
   readonly madeMs: number;
   readonly chargeBytes: number;
+  /** CRC-32 of the request's payload, where somebody knew it; null: to be computed. */
+  readonly payloadCrc: number | null;
   /** Names it on its stream while it is under way there. */
   id = 0;
   readonly #end: CallEnd<unknown>;
   #isSettled = false;
 
-  constructor(request: PeerRequest, into: Buffer | null, madeMs: number, end: CallEnd<unknown>) {
+  constructor(request: PeerRequest, into: Buffer | null, madeMs: number, end: CallEnd<unknown>, payloadCrc: number | null = null) {
     this.request = request;
     this.into = into;
     this.madeMs = madeMs;
     this.chargeBytes = chargeOf(request);
     this.#end = end;
+    this.payloadCrc = payloadCrc;
   }
 
   get isSettled(): boolean {

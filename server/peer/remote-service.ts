@@ -21,8 +21,16 @@ export function remoteService(clock: Clock, send: (call: PeerCall) => void): Pee
       call({ kind: FrameKind.WRITE, target, caller, offsetBytes, stability, countBytes, chunks }),
     startRead: (target, caller, offsetBytes, into, end) =>
       send(new PeerCall({ kind: FrameKind.READ, target, caller, offsetBytes, countBytes: into.length }, into, clock.monotonicMs(), end)),
-    startWrite: (target, caller, offsetBytes, countBytes, chunks, stability, end) =>
-      send(new PeerCall({ kind: FrameKind.WRITE, target, caller, offsetBytes, stability, countBytes, chunks }, null, clock.monotonicMs(), end)),
+    startWrite: (target, caller, offsetBytes, countBytes, chunks, stability, payloadCrc, end) =>
+      send(
+        new PeerCall(
+          { kind: FrameKind.WRITE, target, caller, offsetBytes, stability, countBytes, chunks },
+          null,
+          clock.monotonicMs(),
+          end,
+          payloadCrc,
+        ),
+      ),
     commit: (target, caller) => call({ kind: FrameKind.COMMIT, target, caller }),
     setattr: (target, caller, changes, guardCtime) => call({ kind: FrameKind.SETATTR, target, caller, changes, guardCtime }),
     inodeChanged: (fileid) => call({ kind: FrameKind.INODE_CHANGED, fileid }),

@@ -21,6 +21,8 @@ import { WireReader } from './wire-reader.ts';
 
 /** Kept for READs of the same size. */
 const READ_BUFFERS_MAX = 64;
+/** Below what HTTP/2 cuts long sequences of frames into: nothing more has come, as far as one can see. */
+const FLUSH_CHUNK_BYTES_MAX = 16 * 1024 - 1024;
 /** A frame of answers may exceed what its call was charged for by a piece or a record. */
 const UNSENT_SLACK_BYTES = 16 * 1024 * 1024;
 
@@ -67,6 +69,8 @@ export class ServedStream {
     try {
       this.#reader.push(chunk);
       if (this.#reader.isSliced) this.#connection.keep();
+      // What was answered at once leaves with this very read of the connection. Of more that is under way, the end of the turn sends all.
+      if (chunk.length < FLUSH_CHUNK_BYTES_MAX) this.#sender.flush();
     } catch (error) {
       if (!(error instanceof FrameError)) throw error;
       this.#connection.refuse(error.message);
