@@ -24,6 +24,8 @@ import { Disk, DoomedVolume, LockDirectory, SizedFile, type WorkWorld } from './
 const NOTHING = { mode: null, uid: null, gid: null, sizeBytes: null, atime: null, mtime: null };
 /** Kept of a history that nobody asked to trace. */
 const TRACE_LINES_MAX = 4000;
+/** Longer than a removal that is sent again can look for the owner that did not hear of the first one: with less the tombstone may be gone (decision 0026). */
+const GRACE_MS_MIN = 12_000;
 /** Virtual time in which a healed cluster must have everything running and clean. */
 const RECOVERY_MS_MAX = 180_000;
 
@@ -39,6 +41,8 @@ export interface Outcome {
   readonly ownerChanges: number;
   /** Changes that were executed again after a takeover: decision 0028, 3. */
   readonly repeated: number;
+  /** Named steps of moves and of the log at which something was made to happen, each counted once. */
+  readonly stepsReached: number;
   readonly faults: Readonly<Record<string, number>>;
 }
 
@@ -118,7 +122,7 @@ class Simulation {
         sealAfterMs: [100, 500, 500, 2000][this.#int(4)] as number,
         restMs: this.#restMs,
         cacheBytes: this.#chance(0.5) ? 0 : 8 * segmentBytes,
-        graceTimeMs: this.#chance(0.5) ? 0 : 60_000,
+        graceTimeMs: this.#chance(0.5) ? GRACE_MS_MIN : 60_000,
         recycle: this.#chance(0.7),
         moveThreshold: [0, 3, 12][this.#int(3)] as number,
         moveCooldownMs: this.#chance(0.5) ? 100 : 3000,
@@ -185,6 +189,7 @@ class Simulation {
       answers: this.#observer.answers,
       ownerChanges: this.#observer.changes,
       repeated: this.#observer.repeated,
+      stepsReached: this.#faults.steps.reached.size,
       faults: this.#faults.counts,
     };
   }

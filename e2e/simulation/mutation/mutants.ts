@@ -167,12 +167,18 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'clean only when everything is on the backend',
-    patches: [{ file: KEEPER, find: 'this.#checkpointSequence === this.#object.appliedSequence &&', replace: '' }],
+    patches: [{ file: KEEPER, find: ' && this.#checkpointSequence === this.#object.appliedSequence;', replace: ';' }],
   },
   { name: 'clean only after a rest', patches: [NO_REST] },
   {
     name: 'clean only with attributes told',
-    patches: [{ file: KEEPER, find: 'if (this.#attributesSequence !== sequence) {', replace: 'if (sequence < 0) {' }],
+    patches: [
+      {
+        file: KEEPER,
+        find: 'await this.#records.putAttributes(this.#object.attributes, this.#object.usedBytes);\n    this.#attributesSequence = sequence;\n    if (!settled())',
+        replace: 'if (!settled())',
+      },
+    ],
   },
   // ---- late duplicates
   { name: 'completed calls are not done again', patches: [NO_DONE] },
@@ -180,7 +186,13 @@ export const MUTANTS: readonly Mutant[] = [
   { name: 'a call joins the running one; completed calls are not done again', patches: [NO_RUNNING, NO_DONE] },
   {
     name: 'the memory of calls moves with the object',
-    patches: [{ file: HOST, find: 'return this.#repetitions.export(fileid);', replace: 'return Buffer.alloc(0);' }],
+    patches: [
+      {
+        file: HOST,
+        find: 'return this.#repetitions.after(fileid, from, bytesMax);',
+        replace: 'return { bytes: Buffer.alloc(0), next: from + bytesMax * 0, behind: 0 };',
+      },
+    ],
   },
   {
     name: 'the memory of calls survives the process',
@@ -192,8 +204,8 @@ export const MUTANTS: readonly Mutant[] = [
     patches: [
       {
         file: HOST,
-        find: 'while ((this.#objects.get(fileid)?.changers ?? 0) > 0) await',
-        replace: 'while ((this.#objects.get(fileid)?.changers ?? 0) < 0) await',
+        find: '(this.#objects.get(fileid)?.changers ?? 0) > 0; looks',
+        replace: '(this.#objects.get(fileid)?.changers ?? 0) < 0; looks',
       },
     ],
   },

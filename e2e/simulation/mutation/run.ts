@@ -53,7 +53,11 @@ async function hunted(directory: string, mutant: Mutant, settings: MutationSetti
   for (const { file } of mutant.patches) if (!originals.has(file)) originals.set(file, await readFile(join(directory, file), 'utf8'));
   try {
     const patched = new Map(originals);
-    for (const patch of mutant.patches) patched.set(patch.file, applied(patch, patched.get(patch.file) ?? ''));
+    for (const patch of mutant.patches) {
+      const source = applied(patch, patched.get(patch.file) ?? '');
+      if (source === null) return `not found: its patch of ${patch.file} does not fit any more |`;
+      patched.set(patch.file, source);
+    }
     for (const [file, source] of patched) await writeFile(join(directory, file), source);
     return await search(directory, mutant, settings);
   } finally {
@@ -61,10 +65,10 @@ async function hunted(directory: string, mutant: Mutant, settings: MutationSetti
   }
 }
 
-function applied({ file, find, replace }: Patch, source: string): string {
+/** Null: the guard is written in another way now, and its mutant has to follow. */
+function applied({ find, replace }: Patch, source: string): string | null {
   const parts = source.split(find);
-  if (parts.length !== 2) throw new Error(`${file} has ${parts.length - 1} times: ${find}`);
-  return parts.join(replace);
+  return parts.length === 2 ? parts.join(replace) : null;
 }
 
 async function search(directory: string, mutant: Mutant, settings: MutationSettings): Promise<string> {

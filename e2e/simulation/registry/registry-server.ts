@@ -170,7 +170,10 @@ export class RegistryServer {
     }
     records.transaction(this.#nowMs(), () => {
       for (const entry of [...held.values()].sort((a, b) => a.sequence - b.sequence)) {
-        records.apply(decodeAfterImage(entry.afterImage, 'redo'));
+        const image = decodeAfterImage(entry.afterImage, 'redo');
+        records.apply(image);
+        // A failover soon after another one may go back behind the jump of the first.
+        for (const { inode } of image.inodes) records.counters.nextFileid = Math.max(records.counters.nextFileid, inode.fileid + 1);
         records.counters.sequence = entry.sequence;
         records.pushOutbox(entry);
         if (entry.operationId !== null && entry.outcome !== null) {
