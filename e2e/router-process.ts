@@ -165,6 +165,7 @@ export class RouterProcess implements AsyncDisposable {
     const { promise, resolve, reject } = Promise.withResolvers<Exit>();
     child.once('error', reject);
     child.once('close', (code, signal) => resolve({ code, signal }));
+    // Whoever waits for its end learns that it could not be started (`exited`); there may be nobody.
     promise.catch(() => undefined);
     this.#child = child;
     this.#exit = promise;
@@ -185,15 +186,14 @@ export class RouterProcess implements AsyncDisposable {
     const started = performance.now();
     for (;;) {
       if (child.exitCode !== null || child.signalCode !== null) return await this.exited();
-      const answer = await this.http('/readyz').catch(() => null);
-      if (answer?.status === 200) {
+      const answer = await this.#readyz();
+      if (answer.status === 200) {
         this.startedInMs = performance.now() - started;
         return 'ready';
       }
       if (performance.now() - started > timeoutMs) {
-        const last = answer === null ? 'no answer' : `${answer.status} ${answer.body}`;
         await this.kill();
-        throw new Error(`the router was not ready after ${timeoutMs} ms; /readyz: ${last}\n${this.logTail()}`);
+        throw new Error(`the router was not ready after ${timeoutMs} ms; /readyz: ${answer.status} ${answer.body}\n${this.logTail()}`);
       }
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
@@ -269,12 +269,21 @@ export class RouterProcess implements AsyncDisposable {
   async waitForReadyz(wanted: (answer: HttpAnswer) => boolean, timeoutMs: number): Promise<HttpAnswer> {
     const started = performance.now();
     for (;;) {
-      const answer = await this.http('/readyz').catch((error: unknown) => ({ status: 0, body: String(error) }));
+      const answer = await this.#readyz();
       if (wanted(answer)) return answer;
       if (performance.now() - started > timeoutMs) {
         throw new Error(`/readyz after ${timeoutMs} ms: ${answer.status} ${answer.body}\n${this.logTail()}`);
       }
       await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+
+  /** Status 0: it does not answer (yet), the body says why; who waits for another answer shows that at the end. */
+  async #readyz(): Promise<HttpAnswer> {
+    try {
+      return await this.http('/readyz');
+    } catch (error) {
+      return { status: 0, body: String(error) };
     }
   }
 

@@ -2,7 +2,7 @@
  * Every kind of harm at every step of a move, each once, on several clusters side by side: most of a plan's time is waiting (for a lease, for a router that stands still).
  * What was done stands in a file, a line of JSON each, so that a run that was ended goes on where it was.
  */
-import { appendFileSync, existsSync, readFileSync } from 'node:fs';
+import { appendFileSync, existsSync, readFileSync, renameSync } from 'node:fs';
 
 import { MOVE_FAIL_POINTS } from '../../server/core/fail-points.ts';
 import type { HostileStore } from '../hostile-store/hostile-store.ts';
@@ -52,12 +52,13 @@ export class HarmMatrix {
   constructor(options: HarmMatrixOptions) {
     this.#options = options;
     this.#harms = options.harms;
-    if (existsSync(options.recordFile)) {
-      for (const line of readFileSync(options.recordFile, 'utf8').split('\n')) {
-        if (line !== '') this.#note(JSON.parse(line) as Entry);
-      }
+    this.#read();
+    // Whole: it begins anew, and the old record stays beside the new one.
+    if (this.#all().every((plan) => this.#isHit(plan))) {
+      renameSync(options.recordFile, `${options.recordFile}.${Date.now()}`);
+      this.#outcomes.clear();
     }
-    const open = this.#all().filter((plan) => !this.#outcomesOf(plan).includes('hit'));
+    const open = this.#all().filter((plan) => !this.#isHit(plan));
     // What stands still longest comes first: it fills the time of all others.
     const shuffled = shuffle(open, options.random);
     this.#todo = [...shuffled.filter(({ harm }) => harm === 'stop:60'), ...shuffled.filter(({ harm }) => harm !== 'stop:60')];
@@ -87,6 +88,11 @@ export class HarmMatrix {
     if (missed.length > 0) throw new Error(`never reached: ${names(missed)}`);
     const hit = this.#all().filter((plan) => this.#isHit(plan)).length;
     return `${hit} of ${this.#all().length} steps x harms hit${left > 0 ? `, ${left} left for the next run` : ''}; ${this.#operations.count} operations, the longest ${Math.round(this.#operations.longestMs)} ms`;
+  }
+
+  #read(): void {
+    if (!existsSync(this.#options.recordFile)) return;
+    for (const line of readFileSync(this.#options.recordFile, 'utf8').split('\n')) if (line !== '') this.#note(JSON.parse(line) as Entry);
   }
 
   async #lane(name: string, queue: MovePlan[]): Promise<void> {

@@ -55,7 +55,7 @@ const PATIENCE_MS = 180_000;
 const HIT_MS_MAX = 30_000;
 const ASK_AGAIN_MS = 1000;
 /** A lease, the doubt about it, and a start, on a machine that does other things. */
-const SETTLED_MS_MAX = 90_000;
+const SETTLED_MS_MAX = 150_000;
 
 export class MoveCampaign {
   readonly #options: MoveCampaignOptions;

@@ -100,15 +100,17 @@ export class Operator {
    */
   async move(path: string, to: ClusterRouter, timeoutMs = 60_000): Promise<MoveReport | null> {
     const began = performance.now();
-    const before = new Set((await this.moves(to)).history.map(({ id }) => id));
+    let before: ReadonlySet<string> | null = null;
     for (;;) {
-      await this.beginMove(path, to);
       try {
+        before ??= new Set((await this.moves(to)).history.map(({ id }) => id));
+        await this.beginMove(path, to);
         const there = await this.waitForOwner(path, to, Math.min(5000, timeoutMs));
         const ended = await this.ended(there.fileid, to);
-        return ended.find((move) => move.phase === 'moved' && !before.has(move.id)) ?? null;
+        return ended.find((move) => move.phase === 'moved' && before?.has(move.id) === false) ?? null;
       } catch (error) {
-        if (!(error instanceof NotInTime) || performance.now() - began > timeoutMs) throw error;
+        if (!(error instanceof NotInTime || error instanceof NoAnswer) || performance.now() - began > timeoutMs) throw error;
+        await new Promise((resolve) => setTimeout(resolve, POLL_MS));
       }
     }
   }

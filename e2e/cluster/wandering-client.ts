@@ -194,8 +194,7 @@ export class WanderingClient implements StoreClient {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
-    const connection = await this.#connection.catch(() => null);
-    await connection?.close();
+    await (await ifMade(this.#connection))?.close();
   }
 
   async #call<T extends { readonly status: number }>(
@@ -252,10 +251,20 @@ export class WanderingClient implements StoreClient {
       await pause(CONNECT_PAUSE_MS);
       return await router.nfs({ credential: this.#credential });
     })();
+    // The calls that wait for it learn why it could not be made; there may be none.
     next.catch(() => undefined);
     this.#connection = next;
-    const old = await failed.catch(() => null);
-    await old?.close();
+    await (await ifMade(failed))?.close();
+  }
+}
+
+/** Null: that router could not be reached, so there is nothing to close. */
+async function ifMade(connection: Promise<NfsClient>): Promise<NfsClient | null> {
+  try {
+    return await connection;
+  } catch (error) {
+    if (error instanceof ApplianceError && error.retryable) return null;
+    throw error;
   }
 }
 

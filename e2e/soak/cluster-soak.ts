@@ -26,6 +26,8 @@ const { values } = parseArgs({
     harms: { type: 'string' },
   },
 });
+/** Of the round `harm` when others wait for their turn. */
+const HARM_MS_MAX = 20 * 60_000;
 const minutes = Number(values.minutes);
 const seed = Number(values.seed ?? Math.floor(Math.random() * 0x1_0000_0000));
 if (!(minutes > 0) || !Number.isSafeInteger(seed)) throw new Error('--minutes is a number above 0, --seed a whole number');
@@ -57,7 +59,7 @@ async function round(name: string, roundSeed: number): Promise<void> {
     recordFile: values.record,
     lanes: Number(values.lanes),
     harms: values.harms?.split(',') ?? null,
-    untilMs: began + minutes * 60_000,
+    untilMs: Math.min(began + minutes * 60_000, names.length === 1 ? Infinity : started + HARM_MS_MAX),
   };
   try {
     // A seed of its own, so that a round can be done again without those before it.
