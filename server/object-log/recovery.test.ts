@@ -175,6 +175,21 @@ test('a sealed segment that is copied stays the same to the byte: the backend ma
   assert.ok(copy.subarray(0, bytes.length).equals(bytes));
 });
 
+test('a recovery that dies after it made the log durable, and before it told of the calls in it, leaves them to the next one', async () => {
+  const names = async (saysDurable?: number): Promise<(number | undefined)[]> => {
+    const disk = await log([{ number: 1, term: T1, base: 1, blocks: [1, 1, 1], calls: true, durable: 1 }]);
+    const { end, files } = await find(disk);
+    const components = { disk, files, random: seededRandom(2), vpoolUuid: 'ffeeddccbbaa99887766554433221100' };
+    await sealByCopy(components, files.segment(UUID, 1)!, found(end).segments[0]!.scan, 3, saysDurable);
+    const again = found((await find(disk)).end);
+    assert.equal(again.segments[0]!.scan.sealed, true);
+    return again.segments[0]!.records.map((record) => record.call?.[1]);
+  };
+  assert.deepEqual(await names(1), [1, 2, 3]);
+  // What is said to be durable is read from the index, which does not name calls.
+  assert.deepEqual(await names(), [undefined, undefined, undefined]);
+});
+
 test('records that a fault moved count where they are now, not where they were', async () => {
   const disk = await log([
     { number: 1, term: T1, base: 1, blocks: [1, 1, 1, 1, 1], durable: 2 },

@@ -182,12 +182,16 @@ function durableBehind(bytes: Buffer, from: number, header: SegmentHeader): numb
  * name when it is durable, so that neither a crash here nor a disk that failed a sync can make things worse. Returns the sealed size.
  *
  * One that is sealed, and of which everything counts, stays as it is to the byte: it may be on the backend already, under a name that is written once.
+ *
+ * `saysDurable`: what the seal states as durable, its last record if not given. A recovery that has yet to remember the calls in it states less, so that another one
+ * reads the heads of the records again, which have their names (decision 0035).
  */
 export async function sealByCopy(
   components: { disk: Disk; files: SegmentFiles; random: Random; vpoolUuid: string },
   segment: LocalSegment,
   scan: SegmentScan,
   lastSequence: number,
+  saysDurable = Infinity,
 ): Promise<number> {
   const { disk, files } = components;
   // Numbers have no gaps: a segment that a fault kept from beginning becomes an empty one, and so does one that begins behind what counts, since all
@@ -229,7 +233,7 @@ export async function sealByCopy(
     payloadBytes: payload.length,
     call: null,
   };
-  encodeRecordHead(head, 0, seal, segment.term, salt, sequence, crc32(payload));
+  encodeRecordHead(head, 0, seal, segment.term, salt, Math.min(sequence, saysDurable), crc32(payload));
   const indexOffset = end + head.length;
   const totalBytes = indexOffset + payload.length + SEAL_FOOTER_BYTES;
   const footer = encodeFooter(

@@ -75,8 +75,8 @@ export interface VolumeDriverComponents {
   readonly writeBack: { readonly volume: MakeWriteBack | null; readonly file: MakeWriteBack | null };
   readonly names: { readonly volume: StorageNames; readonly file: StorageNames };
   /**
-   * Told of the calls that a recovery finds in a log, perhaps never answered, before anything of that log is changed: afterwards it cannot be told any more which they
-   * were, and a process that dies in the recovery must not make its next life do them again (decision 0035). Outlives the process when it returns, or a moment later.
+   * Told of the calls that a recovery finds in a log, perhaps never answered: when they are durable, not before, and before the epoch is closed, from when on the log
+   * does not say which they are. A process that dies in the recovery must not make its next life do them again (decision 0035). What it is told outlives the process.
    */
   readonly recovered?: (fileid: FileId, calls: readonly Uint32Array[]) => void;
 }
@@ -145,12 +145,12 @@ export class VolumeDriver implements ObjectDriver {
         }
         throw new ApplianceError('object-damaged', `object ${inode.fileid} (${uuid}) cannot be served: ${end.reason}`);
       }
-      const calls = callsOf(end);
-      if (calls.length > 0) this.#components.recovered?.(inode.fileid, calls);
       const uploadedSegment = owner?.root.uploadedSegment ?? 0;
       // A copy of what another router had may be the only one now.
       for (const { local, number } of end.segments) if (local !== null && number > uploadedSegment) await files.keep(local);
       const durable = await this.#makeDurable(end, uploadedSegment);
+      const calls = callsOf(end);
+      if (calls.length > 0) this.#components.recovered?.(inode.fileid, calls);
       return await this.#start(inode, names, owner, loaded, durable, counterMin);
     } catch (error) {
       loaded.map.close();
@@ -226,7 +226,7 @@ export class VolumeDriver implements ObjectDriver {
       const scan = await scanEveryRecord(disk, files, local);
       if ((scan.records.at(-1)?.sequence ?? 0) < (found.records.at(-1)?.sequence ?? 0))
         throw new ApplianceError('block-corrupt', `${local.path} does not read as it did a moment ago: the disk is failing`, { retryable: true });
-      await sealByCopy({ disk, files, random, vpoolUuid: registry.vpool.uuid }, local, scan, found.lastSequence);
+      await sealByCopy({ disk, files, random, vpoolUuid: registry.vpool.uuid }, local, scan, found.lastSequence, end.provenSequence);
       segments.push({ ...found, scan: await scanLocalSegment(disk, files, local) });
     }
     return { ...end, segments };

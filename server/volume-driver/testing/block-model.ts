@@ -93,6 +93,13 @@ export class BlockModel {
     if (this.#unknownResizeAt < 0) this.sizeMax = this.#writes.reduce((max, other) => Math.max(max, (other.lastCell + 1) * CELL_BYTES), this.sizeMin);
   }
 
+  /** Nobody was told, but a router that died had done it: a recovery says so. To be called after `crashed`. */
+  happened(write: ModelWrite): void {
+    write.visible = true;
+    this.sizeMin = Math.max(this.sizeMin, (write.lastCell + 1) * CELL_BYTES);
+    this.#makeDurable(write);
+  }
+
   /** Moment to be given to `committed`: what was answered before it is committed. */
   now(): number {
     return this.#tick();

@@ -18,6 +18,7 @@ import { settleForeign } from '../../object-log/foreign-segments.ts';
 import type { DrivenObject, ObjectChange } from '../../object-router/driver-port.ts';
 import { surveyObjects } from '../../object-router/startup-recovery.ts';
 import { BlockModel, CELL_BYTES } from './block-model.ts';
+import type { ModelWrite } from './block-model.ts';
 import { SimulatedCluster } from './simulated-cluster.ts';
 import type { ClusterNode, Move } from './simulated-cluster.ts';
 
@@ -41,10 +42,16 @@ export interface MoveOutcomes {
   faults: number;
   takeovers: number;
   uploads: number;
+  /** Calls that were not answered before their router died: done, and not done. */
+  foundDone: number;
+  foundUndone: number;
+  deadRecoveries: number;
 }
 
 type Step = 'attached' | 'following' | 'frozen' | 'transferred' | 'activated';
-type Mishap = 'none' | 'abort' | 'giver' | 'receiver' | 'giver-disk' | 'receiver-disk' | 'store';
+/** Who dies in a move. */
+type Death = 'giver' | 'receiver' | 'both';
+type Mishap = 'none' | 'abort' | 'giver' | 'receiver' | 'both' | 'giver-disk' | 'receiver-disk' | 'store';
 
 /** Who serves the object, until it is held, moved or dead. */
 interface Serving {
@@ -54,6 +61,16 @@ interface Serving {
   readonly running: Set<Promise<unknown>>;
   readonly died: Promise<'dead'>;
   readonly die: () => void;
+}
+
+/** A WRITE as the router knows it that remembers calls. */
+interface Call {
+  readonly number: number;
+  write: ModelWrite;
+  /** It is one record: all of it is in the log, or nothing. */
+  readonly isWhole: boolean;
+  /** Its router answered, though perhaps nobody heard it. */
+  answered: boolean;
 }
 
 class MoveSimulation {
@@ -68,6 +85,9 @@ class MoveSimulation {
     faults: 0,
     takeovers: 0,
     uploads: 0,
+    foundDone: 0,
+    foundUndone: 0,
+    deadRecoveries: 0,
   };
   /** What happened, for whoever has to find out why it went wrong. */
   readonly trail: string[] = [];
@@ -79,6 +99,9 @@ class MoveSimulation {
   #wakeClients: (() => void)[] = [];
   #stopping = false;
   #verifier = '';
+  #calls = 0;
+  /** Whose router died before they were answered. */
+  #unanswered: Call[] = [];
   /** A disk failed since the verifier was seen last. */
   #faulted = false;
 
@@ -105,12 +128,17 @@ class MoveSimulation {
       if (this.#serving === null) await this.#open(this.#owner() ?? this.#cluster.nodes[this.#int(this.#cluster.nodes.length)]!);
       await this.#compare('at the start of a round');
       this.#stopping = false;
-      const clients = Array.from({ length: 1 + this.#int(4) }, () => this.#client());
+      const clients = Array.from({ length: 1 + this.#int(8) }, () => this.#client());
       const ticking = this.#tick();
       const moves = 1 + this.#int(5);
       for (let move = 0; move < moves; move += 1) {
         await this.#moveOnce();
         for (let pause = this.#int(30); pause > 0; pause -= 1) await this.#pause();
+        // Under load, with calls in every state.
+        if (this.#chance(0.4)) {
+          await this.#busy();
+          await this.#kill(this.#current().node);
+        }
       }
       this.#note('clients stop');
       this.#stopping = true;
@@ -267,13 +295,20 @@ class MoveSimulation {
     const stable = this.#chance(0.5);
     let write = this.#model.begin(offsetBytes, countBytes, value, !stable);
     this.outcomes.writes += 1;
+    this.#calls += 1;
+    const call: Call = { number: this.#calls, write, isWhole: value !== 0, answered: false };
     let first = true;
     const done = await this.#perform(
       (object) => {
         // What was held was not executed at all.
         if (!first) write = this.#model.begin(offsetBytes, countBytes, value, !stable);
         first = false;
-        return object.write(offsetBytes, countBytes, [Buffer.alloc(countBytes, value)], stable, NOW);
+        call.write = write;
+        const name = Uint32Array.of(call.number, 0, 0, 0);
+        return object.write(offsetBytes, countBytes, [Buffer.alloc(countBytes, value)], stable, NOW, name).then((change) => {
+          call.answered = change.kind === 'changed';
+          return change;
+        });
       },
       (change) => {
         if (!isHeldChange(change)) return false;
@@ -281,7 +316,10 @@ class MoveSimulation {
         return true;
       },
     );
-    if (done === null) return;
+    if (done === null) {
+      this.#unanswered.push(call);
+      return;
+    }
     if (done.result.kind === 'changed') this.#model.answered(write, stable, hex(done.object.verifier));
     else {
       this.#expected(done.result.error);
@@ -328,15 +366,15 @@ class MoveSimulation {
     const to = others[this.#int(others.length)]!;
     if (!to.lives) await this.#restart(to);
     const steps: readonly Step[] = ['attached', 'following', 'frozen', 'transferred', 'activated'];
-    const mishaps: readonly Mishap[] = ['abort', 'giver', 'receiver', 'giver-disk', 'receiver-disk', 'store'];
+    const mishaps: readonly Mishap[] = ['abort', 'giver', 'receiver', 'both', 'giver-disk', 'receiver-disk', 'store'];
     const mishap: Mishap = this.#chance(0.5) ? 'none' : mishaps[this.#int(mishaps.length)]!;
     const at = steps[this.#int(steps.length)]!;
     this.#note(`move to ${to.id.charAt(0)}, ${mishap} when ${at}`);
     let move: Move | null = null;
-    let ended: 'giver' | 'receiver' | null = null;
+    let ended: Death | null = null;
     const step = (now: Step): boolean => {
       if (now !== at || mishap === 'none') return true;
-      if (mishap === 'giver' || mishap === 'receiver') {
+      if (mishap === 'giver' || mishap === 'receiver' || mishap === 'both') {
         ended = mishap;
         return false;
       }
@@ -397,8 +435,26 @@ class MoveSimulation {
   }
 
   /** A router dies in a move. */
-  async #lose(which: 'giver' | 'receiver', move: Move, former: Serving, isMoved: boolean): Promise<void> {
+  async #lose(which: Death, move: Move, former: Serving, isMoved: boolean): Promise<void> {
     const { from, to } = move;
+    if (which === 'both') {
+      this.outcomes.deadGivers += 1;
+      this.outcomes.deadReceivers += 1;
+      to.disk.setFaults({});
+      if (!isMoved) {
+        to.kill(this.#chance(0.6));
+        await this.#kill(from);
+        return;
+      }
+      const serving = this.#serving;
+      this.#serving = null;
+      from.kill(this.#chance(0.6));
+      former.die();
+      to.kill(this.#chance(0.6));
+      serving?.die();
+      await this.#reopen(to);
+      return;
+    }
     if (which === 'receiver') {
       this.outcomes.deadReceivers += 1;
       to.disk.setFaults({});
@@ -416,8 +472,7 @@ class MoveSimulation {
         void this.#closeWhenDone(former);
       }
       to.kill(this.#chance(0.6));
-      await this.#open(to);
-      this.#afterDeath();
+      await this.#reopen(to);
       return;
     }
     this.outcomes.deadGivers += 1;
@@ -442,7 +497,26 @@ class MoveSimulation {
     this.#serving = null;
     node.kill(this.#chance(0.6));
     serving.die();
+    await this.#reopen(node);
+  }
+
+  /** Until some calls are under way, or for a while. */
+  async #busy(): Promise<void> {
+    const { running } = this.#current();
+    for (let turn = 0; turn < 100 && running.size < 2; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+    for (let turn = this.#int(5); turn > 0; turn -= 1) await new Promise((resolve) => setImmediate(resolve));
+  }
+
+  /** After a death: the first recoveries may die, too. */
+  async #reopen(node: ClusterNode): Promise<void> {
     for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+    for (let deaths = this.#chance(0.4) ? 1 + this.#int(3) : 0; deaths > 0; deaths -= 1) {
+      await this.#restart(node);
+      node.router.driver.open(this.#cluster.commons.inode).catch((error: unknown) => this.#expected(error));
+      for (let turn = this.#int(80); turn > 0; turn -= 1) await new Promise((resolve) => setImmediate(resolve));
+      node.kill(this.#chance(0.3));
+      this.outcomes.deadRecoveries += 1;
+    }
     await this.#open(node);
     this.#afterDeath();
   }
@@ -453,6 +527,13 @@ class MoveSimulation {
     this.#observeVerifier(object);
     this.#model.crashed(verifier);
     this.#faulted = false;
+    // What the log names was done, and nothing else: its clients ask again, and are told so, or it is done then.
+    for (const { number, write, isWhole, answered } of this.#unanswered.splice(0)) {
+      const found = answered || this.#cluster.commons.recoveredCalls.has(number);
+      if (found) this.#model.happened(write);
+      else if (isWhole) this.#model.withdrawn(write);
+      this.outcomes[found ? 'foundDone' : 'foundUndone'] += 1;
+    }
   }
 
   async #heal(): Promise<void> {

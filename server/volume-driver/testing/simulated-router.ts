@@ -115,6 +115,8 @@ export class SimulatedCommons {
   registryCalls = 0;
   /** Of the registry. */
   generation = 0;
+  /** First words of the calls that recoveries found in the log: they were done, whatever dies from then on. */
+  readonly recoveredCalls = new Set<number>();
 
   /** `disks`: of all routers that share the clock; null when each life has a clock of its own. */
   constructor(random: Random, objectClass: 'volume' | 'file', disks: readonly FaultyDisk[] | null = null) {
@@ -455,6 +457,9 @@ export class SimulatedRouter {
           syncLatency: new Histogram(),
           writeBack: { volume: null, file: (object) => new PieceWriteBack(object) },
           names,
+          recovered: (_fileid, calls) => {
+            for (const [first = 0] of calls) commons.recoveredCalls.add(first);
+          },
         },
         {
           segmentBytes: settings.segmentBytes,
