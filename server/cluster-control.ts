@@ -10,6 +10,7 @@ import type {
   MoveStarted,
   ObjectReference,
   Refusal,
+  RouterForgotten,
   RouterReport,
   TakeoverOutcome,
   TakeoverPlan,
@@ -36,6 +37,8 @@ const PAGE = 500;
 const COUNTED_MAX = 20_000;
 /** Inodes that are asked for at a time. */
 const INODES_AT_ONCE = 32;
+/** Objects of a router that a refusal names. */
+const NAMED_OWNED_MAX = 10;
 /** Objects whose path was found once, for reports of their moves. */
 const NAMED_MAX = 1_024;
 
@@ -57,6 +60,8 @@ export interface ClusterControlComponents {
     generation(): number;
     /** Objects of this router that wait for something before they are served. */
     recovering(): number;
+    /** Of the registry: in one step with the look whether it may be. */
+    forgetRouter(router: RouterId): Promise<'forgotten' | 'alive' | 'owner'>;
   };
 }
 
@@ -353,6 +358,33 @@ export class RouterClusterControl implements ClusterControl {
       behindBytes,
       failed: failed.map(({ fileid, reason }) => ({ fileid, path: this.#named.get(fileid) ?? null, reason })),
     };
+  }
+
+  async forgetRouter(router: RouterId): Promise<RouterForgotten> {
+    const { about, logger } = this.#components;
+    if (!(await this.routers()).some(({ id }) => id === router)) return refusal('no-such-router', `there is no router ${router} in the cluster`);
+    switch (await about.forgetRouter(router)) {
+      case 'alive':
+        return refusal('router-alive', `router ${router} is not dead: drain it, stop it, and wait until "router list" says that it is dead`);
+      case 'owner':
+        return refusal('owns-objects', await this.#ownsText(router));
+      case 'forgotten':
+        logger.warn({ router }, 'a router was taken out of the list of members');
+        return { kind: 'forgotten', router };
+    }
+  }
+
+  async #ownsText(router: RouterId): Promise<string> {
+    const { registry } = this.#components;
+    const owned = await registry.ownership.ownedBy(router, 0 as FileId, NAMED_OWNED_MAX + 1);
+    const inodes = await Promise.all(owned.map(({ fileid }) => registry.namespace.inode(fileid, null)));
+    const paths = await this.#paths(owned.map(({ uuid }) => uuid));
+    const names = owned.slice(0, NAMED_OWNED_MAX).map(({ fileid, uuid, protection }, index) => {
+      if (inodes[index] === null) return `object ${fileid} (removed; it goes when vpool.graceTimeMs is over)`;
+      return `${paths.get(uuid) ?? `object ${fileid}`} (${protection.kind})`;
+    });
+    if (owned.length > NAMED_OWNED_MAX) names.push('and more, see "volume list --router"');
+    return `router ${router} still owns ${names.join(', ')}: use each here, or "volume takeover"; what is clean needs no --force`;
   }
 
   async pin(object: ObjectReference, pinned: boolean): Promise<VolumeReport | Refusal> {

@@ -25,6 +25,10 @@ export interface Refusal {
     | 'pinned'
     | 'draining'
     | 'busy'
+    /** For forgetting a router: it lives. */
+    | 'router-alive'
+    /** For forgetting a router: there are objects whose owner it is. */
+    | 'owns-objects'
     /** For a takeover without force: something acknowledged may be lost. */
     | 'not-clean'
     /** It is not as it was when the caller looked. */
@@ -189,6 +193,8 @@ export interface ClusterStatus {
   readonly drain: DrainReport;
 }
 
+export type RouterForgotten = { readonly kind: 'forgotten'; readonly router: RouterId } | Refusal;
+
 export interface ClusterControl {
   status(): ClusterStatus;
   routers(): Promise<readonly RouterReport[]>;
@@ -204,6 +210,8 @@ export interface ClusterControl {
   /** Ends a drain, wherever it is: moves under way are aborted, what was moved stays where it is. Does nothing without a drain. */
   undrain(): Promise<DrainReport>;
   drainReport(): DrainReport;
+  /** Takes a router that does not come back out of the list: refused while it lives, and while it owns objects, which the message names. */
+  forgetRouter(router: RouterId): Promise<RouterForgotten>;
   /** Until it is unpinned, no forwarded I/O moves the object away from this router, which must own it (`owner-unavailable`). */
   pin(object: ObjectReference, pinned: boolean): Promise<VolumeReport | Refusal>;
   takeoverPlan(object: ObjectReference): Promise<TakeoverPlan | Refusal>;

@@ -5,7 +5,7 @@
 import type { ClusterRegistry } from '../registry/ports.ts';
 import { CertificateFiles } from './cluster-ca/certificate-files.ts';
 import { checkCertificates } from './cluster-ca/router-certificate.ts';
-import { RouterClusterControl } from './cluster-control.ts';
+import { type ClusterControlComponents, RouterClusterControl } from './cluster-control.ts';
 import { assert } from './core/assert.ts';
 import type { ForwardObserver, MoveObserver } from './core/cluster-observer.ts';
 import type { Disk } from './core/disk.ts';
@@ -224,7 +224,7 @@ export class Cluster implements AsyncDisposable {
   }
 
   /** What an operator may ask, from `serve` on. */
-  control(about: { generation(): number; recovering(): number }): RouterClusterControl {
+  control(about: Pick<ClusterControlComponents['about'], 'generation' | 'recovering' | 'forgetRouter'>): RouterClusterControl {
     const { registry, logger, self, settings } = this.#components;
     assert(this.#moves !== null && this.#host !== null, 'peers are served');
     const { urls, mode, sentinelName } = settings.registry.redis;

@@ -57,6 +57,8 @@ export interface Joined extends AsyncDisposable {
   generation(): number;
   /** Of how Redis is set up; it works, but keeps less than it could. */
   warnings(): readonly string[];
+  /** Of the registry: a dead router that owns nothing. */
+  forgetRouter(router: RouterId): Promise<'forgotten' | 'alive' | 'owner'>;
 }
 
 export async function joinCluster(opening: Opening): Promise<Joined> {
@@ -113,6 +115,7 @@ export async function joinCluster(opening: Opening): Promise<Joined> {
     records,
     generation: () => redis.counts().generation,
     warnings: () => redis.warnings(),
+    forgetRouter: (router) => redis.forgetRouter(router),
     [Symbol.asyncDispose]: () => resources.disposeAsync(),
   };
 }

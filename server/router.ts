@@ -242,7 +242,12 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
   if (cluster !== null) await waiting;
   cluster?.serve({ core, objects, router: fileSystem, driver, records: clustered!.records });
   stack.defer(() => cluster?.quiet());
-  const control = clustered?.cluster.control({ generation: () => clustered.generation(), recovering: () => places.recovering.size }) ?? null;
+  const control =
+    clustered?.cluster.control({
+      generation: () => clustered.generation(),
+      recovering: () => places.recovering.size,
+      forgetRouter: (router) => clustered.forgetRouter(router),
+    }) ?? null;
   const access = new ExportRules([
     {
       name: settings.vpool.name,

@@ -91,6 +91,11 @@ test('what a lost router had not brought to the backend is named, given up by fo
   for (let offset = 0; offset < 10 * 1024 * KIB; offset += 256 * KIB)
     await atA.write(volume.handle, offset, Buffer.alloc(256 * KIB, 1), Stability.FILE_SYNC);
   const query = `/cluster/takeover?object=${encodeURIComponent(path)}`;
+  const forget = async (): Promise<[number, { code?: string; message?: string }]> => {
+    const { status, json } = await ask(b, 'DELETE', `/cluster/routers/${await cluster.operator.idOf(a)}`);
+    return [status, json as { code?: string; message?: string }];
+  };
+  assert.deepEqual([(await forget())[0], (await forget())[1].code], [409, 'router-alive']);
   assert.deepEqual(((await ask(b, 'GET', query)).json as { code: string }).code, 'owner-alive');
   await until(
     async () => (await a.process.http('/status')).body,
@@ -108,6 +113,9 @@ test('what a lost router had not brought to the backend is named, given up by fo
   await cluster.operator.waitFor(path, ({ state, reason }) => state === 'recovering' && (reason ?? '').includes('goes on by itself'));
   const body = { object: path, term: plan.volume.term };
   assert.equal(((await ask(b, 'POST', '/cluster/takeover', { ...body, force: false })).json as { code: string }).code, 'not-clean');
+  const [status, refused] = await forget();
+  assert.deepEqual([status, refused.code], [409, 'owns-objects']);
+  assert.ok(refused.message?.includes(`${path} (unprotected)`), refused.message);
   const taken = (await ask(b, 'POST', '/cluster/takeover', { ...body, force: true })).json as TakeoverOutcome;
   assert.equal(taken.kind, 'taken', JSON.stringify(taken));
   await cluster.operator.waitForOwner(path, b);
@@ -121,7 +129,12 @@ test('what a lost router had not brought to the backend is named, given up by fo
   assert.equal((await atB.write(volume.handle, bytes, Buffer.alloc(4 * KIB, 2), Stability.FILE_SYNC)).status, 0);
   kept.fill(2, bytes, bytes + 4 * KIB);
 
+  const listed = async (): Promise<number> => ((await ask(b, 'GET', '/cluster/routers')).json as { routers: unknown[] }).routers.length;
+  assert.deepEqual([await listed(), (await forget())[0], await listed()], [2, 200, 1]);
+  assert.deepEqual([(await forget())[0], (await forget())[1].code], [404, 'no-such-router']);
+  // Whoever comes back after all is a member again.
   await a.process.start();
+  assert.equal(await listed(), 2);
   const again = stackOf(t).use(await connectPatiently(a.process));
   assert.ok((await content(again)).equals(kept), 'through the router that is back');
   await cluster.operator.move(path, a);

@@ -64,5 +64,20 @@ return {0}
 `,
 );
 
+/** ARGV: 2 router. Reply: {0} it is not in the list (any more), {1} it is not dead, {2} records say that it owns something. */
+export const FORGET_ROUTER_SCRIPT = plainScript(
+  'forgetRouter',
+  ['routers', 'owned'],
+  ['ROUTER'],
+  String.raw`
+local former = readRouter(ARGV[2])
+if not former then return {0} end
+if not former.dead then return {1} end
+if #redis.call('ZRANGEBYLEX', OWNED, '[' .. ARGV[2], '[' .. ARGV[2] .. string.rep('\255', 8), 'LIMIT', 0, 1) > 0 then return {2} end
+redis.call('HDEL', ROUTERS, ARGV[2])
+return {0}
+`,
+);
+
 /** Reply: router ids and packed routers in turns. */
 export const ROUTERS_SCRIPT = plainScript('routers', ['routers'], [], `return redis.call('HGETALL', ROUTERS)`);

@@ -5,7 +5,7 @@ import { after, test } from 'node:test';
 import { Redis } from 'ioredis';
 
 import { ApplianceError } from '../../server/core/errors.ts';
-import type { FileId } from '../../server/core/ids.ts';
+import type { FileId, Incarnation } from '../../server/core/ids.ts';
 import { systemRandom } from '../../server/core/node-time.ts';
 import { timestampOf } from '../../server/core/time.ts';
 import { bytesOf, INCARNATION, INLINE, NO_CHANGES, OTHER_INCARNATION, OTHER_ROUTER, rejectsWith, ROUTER, VOLUME } from '../conformance/world.ts';
@@ -88,6 +88,31 @@ test('every verb and every read costs one round trip', async () => {
     await call();
     assert.equal(under.link.calls - before, 1, verb);
   }
+});
+
+test('a router that is dead and owns nothing can be forgotten; it comes back as a new one, and its former life stays dead', async () => {
+  await using under = await joined();
+  const { namespace, ownership, membership } = under.registry;
+  const ids = async (): Promise<string[]> => (await membership.routers()).map(({ id }) => id);
+  await membership.join(OTHER_ROUTER, OTHER_INCARNATION, [], 'test');
+  const made = await namespace.createFile(mutation(under), namespace.root, bytesOf('v'), VOLUME);
+  assert.ok(made.kind === 'created');
+  const { fileid } = made.inode;
+  const claimed = await ownership.claim({ ...mutation(under), incarnation: OTHER_INCARNATION }, fileid, OTHER_ROUTER, null, null, 'c'.repeat(16));
+  assert.ok(claimed.kind === 'done');
+  assert.equal(await membership.forget(OTHER_ROUTER), 'alive');
+  await membership.leave(OTHER_ROUTER, OTHER_INCARNATION);
+  assert.equal(await membership.forget(OTHER_ROUTER), 'owner');
+  assert.deepEqual(await ids(), [ROUTER, OTHER_ROUTER]);
+  const taken = await ownership.claim(mutation(under), fileid, ROUTER, claimed.owner.term, null, 'd'.repeat(16));
+  assert.ok(taken.kind === 'done');
+  assert.equal(await membership.forget(OTHER_ROUTER), 'forgotten');
+  assert.equal(await membership.forget(OTHER_ROUTER), 'forgotten', 'asked again because the answer was lost');
+  assert.deepEqual(await ids(), [ROUTER]);
+  await assertSound(under);
+  await rejectsWith(membership.join(OTHER_ROUTER, OTHER_INCARNATION, [], 'test'), 'incarnation-dead');
+  await membership.join(OTHER_ROUTER, '5'.repeat(32) as Incarnation, [], 'test');
+  assert.deepEqual(await ids(), [ROUTER, OTHER_ROUTER]);
 });
 
 test('sizes of 64 TiB and counters up to 2^53 - 1 are exact, and names may have every byte', async () => {

@@ -3,7 +3,7 @@ import { assert } from '../../server/core/assert.ts';
 import type { Incarnation, RouterId } from '../../server/core/ids.ts';
 import type { Membership, RouterRecord } from '../ports.ts';
 import { corrupt, HEX_32 } from '../record-check.ts';
-import { JOIN_SCRIPT, MARK_DEAD_SCRIPT, RENEW_SCRIPT, ROUTERS_SCRIPT } from './membership-scripts.ts';
+import { FORGET_ROUTER_SCRIPT, JOIN_SCRIPT, MARK_DEAD_SCRIPT, RENEW_SCRIPT, ROUTERS_SCRIPT } from './membership-scripts.ts';
 import { packRouterDetails, unpackRouter } from './packed-owner.ts';
 import type { ScriptReply } from './redis-link.ts';
 import { bytesAt, incarnationDead, listOfReply, numberAt, type RedisVerbs } from './redis-verbs.ts';
@@ -46,6 +46,20 @@ export class RedisMembership implements Membership {
   async leave(router: RouterId, incarnation: Incarnation): Promise<void> {
     checkIds(router, incarnation);
     await this.#verbs.change(MARK_DEAD_SCRIPT, [router, incarnation, '']);
+  }
+
+  /**
+   * Takes a router that does not come back out of the list, in one step with the look whether it may be: not while it lives, nor while a record says that it owns
+   * something. Its dead incarnations stay dead; should it come back after all, it joins as a new one.
+   */
+  async forget(router: RouterId): Promise<'forgotten' | 'alive' | 'owner'> {
+    assert(HEX_32.test(router), 'router ids are 32 hex digits');
+    const reply = await this.#verbs.change(FORGET_ROUTER_SCRIPT, [router]);
+    return this.#verbs.checked(() => {
+      const status = numberAt(reply, 0, 'Redis reply of forgetRouter');
+      if (status === 0) return 'forgotten';
+      return status === 1 ? 'alive' : 'owner';
+    });
   }
 
   #record(router: RouterId, reply: ScriptReply): RouterRecord {

@@ -77,6 +77,8 @@ export interface RedisRegistry extends ClusterRegistry {
   counts(): RedisRegistryCounts;
   /** What in Redis's configuration is less than the docs ask for; nothing that stops a router. */
   warnings(): readonly string[];
+  /** Takes a dead router that owns nothing out of the list of members. */
+  forgetRouter(router: RouterId): Promise<'forgotten' | 'alive' | 'owner'>;
 }
 
 /**
@@ -216,6 +218,7 @@ export async function openRedisRegistry(options: RedisRegistryOptions): Promise<
     },
     verify: () => verifyRedis(verbs, members_),
     warnings: () => link.warnings,
+    forgetRouter: (id) => members_.forget(id),
     counts: () => ({
       generation: link.generation,
       ...link.counts,

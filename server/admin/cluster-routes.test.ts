@@ -84,6 +84,7 @@ test('changes are passed on as they were asked for', async () => {
   assert.equal((await ask('POST', '/cluster/drain', {})).status, 200);
   assert.equal((await ask('POST', '/cluster/drain')).status, 200);
   assert.equal((await ask('DELETE', '/cluster/drain')).status, 200);
+  assert.deepEqual(await ask('DELETE', `/cluster/routers/${B}`), { status: 200, body: { kind: 'forgotten', router: B } });
   assert.equal((await ask('POST', '/cluster/pin', { object, pinned: true })).status, 200);
   assert.equal((await ask('POST', '/cluster/takeover', { object: '100', term: 't', force: false })).status, 200);
   assert.deepEqual(asked, [
@@ -92,6 +93,7 @@ test('changes are passed on as they were asked for', async () => {
     'drain',
     'drain',
     'undrain',
+    `forget ${B}`,
     `pin ${JSON.stringify(OBJECT)} true`,
     'takeover {"kind":"fileid","fileid":100} t false',
   ]);
@@ -122,6 +124,7 @@ test('what is no object, router, page or body is 400 and reaches nobody', async 
     ['POST', '/cluster/moves', []],
     ['POST', '/cluster/moves', '{'],
     ['POST', '/cluster/drain', { all: true }],
+    ['DELETE', '/cluster/routers/ab'],
     ['POST', '/cluster/pin', { object: '100', pinned: 'true' }],
     ['POST', '/cluster/takeover', { object: '100', term: 't' }],
     ['POST', '/cluster/takeover', { object: '100', term: '', force: true }],
@@ -195,6 +198,7 @@ const CHANGES: readonly (readonly [string, string, unknown?])[] = [
   ['DELETE', '/cluster/moves/m1'],
   ['POST', '/cluster/drain', {}],
   ['DELETE', '/cluster/drain'],
+  ['DELETE', `/cluster/routers/${B}`],
   ['POST', '/cluster/pin', { object: '100', pinned: false }],
   ['POST', '/cluster/takeover', { object: '100', term: 't', force: true }],
 ];

@@ -48,6 +48,7 @@ const moveBody = z.strictObject({ object, to: router });
 const pinBody = z.strictObject({ object, pinned: z.boolean() });
 const takeoverBody = z.strictObject({ object, term: text, force: z.boolean() });
 const moveParameters = z.strictObject({ id: text });
+const routerParameters = z.strictObject({ router });
 const nothing = z.union([z.undefined(), z.null(), z.strictObject({})]);
 
 /** Status of a refusal; all others are 409. */
@@ -93,6 +94,7 @@ export function addClusterRoutes(app: FastifyInstance, subject: AdminSubject): v
 
   look('/cluster', (cluster) => cluster.status());
   look('/cluster/routers', async (cluster) => ({ routers: await cluster.routers() }));
+  change('DELETE', '/cluster/routers/:router', (cluster, request) => cluster.forgetRouter(checked(routerParameters, request.params, 'path').router));
   look('/cluster/volumes', (cluster, request) => {
     const query = checked(volumesQuery, request.query, 'query');
     return cluster.volumes({ router: query.router ?? null, after: query.after ?? null, limit: query.limit ?? VOLUMES });

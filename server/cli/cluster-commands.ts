@@ -28,6 +28,9 @@ export function addClusterCommands(program: Command, run: RunAction, print: Prin
     client.drain(flag(command, 'wait')),
   ).option('--wait', 'show progress until nothing is left; Ctrl-C leaves the drain running');
   add(router, 'undrain', 'end a drain', (client) => client.undrain());
+  add(router, 'forget', 'take a router that does not come back out of the list; not while it lives or owns anything', (client, command) =>
+    client.forgetRouter(argument(command, 0)),
+  ).argument('<router>', 'id of a router, or its beginning');
 
   const volume = program.command('volume').description(`volumes and files, and which router has them; ${ADMIN_NOTE}`);
   add(volume, 'list', 'show volumes and files with their router, state and protection', (client, command) => {

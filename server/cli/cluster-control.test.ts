@@ -252,6 +252,17 @@ test('drain shows a bar until nothing is left; Ctrl-C stops only the waiting', a
   assert.deepEqual((await run((client) => client.undrain())).asked, ['undrain']);
 });
 
+test('a router is forgotten by the beginning of its id; a refusal is said', async () => {
+  const { code, out, asked } = await run((client) => client.forgetRouter('ab'));
+  assert.deepEqual([code, asked], [ExitCode.OK, [`forget ${B}`]]);
+  assert.match(out, /is forgotten/);
+  const refused = await run((client) => client.forgetRouter('ab'), {
+    forgetRouter: () => Promise.resolve({ kind: 'refused', code: 'owns-objects', message: 'it still owns /x', retryable: false }),
+  });
+  assert.equal(refused.code, ExitCode.FAILED);
+  assert.match(refused.err, /it still owns \/x/);
+});
+
 test('on a terminal progress is one line that is written over', async () => {
   let next = 0;
   const { err } = await run(

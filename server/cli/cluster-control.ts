@@ -127,6 +127,13 @@ export class ControlClient {
     return ExitCode.OK;
   }
 
+  async forgetRouter(router: string): Promise<ExitCode> {
+    const id = await this.#routerId(router);
+    const forgotten = (await this.#call('DELETE', `/cluster/routers/${id}`)) as object;
+    this.#show(forgotten, () => `Router ${shortId(id)} is forgotten. Its certificate is still good: vferry cluster revoke ends that.\n`);
+    return ExitCode.OK;
+  }
+
   async pin(object: string, pinned: boolean): Promise<ExitCode> {
     const volume = (await this.#call('POST', '/cluster/pin', { object, pinned })) as VolumeReport;
     this.#show(volume, () =>

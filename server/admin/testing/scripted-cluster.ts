@@ -127,6 +127,10 @@ export function scriptedCluster(asked: string[], change: Partial<ClusterControl>
       return Promise.resolve(NO_DRAIN);
     },
     drainReport: () => NO_DRAIN,
+    forgetRouter(router) {
+      note('forget', router);
+      return Promise.resolve({ kind: 'forgotten', router });
+    },
     pin(object, pinned) {
       note('pin', object, pinned);
       return Promise.resolve({ ...VOLUME, pinned });
