@@ -43,13 +43,12 @@ async function playAll(profile: ProfileName, count: number, secondsMax: number):
   for (; seed < from + count && cpuSeconds() < secondsMax; seed += 1) {
     const seedBegan = performance.now();
     try {
-      const outcome = await simulateCluster(seed, { profile, ...(values.trace ? { logger: tracingLogger } : {}) });
+      const outcome = await simulateCluster(seed, { profile, ...(values.trace ? { logger: tracingLogger, trace: print } : {}) });
       for (const [name, value] of Object.entries(outcome)) if (typeof value === 'number') totals[name] = (totals[name] ?? 0) + value;
       for (const [name, value] of Object.entries(outcome.faults)) totals[name] = (totals[name] ?? 0) + value;
       totals['slowest ms'] = Math.max(totals['slowest ms'] ?? 0, Math.round(performance.now() - seedBegan));
     } catch (error) {
       failed += 1;
-      if (values.trace && error instanceof SimulationFailure) print(error.trace.join('\n'));
       print(
         `seed ${seed}: ${error instanceof SimulationFailure ? error.message : error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
       );

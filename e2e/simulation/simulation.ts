@@ -58,6 +58,8 @@ export class SimulationFailure extends Error {
 
 export interface SimulationOptions {
   readonly logger?: (router: string, trace: (line: string) => void) => Logger;
+  /** Told of every line of the trace, as it comes. Default: nobody, and the last ones are kept for a failure. */
+  readonly trace?: (line: string) => void;
   /** Default: `faults`. */
   readonly profile?: ProfileName;
 }
@@ -81,7 +83,7 @@ class Simulation {
   readonly #observer: OwnershipObserver;
   readonly #faults: FaultActor;
   readonly #traps: StepTraps;
-  readonly #traceLinesMax: number;
+  readonly #told: ((line: string) => void) | null;
   readonly #restMs: number;
   readonly #name: ProfileName;
   readonly #profile: Profile;
@@ -89,7 +91,7 @@ class Simulation {
   #steps: number;
 
   constructor(seed: number, options: SimulationOptions) {
-    this.#traceLinesMax = options.logger === undefined ? TRACE_LINES_MAX : Infinity;
+    this.#told = options.trace ?? null;
     this.#name = options.profile ?? 'faults';
     this.#profile = profileOf(this.#name);
     const random = seededRandom(seed);
@@ -152,8 +154,10 @@ class Simulation {
   }
 
   #note(line: string): void {
-    this.#trace.push(`${this.#schedule.nowMs.toFixed(1).padStart(10)}  ${line}`);
-    if (this.#trace.length > this.#traceLinesMax) this.#trace.splice(0, this.#traceLinesMax / 2);
+    const stamped = `${this.#schedule.nowMs.toFixed(1).padStart(10)}  ${line}`;
+    if (this.#told !== null) return this.#told(stamped);
+    this.#trace.push(stamped);
+    if (this.#trace.length > TRACE_LINES_MAX) this.#trace.splice(0, TRACE_LINES_MAX / 2);
   }
 
   #problem(message: string): void {

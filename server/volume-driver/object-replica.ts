@@ -2,7 +2,7 @@
 import type { OwnerRecord } from '../../registry/ports.ts';
 import { assert } from '../core/assert.ts';
 import { ApplianceError } from '../core/errors.ts';
-import { failPoint } from '../core/fail-points.ts';
+import { failPoint, reached } from '../core/fail-points.ts';
 import { sameTerm } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Clock } from '../core/time.ts';
@@ -213,7 +213,8 @@ export class ObjectReplica implements Replica {
       opened.log.prepareAhead(this.#next.made);
       this.#next = null;
     } else if (arrived.length > 0) opened.log.prepareAhead();
-    failPoint('move.replica-activated');
+    // What runs now cannot be taken back.
+    reached('move.replica-activated');
     logger.info({ fileid: inode.fileid, object: loaded.uuid, segments: arrived.length, lastSequence }, 'an object arrived from another router');
     return opened;
   }
