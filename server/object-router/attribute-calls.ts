@@ -167,6 +167,35 @@ export class AttributeCalls {
     call: CallWords | null,
     repetitions: Repetitions | null,
   ): Promise<WccResult | null> {
+    const done = await this.#changeHere(caller, served, changes, guardCtime, call, repetitions);
+    if (done !== 'half') return done;
+    // Asked for as a whole it would meet its own guard. The rest follows the object to where it goes.
+    const rest: SetAttributes = { mode: null, uid: null, gid: null, sizeBytes: changes.sizeBytes, atime: changes.atime, mtime: changes.mtime };
+    const answer = await this.#core.anywhere<WccResult>(
+      served.handle,
+      {
+        isChange: true,
+        here: async (now) => {
+          const ended = await this.#changeHere(caller, now, rest, null, call, repetitions);
+          return ended === 'half' ? null : ended;
+        },
+        there: (remote) => remote.peer.setattr(remote.target, peerCaller(caller, caller.operationId()), rest, null),
+        record: () => null,
+      },
+      true,
+    );
+    return typeof answer === 'number' ? { status: answer, wcc: NO_WCC } : answer;
+  }
+
+  /** Null: nothing was done, because the object is being given away. `half`: for the same reason only the registry's part was, and the guard holds no more. */
+  async #changeHere(
+    caller: Caller,
+    served: ServedObject,
+    changes: SetAttributes,
+    guardCtime: Timestamp | null,
+    call: CallWords | null,
+    repetitions: Repetitions | null,
+  ): Promise<WccResult | 'half' | null> {
     const before = served.attributes();
     const unchanged = { before: preAttributesOf(before), after: before };
     const refused = this.#refused(caller, served.inode, changes);
@@ -174,6 +203,7 @@ export class AttributeCalls {
     if (guardCtime !== null && compareTimestamp(guardCtime, before.ctime) !== 0) return { status: Status.NOT_SYNC, wcc: unchanged };
     served.users += 1;
     served.changers += 1;
+    let isHalf = false;
     try {
       if (changes.mode !== null || changes.uid !== null || changes.gid !== null) {
         const record = { mode: changes.mode, uid: changes.uid, gid: changes.gid, sizeBytes: null, atime: null, mtime: null };
@@ -183,6 +213,7 @@ export class AttributeCalls {
         if (typeof outcome === 'number') return { status: outcome, wcc: unchanged };
         if (outcome.kind !== 'changed') return { status: Status.STALE, wcc: NO_WCC };
         this.#core.objects.observe(outcome.after);
+        isHalf = guardCtime !== null;
       }
       if (changes.sizeBytes !== null || changes.atime !== null || changes.mtime !== null) {
         const now = this.#core.now();
@@ -190,7 +221,8 @@ export class AttributeCalls {
         const mtime = changes.mtime === 'server' ? now : changes.mtime;
         const outcome = await served.driven.setAttributes({ sizeBytes: changes.sizeBytes, atime, mtime }, now, call);
         if (outcome.kind === 'refused') {
-          return errorCode(outcome.error) === 'object-held' ? null : { status: this.#core.failure(outcome.error), wcc: unchanged };
+          if (errorCode(outcome.error) === 'object-held') return isHalf ? 'half' : null;
+          return { status: this.#core.failure(outcome.error), wcc: unchanged };
         }
       }
       if (!this.#core.places.lease.valid) return await this.#core.places.noAnswer();
