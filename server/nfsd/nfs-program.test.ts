@@ -12,7 +12,7 @@ import type { ExportAccess, ExportDecision, Squash } from './export-access.ts';
 import { ExportRules, openExport } from './export-rules.ts';
 import { encodeArgs, FakeCall } from './fake-call.ts';
 import { fileSystemConformance } from './file-system-conformance.ts';
-import type { Caller, FileSystem } from './file-system.ts';
+import type { Caller, FileSystem, Later, ReadAnswer, WriteAnswer } from './file-system.ts';
 import { Stability, Status } from './file-system.ts';
 import { goldenNfsCalls } from './golden-calls.ts';
 import type { GoldenCall, GoldenObjects } from './golden-calls.ts';
@@ -45,6 +45,21 @@ function late(inner: FileSystem): FileSystem {
   return decorated(inner, (_method, run) => {
     const result = run();
     return new Promise((resolve) => setImmediate(() => resolve(result)));
+  });
+}
+
+/** As `late`, but who can be told without a promise is. */
+function told(inner: FileSystem): FileSystem {
+  return new Proxy(late(inner), {
+    get(target, method) {
+      if (method !== 'read' && method !== 'write') return Reflect.get(target, method);
+      return (...args: unknown[]) => {
+        const later = args.pop() as Later<ReadAnswer | WriteAnswer>;
+        const answer = (Reflect.get(inner, method) as (...rest: unknown[]) => ReadAnswer | WriteAnswer).apply(inner, args);
+        setImmediate(() => later.settle(answer));
+        return null;
+      };
+    },
   });
 }
 
@@ -113,7 +128,7 @@ function populated(): Populated {
   return { fileSystem, objects, ...objects };
 }
 
-fileSystemConformance('memory, every answer a turn late', () => openMemoryServer({ fileSystem: late(memory4GiB()) }), {
+fileSystemConformance('memory, every answer a turn late', () => openMemoryServer({ fileSystem: told(memory4GiB()) }), {
   durable: false,
   directoryEntries: 2000,
   regionBytes: 8 * 1024 * 1024,
@@ -193,6 +208,40 @@ test('the observer hears of every call: status, bytes, and -1 for arguments that
       [1, -1, 0, 0],
     ]);
   }
+});
+
+test('READ and WRITE may be told their answer, at once or later, without a promise: it is sent and counted then, once; what is broken is SERVERFAULT', async () => {
+  const { fileSystem, file } = populated();
+  const finished: number[] = [];
+  const observer: NfsObserver = { started: () => undefined, finished: (_procedure, status) => void finished.push(status) };
+  const told: Later<ReadAnswer | WriteAnswer>[] = [];
+  let atOnce: WriteAnswer | null = null;
+  const telling = new Proxy(fileSystem, {
+    get(target, method) {
+      if (method !== 'read' && method !== 'write') return Reflect.get(target, method);
+      return (...args: unknown[]) => {
+        const later = args.at(-1) as Later<ReadAnswer | WriteAnswer>;
+        if (atOnce === null) told.push(later);
+        else later.settle(atOnce);
+        return null;
+      };
+    },
+  });
+  const program = programOf({ fileSystem: telling, observer });
+  const write = (): FakeCall => {
+    const call = nfsCall(NfsProcedure.WRITE, (w) => encodeWriteArgs(w, file, 0, Buffer.from('0123456789'), Stability.FILE_SYNC));
+    assert.equal(program.dispatch(call), null);
+    return call;
+  };
+  const [first, second] = [write(), write()];
+  assert.deepEqual([first.reply, finished.length], [null, 0]);
+  const answer: WriteAnswer = { status: Status.JUKEBOX, wcc: { before: null, after: null } };
+  told[0]!.settle(answer);
+  assert.deepEqual([statusOf(first), finished.splice(0)], [Status.JUKEBOX, [Status.JUKEBOX]]);
+  told[1]!.broken(new TypeError('a bug'));
+  assert.deepEqual([statusOf(second), finished.splice(0)], [Status.SERVERFAULT, [Status.SERVERFAULT]]);
+  atOnce = answer;
+  assert.deepEqual([statusOf(write()), finished.splice(0)], [Status.JUKEBOX, [Status.JUKEBOX]]);
 });
 
 test('squash turns root, or everybody, into the anonymous user', () => {
