@@ -35,10 +35,6 @@ export function termFromJson(value: unknown, where: string, field: string): Term
   };
 }
 
-export function sameTerm(a: Term, b: Term): boolean {
-  return a.generation === b.generation && a.counter === b.counter && a.nonce === b.nonce;
-}
-
 export function jsonFromRoot(root: Root): unknown {
   return {
     checkpoint: root.checkpoint,

@@ -1,9 +1,8 @@
 /** Verbs on one inode: attributes, inline contents, the flip to class file, tombstones. */
-import type { FileId, Term } from '../../server/core/ids.ts';
+import { type FileId, sameTerm, type Term } from '../../server/core/ids.ts';
 import { compareTimestamp, laterThan, type Timestamp } from '../../server/core/time.ts';
 import { inlineUsedBytes, type InodeRecord } from '../inode-record.ts';
 import type { Inode, InodeChanges, InodeClass } from '../inode.ts';
-import { sameTerm } from '../owner-record.ts';
 import type { InlineWriteOutcome, SetAttributesOutcome } from '../ports.ts';
 import type { Step } from './verb-step.ts';
 import type { OwnedAttributes } from './worker-protocol.ts';

@@ -1,7 +1,7 @@
 /** Claim, move and update of owner records: compare-and-set on the term. */
 import { assert, AssertionError } from '../../server/core/assert.ts';
-import type { FileId, RouterId, Term } from '../../server/core/ids.ts';
-import { jsonFromOwner, type OwnerEntry, ownerFromJson, sameTerm } from '../owner-record.ts';
+import { type FileId, type RouterId, sameTerm, type Term } from '../../server/core/ids.ts';
+import { jsonFromOwner, type OwnerEntry, ownerFromJson } from '../owner-record.ts';
 import type { ClosedEpoch, OwnerOutcome, OwnerRecord, Protection, Root } from '../ports.ts';
 import { corrupt } from '../record-check.ts';
 import type { Step } from './verb-step.ts';
