@@ -135,7 +135,7 @@ export class FaultActor {
           const machine = this.#machine();
           machine.toRegistry.cut = true;
           await schedule.sleep(1500 + this.#random() * 3000);
-          machine.stop();
+          await this.#stopInWrite(machine);
           await schedule.sleep(2500 + this.#random() * 2500);
           machine.continue();
           machine.toRegistry.cut = false;
@@ -243,6 +243,28 @@ export class FaultActor {
         },
       ],
       [
+        'stranded copies',
+        0.7,
+        async () => {
+          // Calls that a router cannot forward wait there; their hosts send them elsewhere; the owner has done them, rests, and dies: who takes over knows nothing of them.
+          const { server } = this.#world;
+          const owners = [...server.records.owners.values()].map(({ owner }) => owner.router);
+          const owner = machines.find(({ id }) => id === owners[Math.floor(this.#random() * owners.length)]) ?? this.#machine();
+          const asker = machines[(machines.indexOf(owner) + 1) % machines.length] as Machine;
+          const way = peers.way(owner.id, asker.id);
+          way.cut = true;
+          await schedule.sleep(20 + this.#random() * 100);
+          asker.breakConnections();
+          await schedule.sleep(this.#random() * 1500);
+          this.hostsRestUntilMs = schedule.nowMs + 4000;
+          await schedule.sleep(4000);
+          owner.kill(false);
+          await schedule.sleep(1.5 * LEASE_MS + this.#random() * 6000);
+          way.cut = false;
+          owner.start();
+        },
+      ],
+      [
         'stop and hang up',
         2,
         async () => {
@@ -291,6 +313,15 @@ export class FaultActor {
         },
       ],
     ];
+  }
+
+  /** In the middle of a write, if there is one soon. */
+  async #stopInWrite(machine: Machine): Promise<void> {
+    const { schedule, traps } = this.#world;
+    const trap = traps.arm(machine, this.#chance(0.5) ? 'log.before-write' : 'log.after-write', 1, () => machine.stop());
+    for (let waits = 0; waits < 30 && !trap.sprung; waits += 1) await schedule.sleep(10);
+    trap.disarm();
+    machine.stop();
   }
 
   /** An operator moves some object somewhere. */
