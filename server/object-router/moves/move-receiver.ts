@@ -24,6 +24,9 @@ const FETCH_BYTES_MAX = 1024 * 1024;
 const BYTES_PER_SECOND_MAX = 512 * 1024 * 1024;
 /** Little enough behind to hold the guest for it. */
 const BEHIND_BYTES_MAX = 512 * 1024;
+/** Less than that is not worth another part before the hold; and so many are asked for at most. */
+const REST_BYTES_WANTED = 64 * 1024;
+const APPROACHES_MAX = 6;
 /** A guest that writes faster is followed as long as the hold would not be longer than this. */
 const TAIL_MS_MAX = 40;
 /** What is behind must reach a new low within this time, or it is given up: the guest writes faster than its log can be copied. */
@@ -258,6 +261,7 @@ export class MoveReceiver {
     let synced = false;
     let lastSyncMs = 0;
     let bytesPerMs = 0;
+    let approaches = 0;
     move.behindBytes = behind;
     for (;;) {
       this.#check(order);
@@ -269,7 +273,9 @@ export class MoveReceiver {
       move.behindBytes = behind;
       const isShort = behind <= BEHIND_BYTES_MAX || (bytesPerMs > 0 && behind / bytesPerMs + lastSyncMs <= TAIL_MS_MAX);
       const isClose = isShort && got.callsBehind === 0;
-      if (isClose && synced) return;
+      if (isClose && synced && (behind <= REST_BYTES_WANTED || ++approaches > APPROACHES_MAX)) return;
+      // What was written while the last part was on its way: the next one has less of that.
+      if (isClose && synced) continue;
       if (isClose) {
         // Now, so that the sync within the hold has only the last moments to write.
         const syncedFromMs = clock.monotonicMs();
