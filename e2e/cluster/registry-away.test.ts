@@ -80,6 +80,7 @@ test('a primary hangs under two hosts and moves, Sentinel promotes a replica: no
     say: (line: string) => t.diagnostic(line),
     keepDirectory: await scratchFor(t, 'kept'),
     matrix: null,
+    moves: 0,
   };
   t.diagnostic((await ROUNDS['sentinel']?.(round)) ?? 'no such round');
 });

@@ -2,7 +2,7 @@
  * `npm run soak:cluster -- --minutes 60 --seed S [--only ping-pong,harm] [--exact] [--idle]`: a cluster through everything of e2e/cluster/, at random and for long. Prints the seed first
  * and a line for each event; ends at the first thing that is wrong, with the command that does it again, and keeps logs, history and disks (`--keep DIRECTORY`). `--exact`: the seed is that
  * of a round. `--idle`: the round of ten minutes without a call, too.
- * The round `harm` does every harm at every step of a move, on `--lanes N` clusters at once; what was done stands in `--record FILE`, and the next run goes on there. `--harms a,b`: only these.
+ * The round `harm` does every harm at every step of a move, on `--lanes N` clusters at once; what was done stands in `--record FILE`, and the next run goes on there. `--harms a,b`: only these. `--moves N`: of each ping-pong, 200 otherwise.
  */
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -24,6 +24,7 @@ const { values } = parseArgs({
     record: { type: 'string', default: join(tmpdir(), 'vferry-harm-matrix.jsonl') },
     lanes: { type: 'string', default: '4' },
     harms: { type: 'string' },
+    moves: { type: 'string', default: '200' },
   },
 });
 /** Of the round `harm` when others wait for their turn. */
@@ -63,7 +64,16 @@ async function round(name: string, roundSeed: number): Promise<void> {
   };
   try {
     // A seed of its own, so that a round can be done again without those before it.
-    const what = await ROUNDS[name]?.({ random: new SeededRandom(roundSeed), directory, stack, say, clusters, keepDirectory: values.keep, matrix });
+    const what = await ROUNDS[name]?.({
+      random: new SeededRandom(roundSeed),
+      directory,
+      stack,
+      say,
+      clusters,
+      moves: Number(values.moves),
+      keepDirectory: values.keep,
+      matrix,
+    });
     say(`${what} (${Math.round((performance.now() - started) / 1000)} s)`);
   } catch (error) {
     for (const cluster of clusters) {
