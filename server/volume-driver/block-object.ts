@@ -70,6 +70,8 @@ export interface BlockObjectHooks {
   confirmUnprotected(): MaybePromise<void>;
   /** These blocks were written or dropped. */
   touched(startBlock: number, blockCount: number): void;
+  /** The change of this call is durable and visible, and it will be answered when something else has ended, too: by then its name may be behind a seal (decision 0035). */
+  logged(call: Uint32Array): void;
 }
 
 export class BlockObject {
@@ -606,6 +608,7 @@ export class BlockObject {
     await this.#confirmed();
     const result = await this.#appendAttributes(changes, now, call);
     if (result.kind === 'refused') return result;
+    if (call !== null) this.#hooks.logged(call);
     this.#untruncated = Math.ceil(sizeBytes / BLOCK_BYTES);
     // The new size is durable and all that readers see; blocks that cannot be dropped now are dropped before anything is written again.
     await this.#finishTruncate().catch(() => undefined);

@@ -115,6 +115,7 @@ export class ObjectAssembly {
         hooks: {
           confirmUnprotected: () => keeper?.confirmUnprotected(),
           touched: (startBlock, blockCount) => writeBack?.touched(startBlock, blockCount),
+          logged: (call) => this.#components.recovered?.(inode.fileid, [call]),
         },
       },
       { uuid, term },

@@ -75,8 +75,8 @@ export interface VolumeDriverComponents {
   readonly writeBack: { readonly volume: MakeWriteBack | null; readonly file: MakeWriteBack | null };
   readonly names: { readonly volume: StorageNames; readonly file: StorageNames };
   /**
-   * Told of the calls that a recovery finds in a log, perhaps never answered: when they are durable, not before, and before the epoch is closed, from when on the log
-   * does not say which they are. A process that dies in the recovery must not make its next life do them again (decision 0035). What it is told outlives the process.
+   * Told of calls that a log has and that were perhaps never answered: by a recovery of all that it finds, when they are durable, not before, and before the epoch is
+   * closed, from when on the log does not say which they are; of a shrink that drops its blocks still, which may be sealed before it is answered. A process that dies in the recovery must not make its next life do them again (decision 0035). What it is told outlives the process.
    */
   readonly recovered?: (fileid: FileId, calls: readonly Uint32Array[]) => void;
 }
