@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, openSync, closeSync, rmSync, writeSync } from 'node:fs';
+import { mkdtempSync, openSync, closeSync, readSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -57,6 +57,35 @@ test('batches go over the end of the ring, and the newest count', async (t) => {
   assert.equal(keys.length, 2 ** 19);
   const kept = new Set(keys);
   assert.ok(kept.has(count - 1) && kept.has(count - 2 ** 19) && !kept.has(count - 2 ** 19 - 1));
+});
+
+test('the next life goes on behind the newest, also where the ring ends in the middle of their second', async (t) => {
+  const directory = scratch(t);
+  const clock = new VirtualClock();
+  const live = async (from: number, to: number): Promise<void> => {
+    using file = RepetitionFile.open(directory, clock);
+    const repetitions = new Repetitions(clock, 2 ** 10, file);
+    for (let key = from; key < to; key += 1) repetitions.remember(100, words(key));
+    await Promise.resolve();
+  };
+  const end = 2 ** 19;
+  // As if the ring had been filled up to five before its end.
+  await live(0, 1);
+  const fd = openSync(join(directory, 'repetitions.ring'), 'r+');
+  const record = Buffer.alloc(32);
+  readSync(fd, record, 0, 32, 64);
+  writeSync(fd, record, 0, 32, 64 + (end - 6) * 32);
+  writeSync(fd, Buffer.alloc(32), 0, 32, 64);
+  closeSync(fd);
+  clock.advance(10_000);
+  await live(end - 5, end + 5);
+  await live(end + 5, end + 8);
+  using later = RepetitionFile.open(directory, clock);
+  const keys = [...later.load()].map((call) => call.words[0] as number);
+  assert.deepEqual(
+    keys.slice(-13),
+    Array.from({ length: 13 }, (_, index) => end - 5 + index),
+  );
 });
 
 test('calls older than the window are left where they are', async (t) => {

@@ -101,15 +101,22 @@ export class RepetitionFile implements RepetitionJournal, Disposable {
     const bytes = Buffer.alloc(RECORDS * RECORD_BYTES);
     const read = readSync(this.#fd, bytes, 0, bytes.length, HEADER_BYTES);
     const sinceSeconds = Math.floor((this.#clock.wallMs() - REPETITION_WINDOW_MS) / 1000) - 1;
+    /** By place; 0: nothing is there. */
+    const seconds = new Uint32Array(RECORDS);
     let newest = 0;
-    for (let at = 0; at + RECORD_BYTES <= read; at += RECORD_BYTES) {
+    for (let place = 0, at = 0; at + RECORD_BYTES <= read; place += 1, at += RECORD_BYTES) {
       if (bytes.readUInt32LE(at + JOURNAL_ENTRY_BYTES + 4) !== crc32(bytes.subarray(at, at + JOURNAL_ENTRY_BYTES + 4))) continue;
-      const seconds = bytes.readUInt32LE(at + JOURNAL_ENTRY_BYTES);
-      if (seconds >= newest) {
-        newest = seconds;
-        this.#next = (at / RECORD_BYTES + 1) % RECORDS;
-      }
-      if (seconds < sinceSeconds) continue;
+      seconds[place] = bytes.readUInt32LE(at + JOURNAL_ENTRY_BYTES);
+      newest = Math.max(newest, seconds[place] as number);
+    }
+    // The ring's end may lie in the middle of the newest second: they end where something older follows.
+    for (let place = 0; place < RECORDS && newest > 0; place += 1)
+      if (seconds[place] === newest && seconds[(place + 1) % RECORDS] !== newest) this.#next = (place + 1) % RECORDS;
+    for (let index = 0; index < RECORDS; index += 1) {
+      const place = (this.#next + index) % RECORDS;
+      const endedAt = seconds[place] as number;
+      if (endedAt === 0 || endedAt < sinceSeconds) continue;
+      const at = place * RECORD_BYTES;
       const words = Uint32Array.from({ length: 4 }, (_, word) => bytes.readUInt32LE(at + word * 4));
       this.#remembered.push({ fileid: bytes.readDoubleLE(at + 16), words });
     }
