@@ -49,6 +49,19 @@ test('an object moves while clients of both routers write to it', async () => {
   for (const step of ['attach', 'copy', 'freeze', 'sync', 'confirm', 'activate'] as const) assert.ok(taken?.stepsMs[step] !== undefined, step);
 });
 
+test('an object whose memory of completed calls does not fit in the hold stays where it is, for now', async () => {
+  const world = await pair();
+  world.tooManyCalls = true;
+  const receive = (): Promise<unknown> => world.clock.run(world.life('b').moves.receiver.receive(order(world, 'a')));
+  assert.equal(((await receive()) as { kind: string }).kind, 'refused');
+  assert.match(world.life('a').moves.history.ended()[0]?.problem ?? '', /more calls were completed/);
+  assert.deepEqual(world.servers(DISK), ['a']);
+  world.tooManyCalls = false;
+  assert.deepEqual(await receive(), { kind: 'moved' });
+  assert.deepEqual(world.servers(DISK), ['b']);
+  assert.deepEqual(world.missing(DISK), []);
+});
+
 test('an object that arrives is not adopted beside an opening that began while it was copied', async () => {
   const world = await pair();
   world.watching = true;

@@ -207,6 +207,8 @@ export class MoveWorld {
   /** What the backend has: all values up to this count. */
   readonly uploaded = new Map<FileId, string[]>();
   readonly events: string[] = [];
+  /** More calls ended since the last part than fit in the answer to a freeze. */
+  tooManyCalls = false;
   mishap: { readonly at: number; readonly what: Mishap } | null = null;
   /** Kinds of calls that fail until this time. */
   readonly #away = new Map<string, number>();
@@ -748,7 +750,7 @@ class FakeCalls implements ArrivingCalls {
     return true;
   }
   remember(): void {
-    assert(this.#text === `${this.#fileid}`, 'the memory of completed calls came along');
+    assert(this.#text === `${this.#fileid}!`, 'the memory of completed calls came along');
     (this.#life.world.logs.get(this.#life.name) as LocalLogs).remembered.add(this.#fileid);
   }
 }
@@ -782,8 +784,10 @@ class FakeHost implements MoveHost {
     };
   }
   calls(fileid: FileId, from: number): CallsPart {
-    // In two parts.
-    const all = Buffer.from(`${fileid}`);
+    const { world, holds } = this.#life;
+    if (world.tooManyCalls && holds.has(fileid)) return { bytes: Buffer.alloc(0), next: from, behind: 1 };
+    // In two parts, and what ended last.
+    const all = Buffer.from(holds.has(fileid) ? `${fileid}!` : `${fileid}`);
     const next = Math.min(all.length, from === 0 ? 1 : from + all.length);
     return { bytes: all.subarray(Math.min(from, all.length), next), next, behind: all.length - next };
   }
