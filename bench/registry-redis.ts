@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { RedisService } from '../e2e/services/redis.ts';
 import type { Mutation } from '../registry/ports.ts';
 import { openRedisRegistry } from '../registry/redis/redis-registry.ts';
+import { redisSettings } from '../registry/redis/testing/linked-registry.ts';
 import type { FileId, Incarnation, RouterId } from '../server/core/ids.ts';
 import { silentLogger } from '../server/core/logger.ts';
 import { systemClock, systemRandom } from '../server/core/node-time.ts';
@@ -35,21 +36,7 @@ try {
     directory: join(directory, 'router'),
     router,
     incarnation,
-    settings: {
-      urls: [`redis://127.0.0.1:${redis.primary.port}`],
-      mode: 'standalone',
-      sentinelName: null,
-      username: null,
-      password: null,
-      passwordFile: null,
-      sentinelPassword: null,
-      caFile: null,
-      certFile: null,
-      keyFile: null,
-      replicasMin: 1,
-      commandTimeoutMs: 1_000,
-      leaseMs: 7_000,
-    },
+    settings: redisSettings([redis.primary.port], { replicasMin: 1 }),
     inlineBytesMax: 4_096,
     owned: () => [],
     lapsed: (error) => console.error(`the lease lapsed: ${error.message}`),

@@ -3,6 +3,7 @@ import { assert, AssertionError } from '../../server/core/assert.ts';
 import { ApplianceError } from '../../server/core/errors.ts';
 import type { FileId, ObjectUuid, Term } from '../../server/core/ids.ts';
 import type { Random, Timestamp } from '../../server/core/time.ts';
+import { freshInode } from '../fresh-inode.ts';
 import { DIRECTORY_BYTES, FILEID_MIN, INLINE_BYTES_CEILING, inlineUsedBytes, INODE_CLASSES, SYMLINK_BYTES_MAX } from '../inode-record.ts';
 import type { Inode, InodeChanges, InodeClass } from '../inode.ts';
 import type {
@@ -241,27 +242,9 @@ export class RedisNamespace implements Namespace {
     await this.#verbs.mutate('dropTombstone', DROP_TOMBSTONE_SCRIPT, mutation, [String(fileid)]);
   }
 
-  /** Fields that new inodes have in common. */
-  #fresh(mutation: Mutation, attributes: SharedAttributes): Omit<Inode, 'type' | 'nlink' | 'sizeBytes' | 'usedBytes'> {
-    const { now } = checkedMutation(mutation);
-    return {
-      // The script gives the number.
-      fileid: ROOT_FILEID,
-      inodeGeneration: this.#random.bytes(6).readUIntBE(0, 6),
-      class: 'none',
-      state: 'live',
-      mode: attributes.mode & 0o7777,
-      uid: attributes.uid,
-      gid: attributes.gid,
-      atime: attributes.atime ?? now,
-      mtime: attributes.mtime ?? now,
-      ctime: now,
-      parent: null,
-      exclusiveVerifier: null,
-      symlinkTarget: null,
-      inlineBytes: null,
-      uuid: null,
-    };
+  #fresh(mutation: Mutation, attributes: SharedAttributes): ReturnType<typeof freshInode> {
+    // The script gives the number.
+    return freshInode(ROOT_FILEID, this.#random.bytes(6).readUIntBE(0, 6), attributes, checkedMutation(mutation).now);
   }
 
   async #create(

@@ -1,6 +1,7 @@
 /** Verbs that make and remove names: create, link, remove. One transaction each; semantics in ports.ts. */
 import { assert } from '../../server/core/assert.ts';
 import type { FileId } from '../../server/core/ids.ts';
+import { freshInode } from '../fresh-inode.ts';
 import { DIRECTORY_BYTES, inlineUsedBytes, type InodeRecord } from '../inode-record.ts';
 import type { Inode } from '../inode.ts';
 import type { CreateOutcome, LinkOutcome, NewInode, RemoveOutcome } from '../ports.ts';
@@ -16,7 +17,7 @@ export function createFile(step: Step, directory: FileId, name: Uint8Array, file
   assert(file.class !== 'none', 'a file has a class');
   assert(file.class !== 'inline' || file.sizeBytes <= step.inlineBytesMax, 'an inline file is not larger than the limit');
   return create(step, directory, name, (fileid) => ({
-    ...fresh(step, fileid, file, drawn),
+    ...freshInode(fileid, drawn.inodeGeneration, file, step.mutation.now),
     type: 'file',
     class: file.class,
     nlink: 1,
@@ -30,7 +31,7 @@ export function createFile(step: Step, directory: FileId, name: Uint8Array, file
 
 export function createDirectory(step: Step, directory: FileId, name: Uint8Array, attributes: SharedAttributes, drawn: DrawnInode): CreateOutcome {
   return create(step, directory, name, (fileid) => ({
-    ...fresh(step, fileid, attributes, drawn),
+    ...freshInode(fileid, drawn.inodeGeneration, attributes, step.mutation.now),
     type: 'directory',
     nlink: 2,
     sizeBytes: DIRECTORY_BYTES,
@@ -48,40 +49,13 @@ export function createSymlink(
   drawn: DrawnInode,
 ): CreateOutcome {
   return create(step, directory, name, (fileid) => ({
-    ...fresh(step, fileid, attributes, drawn),
+    ...freshInode(fileid, drawn.inodeGeneration, attributes, step.mutation.now),
     type: 'symlink',
     nlink: 1,
     sizeBytes: target.byteLength,
     usedBytes: inlineUsedBytes(target.byteLength),
     symlinkTarget: target,
   }));
-}
-
-/** Fields that new inodes have in common. */
-function fresh(
-  step: Step,
-  fileid: FileId,
-  attributes: SharedAttributes,
-  drawn: DrawnInode,
-): Omit<Inode, 'type' | 'nlink' | 'sizeBytes' | 'usedBytes'> {
-  const { now } = step.mutation;
-  return {
-    fileid,
-    inodeGeneration: drawn.inodeGeneration,
-    class: 'none',
-    state: 'live',
-    mode: attributes.mode & 0o7777,
-    uid: attributes.uid,
-    gid: attributes.gid,
-    atime: attributes.atime ?? now,
-    mtime: attributes.mtime ?? now,
-    ctime: now,
-    parent: null,
-    exclusiveVerifier: null,
-    symlinkTarget: null,
-    inlineBytes: null,
-    uuid: null,
-  };
 }
 
 function create(step: Step, directory: FileId, name: Uint8Array, make: (fileid: FileId) => Inode): CreateOutcome {

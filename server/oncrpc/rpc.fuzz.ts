@@ -9,6 +9,7 @@ import assert from 'node:assert/strict';
 import type { AssertionError } from '../core/assert.ts';
 import type { Logger } from '../core/logger.ts';
 import { silentLogger } from '../core/logger.ts';
+import { Dice } from '../core/testing/dice.ts';
 import { ECHO_PROGRAM, ECHO_VERSION } from './echo-program.ts';
 import { until, withEchoServer } from './echo-server.ts';
 import { RawConnection } from './raw-connection.ts';
@@ -28,34 +29,6 @@ export interface FuzzReport {
   readonly connections: number;
   readonly replies: number;
   readonly closedEarly: number;
-}
-
-/** mulberry32: the same seed gives the same bytes on every machine. */
-class Dice {
-  #state: number;
-
-  constructor(seed: number) {
-    this.#state = seed >>> 0;
-  }
-
-  /** Uniform in [0, below). */
-  below(below: number): number {
-    this.#state = (this.#state + 0x6d2b_79f5) >>> 0;
-    let t = this.#state;
-    t = Math.imul(t ^ (t >>> 15), t | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return Math.floor((((t ^ (t >>> 14)) >>> 0) / 2 ** 32) * below);
-  }
-
-  pick<T>(values: readonly T[]): T {
-    return values[this.below(values.length)]!;
-  }
-
-  bytes(count: number): Buffer {
-    const bytes = Buffer.alloc(count);
-    for (let i = 0; i < count; i++) bytes[i] = this.below(256);
-    return bytes;
-  }
 }
 
 /** Sends `iterations` connections full of damaged calls. Throws (assertion) when the server does not cope; the message carries the seed. */

@@ -12,6 +12,7 @@ import { crc32 } from 'node:zlib';
 import type { Logger } from '../core/logger.ts';
 import { silentLogger } from '../core/logger.ts';
 import { systemClock, systemRandom } from '../core/node-time.ts';
+import { Dice } from '../core/testing/dice.ts';
 import type { PeerService } from '../object-router/peer-port.ts';
 import { encodeAnswer } from './answer-codec.ts';
 import type { Answers } from './answer-codec.ts';
@@ -40,34 +41,6 @@ export interface PeerFuzzReport {
   /** Calls of the hostile owner's peer that were answered, and that failed. */
   readonly succeeded: number;
   readonly failed: number;
-}
-
-/** mulberry32: the same seed gives the same bytes on every machine. */
-class Dice {
-  #state: number;
-
-  constructor(seed: number) {
-    this.#state = seed >>> 0;
-  }
-
-  /** Uniform in [0, below). */
-  below(below: number): number {
-    this.#state = (this.#state + 0x6d2b_79f5) >>> 0;
-    let t = this.#state;
-    t = Math.imul(t ^ (t >>> 15), t | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return Math.floor((((t ^ (t >>> 14)) >>> 0) / 2 ** 32) * below);
-  }
-
-  pick<T>(values: readonly T[]): T {
-    return values[this.below(values.length)]!;
-  }
-
-  bytes(count: number): Buffer {
-    const bytes = Buffer.alloc(count);
-    for (let i = 0; i < count; i++) bytes[i] = this.below(256);
-    return bytes;
-  }
 }
 
 /** `iterations` frames or so to a server, and as many answers to a caller. Throws (assertion) with the seed when one does not cope. */
