@@ -79,7 +79,7 @@ export class HarmMatrix {
     say(`\n${this.#table()}`);
     const broken = results.filter((result) => result.status === 'rejected').map(({ reason }) => reason as unknown);
     if (broken.length > 0) throw new AggregateError(broken, 'a lane could not go on');
-    const wrong = this.#all().filter((plan) => this.#outcomesOf(plan).includes('violation'));
+    const wrong = this.#all().filter((plan) => this.#outcomesOf(plan).at(-1) === 'violation');
     const missed = this.#all().filter(
       (plan) => this.#outcomesOf(plan).filter((outcome) => outcome === 'not-reached').length >= TRIES && !this.#isHit(plan),
     );
@@ -170,11 +170,11 @@ export class HarmMatrix {
     return `${all.filter((plan) => this.#isHit(plan)).length} of ${all.length}`;
   }
 
-  /** `x` hit, `V` something was wrong, `-` tried and not reached, `.` not tried. */
+  /** `x` hit, `V` something was wrong the last time, `-` tried and not reached, `.` not tried. */
   #table(): string {
     const mark = (plan: MovePlan): string => {
       const outcomes = this.#outcomesOf(plan);
-      if (outcomes.includes('violation')) return 'V';
+      if (outcomes.at(-1) === 'violation') return 'V';
       if (outcomes.includes('hit')) return 'x';
       return outcomes.length > 0 ? '-' : '.';
     };
