@@ -6,8 +6,8 @@ import type { ProfileName } from './profiles.ts';
 import { type Outcome, simulateCluster, SimulationFailure } from './simulation.ts';
 
 const CALM_SEEDS = 20;
-const FAULTY_SEEDS = 180;
-const STEP_SEEDS = 8;
+const FAULTY_SEEDS = 150;
+const STEP_SEEDS = 3;
 
 async function play(seed: number, profile: ProfileName): Promise<Outcome> {
   try {

@@ -17,7 +17,7 @@ import { type Profile, type ProfileName, profileOf } from './profiles.ts';
 import { RegistryServer } from './registry/registry-server.ts';
 import { Schedule } from './schedule.ts';
 import { Machine, type World } from './simulated-router.ts';
-import { ProcessKilled, StepTraps } from './step-traps.ts';
+import { StepTraps } from './step-traps.ts';
 import { WatchedStore } from './watched-store.ts';
 import { Disk, DoomedVolume, LockDirectory, SizedFile, type WorkWorld } from './workload.ts';
 
@@ -167,9 +167,7 @@ class Simulation {
 
   async run(): Promise<Outcome> {
     // A bug in a router ends its process; here it ends the history, with the seed that has it.
-    const bug = (error: unknown): void => {
-      if (!(error instanceof ProcessKilled)) this.#problem(error instanceof Error ? (error.stack ?? error.message) : String(error));
-    };
+    const bug = (error: unknown): void => this.#problem(error instanceof Error ? (error.stack ?? error.message) : String(error));
     this.#traps.open();
     process.on('unhandledRejection', bug);
     process.on('uncaughtException', bug);

@@ -4,7 +4,6 @@ import { FAIL_POINTS, type FailPoint, failPointError, MOVE_FAIL_POINTS } from '.
 import type { FileId } from '../../server/core/ids.ts';
 import type { FaultWorld } from './fault-actor.ts';
 import { isExpected, LEASE_MS, type Machine } from './simulated-router.ts';
-import { ProcessKilled } from './step-traps.ts';
 
 /** At the step: to the router that is there, to the other one of the move, or between them and others. */
 export const HARMS = [
@@ -89,7 +88,7 @@ export class StepFaults {
     const { machines, schedule, traps } = this.#world;
     const machine = machines[this.#int(machines.length)] as Machine;
     const point = QUIET_POINTS[this.#int(QUIET_POINTS.length)] as FailPoint;
-    const trap = traps.arm(machine, point, 1 + this.#int(4), () => this.#die(machine));
+    const trap = traps.arm(machine, point, 1 + this.#int(4), () => this.#die(machine, point));
     await this.#until(() => trap.sprung, REACH_MS_MAX);
     trap.disarm();
     if (trap.sprung) this.reached.add(`${point} kill`);
@@ -173,9 +172,10 @@ export class StepFaults {
     return owner === undefined || giver === undefined || receiver === undefined ? null : { owner, giver, receiver };
   }
 
-  #die(machine: Machine, powerCut = false): never {
+  /** What the process does of its turn from here on has no effect: it may just as well have been an error. */
+  #die(machine: Machine, point: FailPoint, powerCut = false): never {
     machine.kill(powerCut);
-    throw new ProcessKilled(`${machine.name} is dead`);
+    throw failPointError(point);
   }
 
   /** In the middle of a turn of `one`. */
@@ -184,12 +184,12 @@ export class StepFaults {
     switch (harm) {
       case 'kill':
       case 'power cut':
-        return this.#die(one, harm === 'power cut');
+        return this.#die(one, point, harm === 'power cut');
       case 'kill other':
         return other.kill(false);
       case 'kill both':
         other.kill(false);
-        return this.#die(one);
+        return this.#die(one, point);
       case 'error':
         throw failPointError(point);
       case 'stop':

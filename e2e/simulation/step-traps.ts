@@ -3,11 +3,6 @@ import { type FailPoint, watchFailPoints } from '../../server/core/fail-points.t
 import { ProcessTime } from './schedule.ts';
 import type { Machine } from './simulated-router.ts';
 
-/** Ends the turn in which a process was killed. Nobody handles it; what still does has no effect any more. */
-export class ProcessKilled extends Error {
-  override readonly name = 'ProcessKilled';
-}
-
 export interface Trap {
   /** Whether it went off. */
   readonly sprung: boolean;

@@ -36,6 +36,9 @@ export async function runMutants(settings: MutationSettings): Promise<string[]> 
       await cp(join(ROOT, folder), join(directory, folder), { recursive: true, filter: (path) => !/\.test\.ts$|node_modules/.test(path) });
     }
     await symlink(join(ROOT, 'node_modules'), join(directory, 'node_modules'));
+    // What is not right already would be taken for the mutant's.
+    const nothing = await search(directory, { name: 'nothing', patches: [] }, { ...settings, seeds: Math.min(settings.seeds, 20) });
+    if (!nothing.startsWith('not found')) throw new Error(`with nothing taken out: ${nothing}`);
     for (const mutant of MUTANTS) {
       if (!mutant.name.includes(settings.only)) continue;
       const found = await hunted(directory, mutant, settings);
