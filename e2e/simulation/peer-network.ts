@@ -72,7 +72,7 @@ export class SimulatedPeers {
       peer: (router) => {
         let peer = peers.get(router);
         if (peer === undefined) {
-          peer = this.#peer(self, time, router);
+          peer = withoutPromises(this.#peer(self, time, router));
           peers.set(router, peer);
         }
         return peer;
@@ -203,5 +203,24 @@ function copyOf(part: MovePart): MovePart {
     ...part,
     pieces: part.pieces.map((piece) => ({ ...piece, bytes: Buffer.from(piece.bytes) })),
     calls: { ...part.calls, bytes: Buffer.from(part.calls.bytes) },
+  };
+}
+
+/** The same, for callers who want to be told (PeerService.startRead). */
+function withoutPromises(peer: PeerService): PeerService {
+  return {
+    ...peer,
+    startRead(target, caller, offsetBytes, into, end): void {
+      Promise.resolve(peer.read(target, caller, offsetBytes, into)).then(
+        (answer) => end.answered(answer),
+        (error: Error) => end.failed(error),
+      );
+    },
+    startWrite(target, caller, offsetBytes, countBytes, chunks, stability, _payloadCrc, end): void {
+      Promise.resolve(peer.write(target, caller, offsetBytes, countBytes, chunks, stability)).then(
+        (answer) => end.answered(answer),
+        (error: Error) => end.failed(error),
+      );
+    },
   };
 }

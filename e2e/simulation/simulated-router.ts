@@ -53,6 +53,7 @@ import type { SimulatedPeers } from './peer-network.ts';
 import { RedoLog, RegistryConnection } from './registry/registry-connection.ts';
 import type { RegistryServer } from './registry/registry-server.ts';
 import { type MachineClocks, ProcessTime, type Schedule } from './schedule.ts';
+import { toldFileSystem } from './told-file-system.ts';
 import { newWay, type Way } from './ways.ts';
 
 const DIRECTORY = '/vpool';
@@ -488,7 +489,7 @@ export class Machine {
       connection,
       objects,
       moves,
-      station: { time, fileSystem: this.#watchedFileSystem(fileSystem, incarnation), incarnation },
+      station: { time, fileSystem: this.#watchedFileSystem(toldFileSystem(fileSystem), incarnation), incarnation },
     };
   }
 
