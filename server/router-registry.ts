@@ -65,6 +65,7 @@ export async function joinCluster(opening: Opening): Promise<Joined> {
   const { settings, directory, self, clock, random, logger, disk, dependencies } = opening;
   await using stack = new AsyncDisposableStack();
   let records: OwnedRecords | null = null;
+  let hasLeft = false;
   // Only a cluster loads the client of Redis.
   const { openRedisRegistry } = await import('../registry/redis/redis-registry.ts');
   const isKnown = existsSync(join(directory, VPOOL_FILE));
@@ -78,7 +79,10 @@ export async function joinCluster(opening: Opening): Promise<Joined> {
     settings: { ...settings.registry.redis, leaseMs: settings.cluster.leaseMs },
     inlineBytesMax: settings.vpool.inlineBytesMax,
     owned: () => records?.all() ?? [],
-    lapsed: dependencies.beginAnew,
+    lapsed: (error: Error) => {
+      // Who left for good is no member any more, which the next renewal is told: no reason to begin anew instead of stopping.
+      if (!hasLeft) dependencies.beginAnew(error);
+    },
     clock,
     random,
     logger: logger.child({ part: 'registry' }),
@@ -90,7 +94,13 @@ export async function joinCluster(opening: Opening): Promise<Joined> {
     vpool: redis.vpool,
     namespace: redis.namespace,
     ownership: records,
-    membership: redis.membership,
+    membership: {
+      ...redis.membership,
+      leave: (router, incarnation) => {
+        hasLeft = true;
+        return redis.membership.leave(router, incarnation);
+      },
+    },
     outbox: redis.outbox,
     lease: redis.lease,
     get confirmedAgoMs() {
