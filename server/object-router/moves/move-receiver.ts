@@ -19,14 +19,16 @@ import { GIVEN_BY_RECORD } from './move-giver.ts';
 import type { MoveHistory, RunningMove } from './move-history.ts';
 import type { ArrivingCalls, MoveSurroundings, ObjectHold } from './move-host.ts';
 
-const FETCH_BYTES_MAX = 1024 * 1024;
+const FETCH_BYTES_MIN = 1024 * 1024;
+/** Of one part while much is behind: between two busy routers a part takes as long whatever its size, and guests write on. */
+const FETCH_BYTES_MAX = 8 * 1024 * 1024;
 /** What all moves together fetch in a second: guests share disk and wire with them. */
 const BYTES_PER_SECOND_MAX = 512 * 1024 * 1024;
 /** Little enough behind to hold the guest for it. */
 const BEHIND_BYTES_MAX = 512 * 1024;
-/** Less than that is not worth another part before the hold; and so many are asked for at most. */
+/** Less than that is not worth another part before the hold; and there it ends, since where a part takes longer the next one finds no less. */
 const REST_BYTES_WANTED = 64 * 1024;
-const APPROACHES_MAX = 6;
+const APPROACH_MS_MAX = 50;
 /** A guest that writes faster is followed as long as the hold would not be longer than this. */
 const TAIL_MS_MAX = 40;
 /** What is behind must reach a new low within this time, or it is given up: the guest writes faster than its log can be copied. */
@@ -261,21 +263,24 @@ export class MoveReceiver {
     let synced = false;
     let lastSyncMs = 0;
     let bytesPerMs = 0;
-    let approaches = 0;
+    let closeAtMs = Infinity;
     move.behindBytes = behind;
     for (;;) {
       this.#check(order);
       const startedMs = clock.monotonicMs();
-      const got = await this.#fetch(copy);
+      const got = await this.#fetch(copy, Math.min(Math.max(behind, FETCH_BYTES_MIN), FETCH_BYTES_MAX));
       const tookMs = Math.max(0.05, clock.monotonicMs() - startedMs);
       if (got.bytes > 0) bytesPerMs = bytesPerMs === 0 ? got.bytes / tookMs : bytesPerMs * 0.8 + (got.bytes / tookMs) * 0.2;
       behind = got.behindBytes;
       move.behindBytes = behind;
       const isShort = behind <= BEHIND_BYTES_MAX || (bytesPerMs > 0 && behind / bytesPerMs + lastSyncMs <= TAIL_MS_MAX);
       const isClose = isShort && got.callsBehind === 0;
-      if (isClose && synced && (behind <= REST_BYTES_WANTED || ++approaches > APPROACHES_MAX)) return;
-      // What was written while the last part was on its way: the next one has less of that.
-      if (isClose && synced) continue;
+      if (isClose && synced) {
+        // What was written while the last part was on its way: the next one has less of that.
+        closeAtMs = Math.min(closeAtMs, startedMs);
+        if (behind <= REST_BYTES_WANTED || clock.monotonicMs() - closeAtMs > APPROACH_MS_MAX) return;
+        continue;
+      }
       if (isClose) {
         // Now, so that the sync within the hold has only the last moments to write.
         const syncedFromMs = clock.monotonicMs();
@@ -300,10 +305,13 @@ export class MoveReceiver {
     }
   }
 
-  async #fetch(copy: Copy): Promise<{ readonly bytes: number; readonly behindBytes: number; readonly callsBehind: number }> {
+  async #fetch(
+    copy: Copy,
+    bytesMax = FETCH_BYTES_MIN,
+  ): Promise<{ readonly bytes: number; readonly behindBytes: number; readonly callsBehind: number }> {
     const { clock } = this.#around;
     const { fileid, attempt, peer } = copy;
-    const fetched = await within(clock, peer.moveFetch(fileid, attempt, positionOf(copy), FETCH_BYTES_MAX, 0), FETCH_MS_MAX, 'bytes of the log');
+    const fetched = await within(clock, peer.moveFetch(fileid, attempt, positionOf(copy), bytesMax, 0), FETCH_MS_MAX, 'bytes of the log');
     if (fetched === null) throw new ApplianceError('move-ended', 'the owner ended the attempt', { retryable: true });
     this.#remember(copy, fetched);
     const bytes = await this.#append(copy, fetched);
