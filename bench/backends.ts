@@ -14,6 +14,7 @@ import { RouterProcess } from '../e2e/router-process.ts';
 import { scratchDirectory } from '../e2e/scratch.ts';
 import { type BackendUnderTest, measureBackend, type MeasureOptions } from './backend-measure.ts';
 import { type BackendScore, backendTable, missedGoals } from './backend-score.ts';
+import { optionsOf } from './command-line.ts';
 import { writeDocsBlock } from './docs-block.ts';
 
 const NAMES = ['directory', 'swift', 's3', 's3api', 'swift-encoded'] as const;
@@ -41,17 +42,8 @@ interface Options extends Omit<MeasureOptions, 'progress'> {
 
 /** The exit code. */
 export async function benchBackends(args: readonly string[]): Promise<number> {
-  if (args.includes('--help')) {
-    print(USAGE);
-    return 0;
-  }
-  let options: Options;
-  try {
-    options = parse(args);
-  } catch (error) {
-    process.stderr.write(`${(error as Error).message}\n\n${USAGE}`);
-    return 2;
-  }
+  const options = optionsOf(args, USAGE, parse);
+  if (typeof options === 'number') return options;
   const head = heading(options, args);
   for (const line of head) print(line);
   const scores = await measureAll(options);

@@ -14,6 +14,7 @@ import { HostileStore } from '../e2e/hostile-store/hostile-store.ts';
 import { metric } from '../e2e/metrics-page.ts';
 import { scratchDirectory } from '../e2e/scratch.ts';
 import type { MoveReport } from '../server/cluster-port.ts';
+import { optionsOf } from './command-line.ts';
 import { writeDocsBlock } from './docs-block.ts';
 import { LoadProcess } from './load-process.ts';
 import type { LoadResult, Workload } from './nfs-load.ts';
@@ -55,17 +56,8 @@ interface Options {
 
 /** The exit code: 1 only when something did not work. */
 export async function benchCluster(args: readonly string[]): Promise<number> {
-  if (args.includes('--help')) {
-    print(USAGE);
-    return 0;
-  }
-  let options: Options;
-  try {
-    options = parse(args);
-  } catch (error) {
-    process.stderr.write(`${(error as Error).message}\n\n${USAGE}`);
-    return 2;
-  }
+  const options = optionsOf(args, USAGE, parse);
+  if (typeof options === 'number') return options;
   const text: string[] = heading(options, args).map((line) => `- ${line}`);
   for (const line of text) print(line);
   for (const part of options.parts) {
