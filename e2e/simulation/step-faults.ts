@@ -6,7 +6,7 @@ import type { FaultWorld } from './fault-actor.ts';
 import { isExpected, LEASE_MS, type Machine } from './simulated-router.ts';
 
 /** At the step: to the router that is there, to the other one of the move, or between them and others. */
-export const HARMS = [
+const HARMS = [
   'kill',
   'power cut',
   'kill other',
@@ -21,9 +21,9 @@ export const HARMS = [
   'clients leave',
   'forget',
 ] as const;
-export type Harm = (typeof HARMS)[number];
+type Harm = (typeof HARMS)[number];
 
-export interface Step {
+interface Step {
   readonly point: FailPoint;
   readonly harm: Harm;
 }

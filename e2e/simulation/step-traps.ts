@@ -3,7 +3,7 @@ import { type FailPoint, watchFailPoints } from '../../server/core/fail-points.t
 import { ProcessTime } from './schedule.ts';
 import type { Machine } from './simulated-router.ts';
 
-export interface Trap {
+interface Trap {
   /** Whether it went off. */
   readonly sprung: boolean;
   /** It does not any more. */

@@ -17,7 +17,7 @@ const SHARES: readonly (readonly [ProfileName, number])[] = [
   ['faults', 0.85],
 ];
 
-export interface MutationSettings {
+interface MutationSettings {
   readonly seeds: number;
   readonly from: number;
   /** Of processor time, for one mutant. */
