@@ -121,7 +121,7 @@ const ADAPTERS: readonly { readonly modules: RegExp; readonly files: readonly Re
 ];
 
 /** Parts of Node's socket and file modules that are pure. */
-const PURE_NAMES = new Set(['isIP', 'isIPv4', 'isIPv6', 'BlockList', 'SocketAddress']);
+const PURE_NAMES = new Set(['isMarkedAsUntransferable', 'isIP', 'isIPv4', 'isIPv6', 'BlockList', 'SocketAddress']);
 
 interface Import {
   readonly file: string;
