@@ -143,7 +143,7 @@ export async function cutCables({ network, directory, random, cuts, say, keep }:
 async function startBackend(network: PrivateNetwork, directory: string, random: SeededRandom, stack: AsyncDisposableStack): Promise<Backend> {
   const { address, prefix } = network.host('backend');
   const logFile = join(directory, 'backend.log');
-  const main = join(import.meta.dirname, '../hostile-store/hostile-store-main.ts');
+  const main = join(import.meta.dirname, '../services/hostile-store-main.ts');
   const daemon = stack.use(
     new Daemon({ name: 'backend', command: [...prefix, process.execPath, main, address, '8080', String(random.uint32())], logFile }),
   );
