@@ -117,7 +117,11 @@ export class AttributeCalls {
     const { fileid } = served.driven;
     const running = repetitions.running<WccResult | null>(fileid, words);
     if (running !== null) return running;
-    if (repetitions.isDone(fileid, words)) return { status: Status.OK, wcc: unchangedOf(served) };
+    if (repetitions.isDone(fileid, words)) {
+      // Anew, as a WRITE.
+      repetitions.remember(fileid, words);
+      return { status: Status.OK, wcc: unchangedOf(served) };
+    }
     return repetitions.run(fileid, words, this.#changeOwned(caller, served, changes, guardCtime, words, repetitions));
   }
 
@@ -225,9 +229,9 @@ export class AttributeCalls {
           return { status: this.#core.failure(outcome.error), wcc: unchanged };
         }
       }
-      if (!this.#core.places.lease.valid) return await this.#core.places.noAnswer();
-      // Before it counts as ended: a move hands the memory of calls over as soon as no change is under way.
+      // Before it counts as ended, and also without a lease, as a WRITE.
       if (call !== null) repetitions?.remember(served.driven.fileid, call);
+      if (!this.#core.places.lease.valid) return await this.#core.places.noAnswer();
       return { status: Status.OK, wcc: { before: preAttributesOf(before), after: served.attributes() } };
     } finally {
       served.users -= 1;

@@ -41,3 +41,62 @@ test('a WRITE that waited here until its object was given away is as old as it i
   assert.equal((await answer)?.status, Status.JUKEBOX);
   assert.equal(sinceMs, arrivedMs);
 });
+
+test('a WRITE that is answered once more is known for as long again: a copy that was sent before that answer is not done over newer data', async () => {
+  const clock = new VirtualClock();
+  let written = 0;
+  const served = {
+    unlinked: false,
+    inode: { type: 'file', mode: 0o666, uid: 0, gid: 0 },
+    driven: {
+      fileid: 100,
+      write: () => {
+        written += 1;
+        return Promise.resolve({ kind: 'changed', before: {}, stable: true });
+      },
+    },
+    attributes: () => ({}),
+  } as unknown as ServedObject;
+  const core = {
+    now: () => ({ seconds: 0, nanoseconds: 0 }),
+    places: { cluster: { repetitions: new Repetitions(clock, 16) }, lease: { valid: true } },
+  } as unknown as RouterCore;
+  const calls = new DataCalls(core, { fileSizeMaxBytes: 2 ** 40, allWritesStable: false });
+  const rights = { uid: 0, gid: 0, gids: [] };
+  const write = async (xid: number): Promise<number | undefined> =>
+    (await calls.writeServed(rights, served, 0, 512, [Buffer.alloc(512)], Stability.FILE_SYNC, Uint32Array.of(1, xid, 3, 4)))?.status;
+  assert.equal(await write(1), Status.OK);
+  // Its answer was lost. One copy is sent through a router that cannot reach us, another one comes through and is answered.
+  clock.advance(25_000);
+  assert.equal(await write(1), Status.OK);
+  assert.equal(await write(2), Status.OK);
+  clock.advance(24_000);
+  assert.equal(await write(1), Status.OK);
+  assert.equal(written, 2);
+});
+
+test('a WRITE that was done is remembered also without a lease, and never answered then', async () => {
+  const clock = new VirtualClock();
+  const repetitions = new Repetitions(clock, 16);
+  const served = {
+    unlinked: false,
+    inode: { type: 'file', mode: 0o666, uid: 0, gid: 0 },
+    driven: { fileid: 100, write: () => Promise.resolve({ kind: 'changed', before: {}, stable: true }) },
+  } as unknown as ServedObject;
+  let isLeft = false;
+  const never = Promise.withResolvers<never>();
+  const places = {
+    cluster: { repetitions },
+    lease: { valid: false },
+    noAnswer: () => {
+      isLeft = true;
+      return never.promise;
+    },
+  };
+  const core = { now: () => ({ seconds: 0, nanoseconds: 0 }), places } as unknown as RouterCore;
+  const calls = new DataCalls(core, { fileSizeMaxBytes: 2 ** 40, allWritesStable: false });
+  const call = Uint32Array.of(1, 2, 3, 4);
+  void calls.writeServed({ uid: 0, gid: 0, gids: [] }, served, 0, 512, [Buffer.alloc(512)], Stability.FILE_SYNC, call);
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual([isLeft, repetitions.isDone(100, call)], [true, true]);
+});

@@ -166,6 +166,8 @@ export class DataCalls {
     const running = repetitions.running<WriteAnswer | null>(fileid, words);
     if (running !== null) return running;
     if (repetitions.isDone(fileid, words)) {
+      // Anew, from now on: until this answer the client may have sent copies, and each of them may be under way for as long as the first.
+      repetitions.remember(fileid, words);
       const committed = stable ? How.FILE_SYNC : How.UNSTABLE;
       return { status: Status.OK, wcc: unchanged(served), countBytes, committed, verifier: served.driven.verifier };
     }
@@ -184,8 +186,9 @@ export class DataCalls {
     served.users += 1;
     served.changers += 1;
     const change = await served.driven.write(offsetBytes, countBytes, chunks, stable, this.#core.now(), words);
-    // Before it counts as ended: a move hands the memory of calls over as soon as no change is under way.
-    if (change.kind !== 'refused' && words !== null && this.#core.places.lease.valid) repetitions?.remember(served.driven.fileid, words);
+    // Before it counts as ended: a move hands the memory of calls over as soon as no change is under way. Also without a lease: what is durable the log may say to be
+    // so from here on, and then the next life of this process does not look for its name there.
+    if (change.kind !== 'refused' && words !== null) repetitions?.remember(served.driven.fileid, words);
     served.users -= 1;
     served.changers -= 1;
     if (change.kind === 'refused')
