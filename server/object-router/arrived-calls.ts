@@ -8,13 +8,14 @@ import { REPETITION_WINDOW_MS } from './peer-port.ts';
 export const KEY_WORDS = 4;
 /** A remembered call on its way: key, age in milliseconds. */
 export const CALL_ENTRY_BYTES = KEY_WORDS * 4 + 4;
-const ENTRIES_FIRST = 1024;
-/** What a router can remember of one object at most: its own memory, and as much that came to it. */
+const ENTRIES_FIRST = 64;
+/** What a router can remember of one object at most: its own memory, and as much that came to it. At the bound the oldest half goes, as in the giver's ring. */
 const ENTRIES_MAX = 2 ** 20;
 
 export class ArrivedCalls {
   readonly fileid: number;
   readonly #clock: Clock;
+  readonly #entriesMax: number;
   #words = new Uint32Array(ENTRIES_FIRST * KEY_WORDS);
   #endedMs = new Float64Array(ENTRIES_FIRST);
   /** Next entry of the same chain, plus one; 0 ends it. */
@@ -23,9 +24,11 @@ export class ArrivedCalls {
   #count = 0;
   #newestMs = -Infinity;
 
-  constructor(clock: Clock, fileid: number) {
+  /** `entriesMax`: a power of two. */
+  constructor(clock: Clock, fileid: number, entriesMax = ENTRIES_MAX) {
     this.#clock = clock;
     this.fileid = fileid;
+    this.#entriesMax = entriesMax;
   }
 
   get count(): number {
@@ -40,7 +43,9 @@ export class ArrivedCalls {
   /** False: these are no remembered calls, and nothing was taken. `taken` is called with the words of each that is kept; they change afterwards. */
   add(bytes: Buffer, taken: (words: Uint32Array) => void): boolean {
     const added = bytes.length / CALL_ENTRY_BYTES;
-    if (!Number.isInteger(added) || this.#count + added > ENTRIES_MAX) return false;
+    if (!Number.isInteger(added) || added > this.#entriesMax / 2) return false;
+    // An object that is written to is copied for longer than its calls are remembered.
+    if (this.#count + added > this.#entriesMax) this.#dropOldest(this.#count - this.#entriesMax / 2);
     this.#grow(this.#count + added);
     const nowMs = this.#clock.monotonicMs();
     for (let at = 0; at < bytes.length; at += CALL_ENTRY_BYTES) {
@@ -98,6 +103,14 @@ export class ArrivedCalls {
     this.#endedMs = endedMs;
     this.#next = new Int32Array(room);
     this.#heads = new Int32Array(room);
+    for (let slot = 0; slot < this.#count; slot += 1) this.#enchain(slot);
+  }
+
+  #dropOldest(entries: number): void {
+    this.#words.copyWithin(0, entries * KEY_WORDS, this.#count * KEY_WORDS);
+    this.#endedMs.copyWithin(0, entries, this.#count);
+    this.#count -= entries;
+    this.#heads.fill(0);
     for (let slot = 0; slot < this.#count; slot += 1) this.#enchain(slot);
   }
 
