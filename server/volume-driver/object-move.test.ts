@@ -780,6 +780,22 @@ test('a copy that does not fit the owner record is left for a recovery, which it
   for (let n = 0; n < 20; n += 1) assert.equal(target[n * BLOCK], 1 + n);
 });
 
+test('a giver that names another end of its log than it sends ends no process: the copy is left for a recovery', async () => {
+  const pair = await Pair.start();
+  const { a, b, cluster } = pair;
+  const object = await pair.open(a);
+  for (let n = 0; n < 20; n += 1) accepted(await pair.run(write(object, n * BLOCK, 1 + n)));
+  const move = await pair.run(cluster.begin(a, object, b));
+  await pair.run(cluster.catchUp(move));
+  move.replica.prepare(7);
+  const owner = await pair.run(cluster.transfer(move, await pair.run(cluster.freeze(move))));
+  move.source.cede();
+  await refusedWith('replica-damaged', pair.run(move.replica.activate(owner)));
+  assert.deepEqual(b.disk.files('/vpool/log/'), []);
+  const target = await pair.run(contents(await pair.open(b)));
+  for (let n = 0; n < 20; n += 1) assert.equal(target[n * BLOCK], 1 + n);
+});
+
 test('a giver that dies between the switch and its renames has copies at its next start, and no orphans', async () => {
   const pair = await Pair.start('volume', { cacheBytes: 4096 * KIB });
   const { a, b, cluster } = pair;

@@ -182,6 +182,9 @@ export class ObjectReplica implements Replica {
     const closed = root.closedEpochs.at(-1);
     if (root.uploadedSegment >= position.segment || (closed !== undefined && closed.lastSequence !== lastSequence))
       throw this.#unfit(`it ends with record ${lastSequence}`);
+    // What the other router said of its end was two things.
+    if (this.#next !== null && this.#next.number !== position.segment)
+      throw this.#unfit(`it ends before segment ${position.segment}, not ${this.#next.number}`);
   }
 
   #open(owner: OwnerRecord): DrivenObject {
