@@ -19,7 +19,7 @@ import type {
   WccResult,
 } from '../nfsd/file-system.ts';
 import { Status } from '../nfsd/file-system.ts';
-import { flipToFile } from './data-calls.ts';
+import { answeredAgain, flipToFile } from './data-calls.ts';
 import { grantedAccess, maySetAttributes, preAttributesOf } from './inode-attributes.ts';
 import type { Rights } from './inode-attributes.ts';
 import type { ServedObject } from './open-objects.ts';
@@ -117,11 +117,8 @@ export class AttributeCalls {
     const { fileid } = served.driven;
     const running = repetitions.running<WccResult | null>(fileid, words);
     if (running !== null) return running;
-    if (repetitions.isDone(fileid, words)) {
-      // Anew, as a WRITE.
-      repetitions.remember(fileid, words);
-      return { status: Status.OK, wcc: unchangedOf(served) };
-    }
+    if (repetitions.isDone(fileid, words))
+      return answeredAgain(this.#core, served, repetitions, words, () => ({ status: Status.OK, wcc: unchangedOf(served) }));
     return repetitions.run(fileid, words, this.#changeOwned(caller, served, changes, guardCtime, words, repetitions));
   }
 

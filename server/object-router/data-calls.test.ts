@@ -45,11 +45,15 @@ test('a WRITE that waited here until its object was given away is as old as it i
 test('a WRITE that is answered once more is known for as long again: a copy that was sent before that answer is not done over newer data', async () => {
   const clock = new VirtualClock();
   let written = 0;
+  let repeated: Promise<void> | undefined;
   const served = {
     unlinked: false,
+    users: 0,
+    changers: 0,
     inode: { type: 'file', mode: 0o666, uid: 0, gid: 0 },
     driven: {
       fileid: 100,
+      repeated: () => repeated,
       write: () => {
         written += 1;
         return Promise.resolve({ kind: 'changed', before: {}, stable: true });
@@ -73,6 +77,20 @@ test('a WRITE that is answered once more is known for as long again: a copy that
   clock.advance(24_000);
   assert.equal(await write(1), Status.OK);
   assert.equal(written, 2);
+  // The object was clean: nobody may take it over who knows nothing of the copies.
+  const confirming = Promise.withResolvers<void>();
+  repeated = confirming.promise;
+  let isAnswered = false;
+  const answer = write(1).finally(() => {
+    isAnswered = true;
+  });
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual([isAnswered, served.users], [false, 1]);
+  confirming.resolve();
+  assert.equal(await answer, Status.OK);
+  repeated = Promise.reject(new ApplianceError('fenced', 'it is another router’s', { retryable: true }));
+  assert.equal(await write(1), undefined, 'it is looked for');
+  assert.deepEqual([written, served.users], [2, 0]);
 });
 
 test('a WRITE that was done is remembered also without a lease, and never answered then', async () => {

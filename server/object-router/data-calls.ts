@@ -1,7 +1,7 @@
 /** READ, WRITE, COMMIT: inline files in their registry record, everything else through its open object. */
 import { inlineVerifier } from '../../registry/inode.ts';
 import type { Inode } from '../../registry/inode.ts';
-import { errorCode } from '../core/errors.ts';
+import { errorCode, isEnvironmentError } from '../core/errors.ts';
 import { failPoint } from '../core/fail-points.ts';
 import { isPending } from '../core/maybe-promise.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
@@ -166,10 +166,14 @@ export class DataCalls {
     const running = repetitions.running<WriteAnswer | null>(fileid, words);
     if (running !== null) return running;
     if (repetitions.isDone(fileid, words)) {
-      // Anew, from now on: until this answer the client may have sent copies, and each of them may be under way for as long as the first.
-      repetitions.remember(fileid, words);
       const committed = stable ? How.FILE_SYNC : How.UNSTABLE;
-      return { status: Status.OK, wcc: unchanged(served), countBytes, committed, verifier: served.driven.verifier };
+      return answeredAgain(this.#core, served, repetitions, words, () => ({
+        status: Status.OK,
+        wcc: unchanged(served),
+        countBytes,
+        committed,
+        verifier: served.driven.verifier,
+      }));
     }
     return repetitions.run(fileid, words, this.#writeDriven(served, offsetBytes, countBytes, chunks, stable, words, repetitions));
   }
@@ -327,6 +331,35 @@ function readDone(served: ServedObject, offsetBytes: number, bytesRead: number):
 function unchanged(served: ServedObject): Wcc {
   const after = served.attributes();
   return { before: preAttributesOf(after), after };
+}
+
+/**
+ * The answer to a change that was done before. It is remembered anew, and the object rests anew: until this answer the client may have sent copies, and each of
+ * them may be under way for as long as the first. Null: look for the object again, it may be another router's.
+ */
+export function answeredAgain<T>(
+  core: RouterCore,
+  served: ServedObject,
+  repetitions: Repetitions,
+  words: CallWords,
+  answer: () => T,
+): MaybePromise<T | null> {
+  const { driven } = served;
+  repetitions.remember(driven.fileid, words);
+  const confirmed = driven.repeated();
+  if (!isPending(confirmed)) return answer();
+  served.users += 1;
+  return confirmed
+    .then(
+      () => (core.places.lease.valid ? answer() : core.places.noAnswer()),
+      (error: unknown) => {
+        if (!isEnvironmentError(error)) throw error;
+        return null;
+      },
+    )
+    .finally(() => {
+      served.users -= 1;
+    });
 }
 
 /** Makes an inline file an object of class file. Null when it is one now, else the status of the failure. */

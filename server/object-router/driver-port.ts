@@ -42,6 +42,11 @@ export interface DrivenObject {
     now: Timestamp,
     call?: Uint32Array | null,
   ): Promise<ObjectChange>;
+  /**
+   * A change that was completed is about to be answered once more, and copies of it may be under way for as long again: nobody who knows nothing of it may take the
+   * object over meanwhile. Rejects as the registry does.
+   */
+  repeated(): MaybePromise<void>;
   /** The registry changed something of the inode at this time: ctime must not run back. */
   observeTime(time: Timestamp): void;
   /** Periodic work: seal what is old, upload, checkpoint, reclaim. */

@@ -127,6 +127,10 @@ export class OpenObject implements DrivenObject {
     return this.object.setAttributes(changes, now, call);
   }
 
+  repeated(): MaybePromise<void> {
+    return this.#ceded ? undefined : this.keeper.repeated();
+  }
+
   observeTime(time: Timestamp): void {
     this.object.observeTime(time);
   }

@@ -200,6 +200,12 @@ export class ObjectKeeper {
     return marked;
   }
 
+  /** DrivenObject.repeated: it rests from here on. */
+  repeated(): MaybePromise<void> {
+    this.#restSequence = -1;
+    return this.confirmUnprotected();
+  }
+
   async #markUnprotected(): Promise<void> {
     while (this.#protectionChange !== null) await this.#protectionChange;
     if (this.#protection === 'unprotected') return;
@@ -534,7 +540,7 @@ export class ObjectKeeper {
   }
 
   /**
-   * Whether nothing was written for `restMs`. Who takes a clean object over knows nothing of the calls that its owner completed (decision 0028): a copy of one of them
+   * Whether nothing was written, and no call answered once more, for `restMs`. Who takes a clean object over knows nothing of the calls that its owner completed (decision 0028): a copy of one of them
    * that is still under way would put old bytes over newer ones.
    */
   #rested(): boolean {
@@ -560,7 +566,7 @@ export class ObjectKeeper {
     const generation = await this.#records.generation();
     await this.#records.putAttributes(this.#object.attributes, this.#object.usedBytes);
     this.#attributesSequence = sequence;
-    if (!settled()) return;
+    if (!settled() || !this.#rested()) return;
     await this.#changeProtection('clean');
     if ((await this.#records.generation()) !== generation) await this.#markUnprotected();
   }

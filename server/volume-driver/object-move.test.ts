@@ -884,4 +884,14 @@ test('an object is not clean before it has rested: who takes it over knows nothi
   await pair.run(cluster.clock.sleep(restMs));
   await pair.run(moved.flush(Infinity));
   assert.equal(cluster.commons.owner?.protection.kind, 'clean', 'what has rested is free for others when its router stops');
+  await pair.run(moved.repeated());
+  const protection = (): string | undefined => cluster.commons.owner?.protection.kind;
+  assert.equal(protection(), 'unprotected', 'a call that is answered once more has copies under way');
+  await pair.run(cluster.clock.sleep(restMs / 2));
+  moved.tick();
+  await pair.run(cluster.clock.sleep(restMs / 4));
+  await pair.run(moved.repeated());
+  const repeatedMs = cluster.clock.monotonicMs();
+  const third = await cleanAfterMs(moved, repeatedMs);
+  assert.ok(third >= restMs && third < restMs + 2_000, `clean ${third} ms after a call was answered once more`);
 });
