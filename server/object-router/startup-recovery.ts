@@ -55,9 +55,12 @@ export async function surveyObjects({ registry, files, router, logger, given }: 
     }
     if (page.length < PAGE) break;
   }
+  // Of those that were on their way here there may be a file that was made ready for what was to be written first.
+  const expected = new Map<ObjectUuid, FileId>();
+  for (const { fileid, uuid } of files.replicas.attempts()) expected.set(uuid, fileid);
   for (const uuid of [...files.objects()]) {
     if (known.has(uuid)) continue;
-    const fileid = given?.fileidOf(uuid) ?? null;
+    const fileid = given?.fileidOf(uuid) ?? expected.get(uuid) ?? null;
     const owner = fileid === null ? null : await registry.ownership.owner(fileid);
     // Its new owner has all of it, and what is here are copies.
     const isElsewhere = owner !== null && owner.uuid === uuid && owner.router !== router && owner.state.kind === 'running';

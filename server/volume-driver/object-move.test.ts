@@ -539,15 +539,24 @@ test('the file that is made ready while an attempt comes to its end goes with th
   move.source.thaw();
   await pair.run(move.replica.discard());
   assert.deepEqual(logFiles(), [], 'an attempt that came to nothing');
-  accepted(await pair.run(write(object, 0, 97)));
-  const dying = await pair.run(cluster.begin(a, object, b));
-  await pair.run(cluster.catchUp(dying));
-  await pair.run(cluster.freeze(dying));
-  await pair.run(cluster.clock.sleep(100));
-  assert.equal(logFiles().length, 1);
-  b.kill(false);
-  dying.source.thaw();
-  await cluster.restart(b);
+  const given = {
+    fileidOf: () => null,
+    settle: (of: OwnerRecord) => settleForeign({ disk: b.disk.process(), files: b.router.files }, of),
+  };
+  for (const isSurveyed of [true, false]) {
+    accepted(await pair.run(write(object, 0, 97)));
+    const dying = await pair.run(cluster.begin(a, object, b));
+    await pair.run(cluster.catchUp(dying));
+    await pair.run(cluster.freeze(dying));
+    await pair.run(cluster.clock.sleep(100));
+    assert.equal(logFiles().length, 1);
+    b.kill(false);
+    dying.source.thaw();
+    await cluster.restart(b);
+    if (!isSurveyed) continue;
+    await pair.run(surveyObjects({ registry: b.router.registry, files: b.router.files, router: b.id, logger: silentLogger, given }));
+    assert.deepEqual([logFiles(), b.disk.files('/vpool/orphans/')], [[], []], 'nothing was ever written to it: no orphan for people');
+  }
   accepted(await pair.run(write(object, 0, 98)));
   const third = await pair.run(cluster.begin(a, object, b));
   assert.deepEqual(logFiles(), [], 'what a life of the router left that died is gone before the next attempt');
