@@ -61,6 +61,8 @@ export class Cluster implements AsyncDisposable {
   readonly network: Http2PeerNetwork;
   readonly owners = new OwnerCache();
   readonly repetitions: Repetitions;
+  /** What earlier lives of this router remembered of completed calls went with a power cut or a reboot. */
+  readonly isMemoryLost: boolean;
   /** `host:port` that the others are told. */
   readonly peerAddress: string;
   readonly encrypted: boolean;
@@ -100,6 +102,7 @@ export class Cluster implements AsyncDisposable {
     this.#certificateEndsAtMs = parts.certificateEndsAtMs;
     this.#desk = parts.desk;
     this.#memory = parts.memory;
+    this.isMemoryLost = parts.memory.isLost;
     this.repetitions = new Repetitions(components.clock, undefined, parts.memory);
     const sent = new Map<RouterId, PeerService>();
     this.#metered = {

@@ -24,7 +24,7 @@ test('what a process remembered, its next life knows, before any answer could ha
   const directory = scratch(t);
   const clock = new VirtualClock();
   const file = RepetitionFile.open(directory, clock);
-  assert.equal(file.waitMs, 0);
+  assert.deepEqual([file.waitMs, file.isLost], [0, false]);
   const repetitions = new Repetitions(clock, 2 ** 12, file);
   const call = async (): Promise<void> => {
     await Promise.resolve();
@@ -115,12 +115,12 @@ test('a file of before a reboot says nothing, and the machine must have been up 
   const uptimeMs = { value: REPETITION_WINDOW_MS - 4000 };
   {
     using rebooted = RepetitionFile.open(directory, clock, () => uptimeMs.value);
-    assert.equal(rebooted.waitMs, 4000);
+    assert.deepEqual([rebooted.waitMs, rebooted.isLost], [4000, true]);
     assert.deepEqual([...rebooted.load()], []);
   }
   // It is this boot's file from then on.
   using again = RepetitionFile.open(directory, clock, () => uptimeMs.value);
-  assert.equal(again.waitMs, 0);
+  assert.deepEqual([again.waitMs, again.isLost], [0, false]);
 });
 
 test('damaged records are passed over', async (t) => {

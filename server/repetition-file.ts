@@ -27,6 +27,8 @@ export class RepetitionFile implements RepetitionJournal, Disposable {
   readonly #remembered: RememberedCall[] = [];
   /** How long the router has to wait before it serves anything: what its former life completed is not known. */
   readonly waitMs: number;
+  /** An earlier life wrote it, and it is of before a power cut or a reboot. */
+  readonly isLost: boolean;
   #next = 0;
 
   private constructor(fd: number, clock: Clock, existed: boolean, bootId: string, uptimeMs: () => number) {
@@ -37,6 +39,7 @@ export class RepetitionFile implements RepetitionJournal, Disposable {
     const isOurs = existed && header.subarray(0, 8).equals(MAGIC) && header.toString('latin1', 8, 8 + bootId.length) === bootId;
     if (isOurs) this.#load();
     else this.#begin(bootId);
+    this.isLost = existed && !isOurs;
     this.waitMs = !existed || isOurs ? 0 : Math.max(0, REPETITION_WINDOW_MS - uptimeMs());
   }
 

@@ -154,6 +154,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       names,
       writeBack: { volume: null, file: (object) => new PieceWriteBack(object) },
       recovered: (fileid, calls) => cluster?.repetitions.recovered(fileid, calls),
+      isMemoryLost: cluster?.isMemoryLost ?? false,
     },
     {
       segmentBytes: settings.log.segmentBytes,

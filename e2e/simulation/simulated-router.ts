@@ -166,6 +166,8 @@ export class Machine {
   #connections = Promise.withResolvers<void>();
   /** What RepetitionFile keeps: a kill leaves it, a power cut does not. */
   #memory = new SimulatedMemory();
+  /** The life to come, or the one that is, knows nothing of what was remembered before (RepetitionFile.isLost). */
+  #isMemoryLost = false;
   /** A machine whose power was cut does not serve sooner (RepetitionFile.waitMs). */
   #notBeforeMs = 0;
   lives = 0;
@@ -238,6 +240,7 @@ export class Machine {
     this.#connection?.close();
     this.#connection = null;
     this.#starting = false;
+    this.#isMemoryLost = powerCut;
     if (!powerCut) return;
     this.disk.powerCut();
     this.#memory = new SimulatedMemory();
@@ -381,6 +384,7 @@ export class Machine {
         writeBack: { volume: null, file: (object) => new PieceWriteBack(object) },
         names,
         recovered: (fileid, calls) => repetitions.recovered(fileid, calls),
+        isMemoryLost: this.#isMemoryLost,
       },
       {
         segmentBytes: settings.segmentBytes,

@@ -365,6 +365,27 @@ test('a shrink that drops its blocks for long is known as done before it is answ
   accepted(await life.run(shrinking));
 });
 
+test('after a power cut, which takes the memory of completed calls, a recovery tells of those in sealed segments, too', async () => {
+  // What is sealed is cut to its size.
+  let life = await start(undefined, { segmentFileBytes: 4096 * KIB });
+  life.router.store.setFaults({ failBefore: 1 });
+  const { commons } = life.world;
+  const count = 60;
+  for (let call = 1; call <= count; call += 1)
+    accepted(await life.run(life.object.write(0, BLOCK, [Buffer.alloc(BLOCK, call)], true, NOW, Uint32Array.of(call, 0, 0, 0))));
+  assert.equal(commons.recoveredCalls.size, 0);
+  life.router.kill();
+  life = await start(life.world);
+  assert.ok(commons.recoveredCalls.size < count / 2, 'those that were answered somebody remembers');
+  commons.isMemoryLost = true;
+  life = await powerCut(life);
+  assert.deepEqual(
+    [...commons.recoveredCalls].toSorted((a, b) => a - b),
+    Array.from({ length: count }, (_, index) => index + 1),
+  );
+  assert.equal((await read(life, 0))[0], count);
+});
+
 test('while the backend is away writes go on up to the bound, wait there, and go on when it is back', async () => {
   const life = await start(undefined, { dirtyBytesMax: 512 * KIB });
   life.router.store.setFaults({ failBefore: 1 });

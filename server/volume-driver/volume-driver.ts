@@ -79,7 +79,12 @@ export interface VolumeDriverComponents {
    * closed, from when on the log does not say which they are; of a shrink that drops its blocks still, which may be sealed before it is answered. A process that dies in the recovery must not make its next life do them again (decision 0035). What it is told outlives the process.
    */
   readonly recovered?: (fileid: FileId, calls: readonly Uint32Array[]) => void;
+  /** What earlier lives of the router answered nobody remembers (a power cut, a reboot): a recovery tells of the newest calls that the log has, answered or not. */
+  readonly isMemoryLost?: boolean;
 }
+
+/** So many calls a recovery reads back from the log of an object whose router lost its memory, or little more: of the segments' heads, a GiB of small writes takes seconds. */
+const CALLS_READ_BACK = 2 ** 16;
 
 export class VolumeDriver implements ObjectDriver {
   /** What is asked of the backend again, and what it does not have right. */
@@ -149,7 +154,7 @@ export class VolumeDriver implements ObjectDriver {
       // A copy of what another router had may be the only one now.
       for (const { local, number } of end.segments) if (local !== null && number > uploadedSegment) await files.keep(local);
       const durable = await this.#makeDurable(end, uploadedSegment);
-      const calls = callsOf(end);
+      const calls = this.#components.isMemoryLost === true ? await this.#readBackCalls(end) : callsOf(end);
       if (calls.length > 0) this.#components.recovered?.(inode.fileid, calls);
       return await this.#start(inode, names, owner, loaded, durable, counterMin);
     } catch (error) {
@@ -230,6 +235,23 @@ export class VolumeDriver implements ObjectDriver {
       segments.push({ ...found, scan: await scanLocalSegment(disk, files, local) });
     }
     return { ...end, segments };
+  }
+
+  /** Calls of the newest records, in their order: of sealed segments, too, whose indexes do not name them. */
+  async #readBackCalls(end: LogEnd & { kind: 'found' }): Promise<readonly Uint32Array[]> {
+    const { disk, files } = this.#components;
+    let calls: Uint32Array[] = [];
+    for (let index = end.segments.length - 1; index >= 0 && calls.length < CALLS_READ_BACK; index -= 1) {
+      const { local, scan, records } = end.segments[index] as FoundSegment;
+      const first = records[0]?.sequence;
+      const last = records.at(-1)?.sequence;
+      if (first === undefined || last === undefined) continue;
+      const read = scan.verified || local === null ? records : (await scanEveryRecord(disk, files, local)).records;
+      const older: Uint32Array[] = [];
+      for (const { call, sequence } of read) if (call !== null && sequence >= first && sequence <= last) older.push(call);
+      calls = [...older, ...calls];
+    }
+    return calls;
   }
 
   async #start(

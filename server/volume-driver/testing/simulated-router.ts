@@ -117,6 +117,8 @@ export class SimulatedCommons {
   generation = 0;
   /** First words of the calls that recoveries found in the log: they were done, whatever dies from then on. */
   readonly recoveredCalls = new Set<number>();
+  /** Of the next life. */
+  isMemoryLost = false;
 
   /** `disks`: of all routers that share the clock; null when each life has a clock of its own. */
   constructor(random: Random, objectClass: 'volume' | 'file', disks: readonly FaultyDisk[] | null = null) {
@@ -460,6 +462,7 @@ export class SimulatedRouter {
           recovered: (_fileid, calls) => {
             for (const [first = 0] of calls) commons.recoveredCalls.add(first);
           },
+          isMemoryLost: commons.isMemoryLost,
         },
         {
           segmentBytes: settings.segmentBytes,
