@@ -101,6 +101,8 @@ export class ObjectKeeper {
   /** The object is being given away: what the receiver builds on stays as it is. */
   #pinned = false;
   #checkpointing = false;
+  /** While the checkpoint under way waits for segments to go up: ends it at once, what goes up goes on. */
+  #giveWay: (() => void) | null = null;
   /** What was applied when somebody looked, and since when that is so (monotonic). */
   #restSequence = -1;
   #restFromMs = 0;
@@ -153,13 +155,17 @@ export class ObjectKeeper {
 
   /**
    * From here to `unpin` no checkpoint is made, nothing is released and no garbage deleted; segments go on to the backend, and the root with them.
-   * False, and nothing changed: a checkpoint is under way, and did not end within `patienceMs`.
+   * A checkpoint that still waits for uploads gives way. False, and nothing changed: one that is being stored did not end within `patienceMs`.
    */
   async pin(patienceMs: number): Promise<boolean> {
     this.#pinned = true;
     const deadlineMs = this.#clock.monotonicMs() + patienceMs;
-    while (this.#checkpointing && this.#clock.monotonicMs() < deadlineMs) await this.#clock.sleep(PIN_LOOK_MS);
-    if (!this.#checkpointing) return true;
+    for (;;) {
+      this.#giveWay?.();
+      if (!this.#checkpointing) return true;
+      if (this.#clock.monotonicMs() >= deadlineMs) break;
+      await this.#clock.sleep(PIN_LOOK_MS);
+    }
     this.unpin();
     return false;
   }
@@ -339,7 +345,7 @@ export class ObjectKeeper {
         const due = this.#uploaded.length >= ROOT_BATCH || this.#clock.monotonicMs() - this.#rootMovedMs >= ROOT_EVERY_MS;
         if (alone && (due || !this.#uploads.ready)) await this.#moveRoot(null);
       },
-      enough: () => this.#stopped || (upTo === Infinity && this.#mustCheckpoint()),
+      enough: () => this.#stopped || (upTo === Infinity ? this.#mustCheckpoint() : !this.#checkpointing),
     });
   }
 
@@ -418,11 +424,11 @@ export class ObjectKeeper {
       await this.#writeBack.relocate();
     }
     await map.prepareCheckpoint();
-    if (this.#object.busy || this.#log.moving) return;
+    if (this.#object.busy || this.#log.moving || this.#pinned) return;
     // From here to beginCheckpoint nothing waits: garbage, sequence and map are of one instant.
     this.#collectGarbage();
     const frozen = map.beginCheckpoint();
-    let committed = false;
+    let ended = false;
     const faults = this.#log.faults;
     const countedBytes = this.#bytesSinceCheckpoint;
     try {
@@ -450,8 +456,20 @@ export class ObjectKeeper {
         }),
       );
       await using stored = await body;
-      if (this.#uploads.highWater < needsSegment) await this.#log.seal();
-      await this.#upload(dead, needsSegment);
+      // Who wants to move waits for no backend: the checkpoint is made anew, and what went up for it stays there.
+      this.#giveWay = () => {
+        ended = true;
+        frozen.abandon();
+        this.#giveWay = null;
+        this.#checkpointing = false;
+      };
+      try {
+        if (this.#uploads.highWater < needsSegment) await this.#log.seal();
+        await this.#upload(dead, needsSegment);
+      } finally {
+        this.#giveWay = null;
+      }
+      if (ended) return;
       if (this.#uploads.highWater < needsSegment) {
         throw new ApplianceError('log-fault', `segment ${needsSegment} of ${this.#object.uuid} is not sealed yet`, { retryable: true });
       }
@@ -466,7 +484,7 @@ export class ObjectKeeper {
       failPoint('checkpoint.after-put');
       const row = table.add({ kind: 'checkpoint', bucket: '', objectUuid: '', term, number, sizeBytes: frozen.objectBytes });
       frozen.commit(row);
-      committed = true;
+      ended = true;
       await this.#moveRoot({ name, nextSegment });
       this.#checkpointRow = row;
       this.#checkpointSequence = sequence;
@@ -474,7 +492,7 @@ export class ObjectKeeper {
       this.#garbagePersisted = garbage.length;
       await this.#records.checkpointed();
     } finally {
-      if (!committed) frozen.abandon();
+      if (!ended) frozen.abandon();
     }
   }
 

@@ -257,12 +257,18 @@ test('an object that is busy otherwise is not given away, and can be later', asy
   await refusedWith('object-busy', pair.run(object.giveAway()));
   first.thaw();
 
-  // A checkpoint that the backend does not take.
+  // A checkpoint that the backend takes its time for.
   pair.backend({ failBefore: 1 });
   for (let n = 0; n < 40; n += 1) accepted(await pair.run(write(object, n * BLOCK, 1 + n)));
   await cluster.turns(20);
-  pair.backend({ bytesPerSecond: 6000 });
+  pair.backend({});
   object.backendRecovered();
+  const segments = async (): Promise<number> => (await pair.stored()).filter((name) => name.startsWith('seg-')).length;
+  for (let turn = 0; (await pair.run(segments())) < 3; turn += 1) {
+    assert.ok(turn < 2000, 'segments go up');
+    await cluster.turns(1);
+  }
+  pair.backend({ bytesPerSecond: 100 });
   await cluster.turns(20);
   const startedMs = cluster.clock.monotonicMs();
   await refusedWith('object-busy', pair.run(object.giveAway()));
@@ -278,6 +284,30 @@ test('an object that is busy otherwise is not given away, and can be later', asy
   accepted(await pair.run(write(object, 0, 3)));
   const moved = await pair.move(a, object, b);
   assert.equal((await pair.run(contents(moved)))[0], 3);
+});
+
+test('a checkpoint that waits for a slow backend gives way at once, and is made after the attempt', async () => {
+  const pair = await Pair.start('volume', { checkpointAfterBytes: 64 * KIB });
+  const { a, b, cluster } = pair;
+  const object = await pair.open(a);
+  pair.backend({ failBefore: 1 });
+  for (let n = 0; n < 40; n += 1) accepted(await pair.run(write(object, n * BLOCK, 1 + n)));
+  await cluster.turns(20);
+  // Each segment takes many seconds.
+  pair.backend({ bytesPerSecond: 2000 });
+  object.backendRecovered();
+  await cluster.turns(20);
+  const startedMs = cluster.clock.monotonicMs();
+  const source = await pair.run(object.giveAway());
+  assert.ok(cluster.clock.monotonicMs() - startedMs < 1000, `after ${cluster.clock.monotonicMs() - startedMs} ms`);
+  for (let n = 0; n < 40; n += 1) accepted(await pair.run(write(object, n * BLOCK, 101 + n)));
+  source.thaw();
+  pair.backend({});
+  await pair.clean(object);
+  assert.notEqual(cluster.commons.owner?.root.checkpoint, null);
+  const moved = await pair.move(a, object, b);
+  const bytes = await pair.run(contents(moved));
+  for (let n = 0; n < 40; n += 1) assert.equal(bytes[n * BLOCK], 101 + n);
 });
 
 test('a fault of the log ends the attempt, whenever it comes', async () => {
