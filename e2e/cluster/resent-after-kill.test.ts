@@ -101,6 +101,7 @@ describe('a call that was done by a router that died', () => {
     await b.process.start({ VFERRY_FAIL_POINTS: 'log.after-sync=kill@1' });
     await assert.rejects(send(await connect(b, true)));
     await gone(b);
+    // It dies in its start, or a moment after it was ready.
     await b.process.start({ VFERRY_FAIL_POINTS: 'recovery.after-close=kill@1' }).catch(() => undefined);
     await gone(b);
     await b.process.start();

@@ -108,6 +108,10 @@ export class RouterMoveHost implements MoveHost {
     this.#owners.learn(fileid, owner);
   }
 
+  forgetCalls(fileid: FileId): void {
+    this.#repetitions.forget(fileid);
+  }
+
   adopt(driven: DrivenObject, inode: Inode, owner: OwnerRecord): void {
     this.#owners.learn(inode.fileid, owner);
     this.#records.received(owner);

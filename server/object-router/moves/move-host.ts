@@ -66,6 +66,8 @@ export interface MoveHost {
   moved(fileid: FileId, owner: OwnerRecord): void;
   /** What is remembered of completed calls of an object that is served here, from `from` on; `bytesMax` of it at most. */
   calls(fileid: FileId, from: number, bytesMax: number): CallsPart;
+  /** What its dead owner did is given up: completed calls of it count as never done. */
+  forgetCalls(fileid: FileId): void;
   /** For what its giver remembers. */
   arriving(fileid: FileId): ArrivingCalls;
   /** The object is served here from now on. Synchronous. */

@@ -49,7 +49,7 @@ test('an object moves while clients of both routers write to it', async () => {
   for (const step of ['attach', 'copy', 'freeze', 'sync', 'confirm', 'activate'] as const) assert.ok(taken?.stepsMs[step] !== undefined, step);
 });
 
-test('an object whose memory of completed calls does not fit in the hold stays where it is, for now', async () => {
+test('an object whose memory of completed calls does not fit in the hold stays where it is, and moves when it does', async () => {
   const world = await pair();
   world.tooManyCalls = true;
   const receive = (): Promise<unknown> => world.clock.run(world.life('b').moves.receiver.receive(order(world, 'a')));

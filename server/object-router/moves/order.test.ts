@@ -255,7 +255,11 @@ test('an unprotected object of a dead router is marked and waits; by force it is
   assert.equal(look.plan.knownLostRecords, 1);
   assert.deepEqual(await world.clock.run(takeover.take(owner, null)), { kind: 'not-clean' });
   assert.deepEqual(await world.clock.run(takeover.take({ ...owner, term: earlier }, 'x')), { kind: 'changed' });
+  // Of an attempt to receive it that was under way when its owner died.
+  const { remembered } = world.logs.get('b') ?? assert.fail();
+  remembered.add(DISK);
   assert.deepEqual(await world.clock.run(takeover.take(owner, 'two records')), { kind: 'taken' });
+  assert.ok(!remembered.has(DISK), 'a call whose data is given up is not answered as done');
   const taken = world.owners.get(DISK);
   assert.equal(taken?.router, routerId('b'));
   assert.equal(taken?.state.kind, 'running');

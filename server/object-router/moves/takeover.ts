@@ -88,6 +88,8 @@ export class Takeover {
     );
     const claimed = await this.#claim(now.plan.owner);
     if (claimed !== 'done') return { kind: claimed };
+    // A move that did not come to its end may have brought them: one that is sent again would be answered as done, and its data is not there.
+    host.forgetCalls(owner.fileid);
     this.#history.takenOver(owner, this.#around.self.router, givenUp);
     return (await host.open(owner.fileid)) === null ? { kind: 'gone' } : { kind: 'taken' };
   }

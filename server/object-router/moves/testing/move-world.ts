@@ -854,6 +854,10 @@ class FakeHost implements MoveHost {
     this.#life.hints.set(fileid, owner);
   }
 
+  forgetCalls(fileid: FileId): void {
+    this.#life.world.logs.get(this.#life.name)?.remembered.delete(fileid);
+  }
+
   adopt(driven: DrivenObject, inode: Inode, owner: OwnerRecord): void {
     const life = this.#life;
     assert(!life.served.has(inode.fileid) && !life.opening.has(inode.fileid), 'an object is adopted where it is neither served nor being opened');
