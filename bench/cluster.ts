@@ -3,6 +3,7 @@
  * owner, side by side; how long clients wait when the owner changes; what a move costs by the size of the volume.
  */
 import { execFileSync } from 'node:child_process';
+import { appendFileSync } from 'node:fs';
 import os from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -32,6 +33,8 @@ const USAGE = `usage: npm run bench -- cluster [PART ...] [options]
   --seconds S        length of a run (3)
   --rounds N         runs of each case at each router (3)
   --moves N          moves in each condition of the stall (200)
+  --slow-backend     of the stall, only the condition with a slow backend and much that is dirty
+  --trace FILE       of the stall, each move with its reports and slow calls, a line of JSON each
   --file MIB         size of the volume under load (256)
   --seed N           (1)
   --write-docs       write the tables to docs/PERFORMANCE.md
@@ -52,6 +55,8 @@ interface Options {
   readonly fileBytes: number;
   readonly seed: number;
   readonly writeDocs: boolean;
+  readonly slowBackendOnly: boolean;
+  readonly trace: string | null;
 }
 
 /** The exit code: 1 only when something did not work. */
@@ -203,6 +208,7 @@ async function measureStall(options: Options): Promise<string[]> {
   const steps: string[] = [];
   const missed: string[] = [];
   for (const condition of conditions) {
+    if (options.slowBackendOnly && condition.putDelayMs === 0) continue;
     await using store = condition.putDelayMs === 0 ? null : await HostileStore.start(options.seed);
     store?.setFaults({ http: { putDelayMs: condition.putDelayMs } });
     const backend: Backend | null = store === null ? null : { name: 'swift', port: null, environment: () => store.environment, store: null };
@@ -221,10 +227,13 @@ async function measureStall(options: Options): Promise<string[]> {
         const running = runLoad(condition.seconds, options.seed + count);
         await rest(150);
         const report = await cluster.operator.move(PATH, to);
-        waits.push((await running).latencyMaxUs / 1000);
+        const loaded = await running;
+        waits.push(loaded.latencyMaxUs / 1000);
         const one = reported(report, PATH);
         moves.push(one);
-        givers.push(await given(cluster, from, one));
+        const giver = await given(cluster, from, one);
+        givers.push(giver);
+        if (options.trace !== null) appendFileSync(options.trace, `${JSON.stringify({ receiver: one, giver, load: traceOf(loaded) })}\n`);
         // What a client waits for anyway on these processors, at both ways.
         if (count % 8 < 2) quiet.push((await runLoad(Math.min(condition.seconds, 0.7), options.seed + count)).latencyMaxUs / 1000);
       }
@@ -240,6 +249,10 @@ async function measureStall(options: Options): Promise<string[]> {
     }, backend);
   }
   return [...rows, '', ...steps, verdict(missed)];
+}
+
+function traceOf({ operations, elapsedMs, slowest, slow }: LoadResult): Pick<LoadResult, 'operations' | 'elapsedMs' | 'slowest' | 'slow'> {
+  return { operations, elapsedMs, slowest, slow };
 }
 
 /** `freeze 3/9, tail 1/4`: of each step that the reports have. */
@@ -365,6 +378,8 @@ function parse(args: readonly string[]): Options {
       file: { type: 'string', default: '256' },
       seed: { type: 'string', default: '1' },
       'write-docs': { type: 'boolean', default: false },
+      'slow-backend': { type: 'boolean', default: false },
+      trace: { type: 'string' },
     },
   });
   const parts = positionals.map((name) => {
@@ -380,6 +395,8 @@ function parse(args: readonly string[]): Options {
     fileBytes: Math.floor(number('file', values.file, 64, 65_536)) * MIB,
     seed: Math.floor(number('seed', values.seed, 1, 2 ** 31)),
     writeDocs: values['write-docs'],
+    slowBackendOnly: values['slow-backend'],
+    trace: values.trace ?? null,
   };
 }
 

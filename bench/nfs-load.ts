@@ -32,6 +32,8 @@ export const OUTSTANDING_MAX = 256;
 const RECEIVE_BYTES = 1 << 20;
 /** A server that answers nothing for so long is broken, not slow. */
 const SILENCE_MS_MAX = 30_000;
+const SLOW_MS = 40;
+const SLOW_CALLS_MAX = 1024;
 
 export interface Workload {
   readonly kind: 'getattr' | 'read-random' | 'write-random' | 'mix' | 'read-sequential' | 'write-sequential' | 'create-remove';
@@ -49,6 +51,14 @@ export interface Workload {
   readonly seed: number;
 }
 
+/** `sentAtMs`: wall clock; `block`: of 4 KiB, the first one. */
+export interface SlowCall {
+  readonly kind: string;
+  readonly block: number;
+  readonly sentAtMs: number;
+  readonly tookMs: number;
+}
+
 /** What one run gave. Times from the first call to the last reply, COMMIT included. */
 export interface LoadResult {
   readonly operations: number;
@@ -56,8 +66,10 @@ export interface LoadResult {
   readonly elapsedMs: number;
   readonly latencyCounts: Float64Array;
   readonly latencyMaxUs: number;
-  /** The call that waited longest; null: there was none. `sentAtMs`: wall clock. */
-  readonly slowest: { readonly kind: string; readonly sentAtMs: number; readonly tookMs: number } | null;
+  /** The call that waited longest; null: there was none. */
+  readonly slowest: SlowCall | null;
+  /** Calls that waited longer than SLOW_MS, in the order of their answers; the first SLOW_CALLS_MAX of them. */
+  readonly slow: readonly SlowCall[];
   /** CPU of this process in ms. */
   readonly cpuMs: number;
 }
@@ -79,9 +91,8 @@ export class NfsLoad implements AsyncDisposable {
   #now = 0;
   #histogram = new LatencyHistogram();
   #operations = 0;
-  #slowestMs = 0;
-  #slowestSentAt = 0;
-  #slowestKind: number = Kind.IDLE;
+  #slowest: SlowCall | null = null;
+  #slow: SlowCall[] = [];
   #ioBytes = 0;
   #committedMin = 0;
   #turn: () => void = () => {};
@@ -154,8 +165,8 @@ export class NfsLoad implements AsyncDisposable {
     if (work.outstanding < 1 || work.outstanding > OUTSTANDING_MAX) throw new Error(`1 to ${OUTSTANDING_MAX} outstanding`);
     this.#histogram = new LatencyHistogram();
     this.#operations = 0;
-    this.#slowestMs = 0;
-    this.#slowestKind = Kind.IDLE;
+    this.#slowest = null;
+    this.#slow = [];
     this.#ioBytes = work.ioBytes;
     this.#committedMin = work.stability === 'FILE_SYNC' ? 2 : 0;
     this.#freeCount = work.outstanding;
@@ -195,10 +206,8 @@ export class NfsLoad implements AsyncDisposable {
       elapsedMs,
       latencyCounts: this.#histogram.counts,
       latencyMaxUs: this.#histogram.maxUs,
-      slowest:
-        this.#slowestKind === Kind.IDLE
-          ? null
-          : { kind: KIND_NAMES[this.#slowestKind] ?? '', sentAtMs: performance.timeOrigin + this.#slowestSentAt, tookMs: this.#slowestMs },
+      slowest: this.#slowest,
+      slow: this.#slow,
       cpuMs: (cpu.user + cpu.system) / 1000,
     };
   }
@@ -352,10 +361,12 @@ export class NfsLoad implements AsyncDisposable {
     this.#free[this.#freeCount++] = slot;
     if (kind === Kind.COMMIT) return;
     const tookMs = this.#now - this.#sentAt[slot]!;
-    if (tookMs > this.#slowestMs) {
-      this.#slowestMs = tookMs;
-      this.#slowestSentAt = this.#sentAt[slot]!;
-      this.#slowestKind = kind;
+    const isSlow = tookMs > SLOW_MS && this.#slow.length < SLOW_CALLS_MAX;
+    if (isSlow || tookMs > (this.#slowest?.tookMs ?? 0)) {
+      const sentAtMs = performance.timeOrigin + this.#sentAt[slot]!;
+      const call: SlowCall = { kind: KIND_NAMES[kind] ?? '', block: this.#blocks[slot]!, sentAtMs, tookMs };
+      if (isSlow) this.#slow.push(call);
+      if (tookMs > (this.#slowest?.tookMs ?? 0)) this.#slowest = call;
     }
     this.#histogram.record(tookMs);
     this.#operations += 1;
