@@ -18,11 +18,12 @@ import type { Settings } from '../../settings/settings.ts';
 import { runCommand } from '../command.ts';
 
 export interface FakeRouterPlan {
-  readonly startDelayMs?: number;
+  /** The start takes that long, or until the process is sent SIGUSR2. */
+  readonly startDelayMs?: number | 'until-told';
   readonly startFails?: boolean;
   readonly closeDelayMs?: number;
-  /** After the start. */
-  readonly afterwards?: 'throw' | 'reject' | 'assert' | 'fatal' | 'begin-anew' | 'chatter' | 'chatter-then-throw';
+  /** After the start. `three-signals`: SIGINT twice as from one Ctrl-C, and once more later. */
+  readonly afterwards?: 'three-signals' | 'throw' | 'reject' | 'assert' | 'fatal' | 'begin-anew' | 'chatter' | 'chatter-then-throw';
   readonly ready?: boolean;
   readonly problems?: readonly Problem[];
   readonly findings?: readonly FsckEvent[];
@@ -33,6 +34,11 @@ export interface FakeRouterPlan {
 }
 
 const plan = JSON.parse(process.env['FAKE_ROUTER'] ?? '{}') as FakeRouterPlan;
+
+/** SIGUSR2 came. Listened for before anybody can send it. */
+const told = new Promise<void>((resolve) => {
+  process.once('SIGUSR2', () => resolve());
+});
 
 const HEALTH: BackendHealth = { condition: 'slow', since: '2026-01-01T00:00:00.000Z', message: 'a get has had no answer for 1250 ms' };
 const TRAFFIC: BackendTraffic = {
@@ -84,6 +90,16 @@ function status(settings: Settings, addresses: RouterAddresses): RouterStatus {
 
 function misbehave({ logger, fatal, beginAnew }: RouterDependencies): void {
   switch (plan.afterwards) {
+    case 'three-signals':
+      // From within: by `kill` the second could come late on a slow machine, or be one with the first.
+      process.emit('SIGINT');
+      process.emit('SIGINT');
+      // Due before the deadline of the close, which is a timer of this process, too.
+      setTimeout(() => {
+        logger.info({}, 'alive after the same signal twice');
+        process.emit('SIGINT');
+      }, 700);
+      return;
     case 'throw':
       throw new TypeError('a bug, thrown');
     case 'reject':
@@ -109,7 +125,8 @@ function misbehave({ logger, fatal, beginAnew }: RouterDependencies): void {
 }
 
 async function startRouter(settings: Settings, dependencies: RouterDependencies): Promise<Router> {
-  await new Promise((resolve) => setTimeout(resolve, plan.startDelayMs ?? 0));
+  const { startDelayMs = 0 } = plan;
+  await (startDelayMs === 'until-told' ? told : new Promise((resolve) => setTimeout(resolve, startDelayMs)));
   if (plan.startFails === true) throw new ApplianceError('data-locked', `another router runs on ${settings.data}; stop it first`);
   dependencies.metrics.gaugeSource('vferry_dirty_bytes', 'Bytes not on the backend yet.', () => 42);
   dependencies.nfsObserver.started(6);
