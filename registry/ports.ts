@@ -131,6 +131,15 @@ export interface PoolUsage {
   readonly usedBytes: number;
 }
 
+/** What the owner of an object tells of it. */
+export interface OwnedCopy {
+  readonly sizeBytes: number;
+  readonly usedBytes: number;
+  readonly atime: Timestamp;
+  readonly mtime: Timestamp;
+  readonly ctime: Timestamp;
+}
+
 export interface Namespace {
   /** Fileid of the root directory; made when the vPool is created. */
   readonly root: FileId;
@@ -183,10 +192,7 @@ export interface Namespace {
   /** A root covers the base of a flipped file: forget the inline bytes. */
   dropInlineBase(mutation: Mutation, fileid: FileId, term: Term): Promise<void>;
   /** The owner's lazy copy of size, used and times; ignored unless `term` is the owner record's and the inode is live. Not a namespace change: no operation id. Batched. */
-  putOwnedAttributes(
-    mutation: Mutation,
-    batch: readonly { fileid: FileId; term: Term; sizeBytes: number; usedBytes: number; atime: Timestamp; mtime: Timestamp; ctime: Timestamp }[],
-  ): Promise<void>;
+  putOwnedAttributes(mutation: Mutation, batch: readonly (OwnedCopy & { fileid: FileId; term: Term })[]): Promise<void>;
 
   usage(): MaybePromise<PoolUsage>;
   /** Unlinked inodes with class file or volume, fileid > `after`: their data waits for deletion. `sinceMs` = wall clock of the unlink (its `now`). */
@@ -281,12 +287,22 @@ export interface Ownership {
    * incarnation that the attempt began with is not the router's living one.
    */
   transfer(mutation: Mutation, fileid: FileId, term: Term, attempt: Term, closing: ClosedEpoch | null, protection: Protection): Promise<OwnerOutcome>;
-  /** Compare-and-set on the term (generation, counter and nonce). Fields left out stay. The counter of a `moving.attempt` is never given out again. A root's uploadedSegment never goes backwards (assertion: `conflict`). */
+  /**
+   * Compare-and-set on the term (generation, counter and nonce). Fields left out stay. The counter of a `moving.attempt` is never given out again. A root's uploadedSegment never goes backwards
+   * (assertion: `conflict`). `attributes`: as by putOwnedAttributes, in the same change; the inode is noted with it when the protection is `clean`.
+   */
   update(
     mutation: Mutation,
     fileid: FileId,
     term: Term,
-    fields: { root?: Root; state?: OwnerRecord['state']; protection?: Protection; verifier?: Uint8Array; moving?: OwnerRecord['moving'] },
+    fields: {
+      root?: Root;
+      state?: OwnerRecord['state'];
+      protection?: Protection;
+      verifier?: Uint8Array;
+      moving?: OwnerRecord['moving'];
+      attributes?: OwnedCopy;
+    },
   ): Promise<OwnerOutcome>;
 }
 

@@ -2,7 +2,7 @@
 import { assert } from '../server/core/assert.ts';
 import type { Timestamp } from '../server/core/time.ts';
 import { EXCLUSIVE_VERIFIER_BYTES, NAME_BYTES_MAX } from './inode-record.ts';
-import type { Mutation, NewInode } from './ports.ts';
+import type { Mutation, NewInode, OwnedCopy } from './ports.ts';
 
 export type SharedAttributes = Pick<NewInode, 'mode' | 'uid' | 'gid' | 'atime' | 'mtime'>;
 
@@ -28,6 +28,13 @@ export function checkedMutation(mutation: Mutation): Mutation {
   assert(isTimestamp(now), 'a mutation carries a time');
   assert(!Number.isNaN(notAfterMs), 'a deadline is a number');
   return { operationId, incarnation, now, notAfterMs };
+}
+
+/** Only what is meant to be sent. */
+export function checkedCopy({ sizeBytes, usedBytes, atime, mtime, ctime }: OwnedCopy): OwnedCopy {
+  assert(isCount(sizeBytes) && isCount(usedBytes), 'sizes are counts of bytes');
+  for (const time of [atime, mtime, ctime]) assert(isTimestamp(time), 'a time is an nfstime3');
+  return { sizeBytes, usedBytes, atime, mtime, ctime };
 }
 
 /** The name, copied. */

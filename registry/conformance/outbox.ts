@@ -118,6 +118,41 @@ export function outboxConformance(name: string, open: OpenRegistry): void {
     assert.deepEqual([image.inodes[0]?.inode.sizeBytes, image.owners[0]?.owner.protection], [777, { kind: 'clean' }]);
   });
 
+  test(`${name}: size and times that come with the word that an object is clean are in the same change, or with a term that is over in none`, async () => {
+    await using world = await World.open(open);
+    const volume = await world.file('v', VOLUME);
+    const owned = await world.ownership.claim(world.mutation(), volume.fileid, ROUTER, null, null, 'c'.repeat(16));
+    assert.ok(owned.kind === 'done');
+    const { term } = owned.owner;
+    const [atime, mtime] = [
+      { seconds: 9, nanoseconds: 8 },
+      { seconds: 7, nanoseconds: 6 },
+    ];
+    const attributes = { sizeBytes: 777, usedBytes: 512, atime, mtime, ctime: { seconds: 1, nanoseconds: 0 } };
+    const clean = { protection: { kind: 'clean' }, attributes } as const;
+    const before = await outboxOf(world);
+    const late = await world.ownership.update(world.mutation(), volume.fileid, { ...term, nonce: 'd'.repeat(16) }, clean);
+    assert.equal(late.kind, 'conflict');
+    assert.equal((await world.live(volume.fileid)).sizeBytes, volume.sizeBytes);
+    const usedBefore = (await world.namespace.usage()).usedBytes;
+    assert.equal((await world.ownership.update(world.mutation(), volume.fileid, term, clean)).kind, 'done');
+    const after = await world.live(volume.fileid);
+    // The registry's ctime is the later one.
+    assert.deepEqual([after.sizeBytes, after.usedBytes, after.atime, after.mtime, after.ctime], [777, 512, atime, mtime, volume.ctime]);
+    assert.equal((await world.namespace.usage()).usedBytes, usedBefore - volume.usedBytes + 512);
+    const [entry, ...more] = (await outboxOf(world)).slice(before.length);
+    assert.deepEqual(more, []);
+    const image = decodeAfterImage(entry?.afterImage, 'test');
+    assert.deepEqual([image.inodes.map(({ inode }) => inode), image.owners[0]?.owner.protection], [[after], { kind: 'clean' }]);
+    // Without that word they are a lazy copy: nothing is noted of them.
+    await world.ownership.update(world.mutation(), volume.fileid, term, {
+      protection: { kind: 'unprotected' },
+      attributes: { ...attributes, sizeBytes: 778 },
+    });
+    assert.equal((await world.live(volume.fileid)).sizeBytes, 778);
+    assert.deepEqual(decodeAfterImage((await outboxOf(world)).at(-1)?.afterImage, 'test').inodes, []);
+  });
+
   test(`${name}: ownership, too, is made again from the outbox; applying an entry twice is harmless`, async () => {
     await using world = await World.open(open);
     const volume = await world.file('v', VOLUME);

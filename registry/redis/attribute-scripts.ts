@@ -108,13 +108,11 @@ export const PUT_OWNED_SCRIPT = verbScript(
   String.raw`
   local batch = ARGV[8]
   for at = 1, #batch, ${OWNED_ATTRIBUTES_BYTES} do
-    local fileid, term, size, usedBytes, as, an, ms, mn, cs, cn = struct.unpack('<I8c32I8I8I4I4I4I4I4I4', batch, at)
+    local fileid, term, copyAt = struct.unpack('<I8c32', batch, at)
     local i = liveInode(id(fileid))
     local o = i and readOwner(id(fileid))
     if o and o.term == term then
-      i.size, i.used, i.as, i.an, i.ms, i.mn = size, usedBytes, as, an, ms, mn
-      -- Renames and links moved the registry's ctime on; the owner may not know of them yet.
-      if cs > i.cs or (cs == i.cs and cn > i.cn) then i.cs, i.cn = cs, cn end
+      takeCopy(i, batch, copyAt)
       storeInode(i)
     end
   end

@@ -67,6 +67,13 @@ local function storeInode(i)
   i.raw = encodeInode(i)
   redis.call('HSET', INODES, id(i.fileid), i.raw)
 end
+-- What the owner tells: size, used, atime, mtime, ctime.
+local function takeCopy(i, packed, at)
+  local cs, cn
+  i.size, i.used, i.as, i.an, i.ms, i.mn, cs, cn = struct.unpack('<I8I8I4I4I4I4I4I4', packed, at)
+  -- Renames and links moved the registry's ctime on; the owner may not know of them yet.
+  if cs > i.cs or (cs == i.cs and cn > i.cn) then i.cs, i.cn = cs, cn end
+end
 local function putInode(i)
   i.seq = sequence
   storeInode(i)

@@ -109,7 +109,7 @@ export const TRANSFER_SCRIPT = verbScript(
 `,
 );
 
-/** ARGV: 8 fileid; 9 term; each empty to leave: 10 root, 11 state, 12 protection, 13 verifier, 14 moving ("-": null). */
+/** ARGV: 8 fileid; 9 term; each empty to leave: 10 root, 11 state, 12 protection, 13 verifier, 14 moving ("-": null), 15 size, used, atime, mtime, ctime. */
 export const UPDATE_SCRIPT = verbScript(
   'update',
   KEYS,
@@ -132,8 +132,10 @@ export const UPDATE_SCRIPT = verbScript(
     local _, counter = struct.unpack('<I8I8', o.moving, 65)
     o.counterMax = math.max(o.counterMax, counter)
   end
-  -- What the owner told of size and times is noted with it: from here on the record is all that is asked.
-  if ARGV[12] == ${CLEAN} then putInode(liveInode(ARGV[8])) end
+  local i = liveInode(ARGV[8])
+  if ARGV[15] ~= '' then takeCopy(i, ARGV[15], 1) end
+  -- Noted when the object is clean: from here on the record is all that is asked.
+  if ARGV[12] == ${CLEAN} then putInode(i) elseif ARGV[15] ~= '' then storeInode(i) end
   return put(o)
 `,
 );

@@ -3,6 +3,7 @@ import type { FileId } from '../../server/core/ids.ts';
 import type { NamedRecord } from '../after-image.ts';
 import { INODE_CLASSES, INODE_STATES, INODE_TYPES, inodeFromValues, type InodeRecord, NAME_BYTES_MAX } from '../inode-record.ts';
 import type { Inode } from '../inode.ts';
+import type { OwnedCopy } from '../ports.ts';
 import { corrupt } from '../record-check.ts';
 
 /** Version of packed records; a reader refuses another. */
@@ -129,6 +130,18 @@ export function unpackInode(bytes: Buffer, where: string): InodeRecord {
   const isDirectory = inode.type === 'directory' && inode.state === 'live';
   if (isDirectory && nextCookie < 3) return corrupt(`${where} ${inode.fileid}`, `the next cookie is ${nextCookie}`);
   return { inode, nextCookie: isDirectory ? nextCookie : null, unlinkedMs: inode.state === 'unlinked' ? unlinkedMs : null };
+}
+
+/** What the owner of an object tells of it, as the scripts' `takeCopy` reads it. */
+export function packCopy(copy: OwnedCopy): Buffer {
+  const packed = Buffer.allocUnsafe(40);
+  putInteger64(packed, 0, copy.sizeBytes);
+  putInteger64(packed, 8, copy.usedBytes);
+  for (const [index, time] of [copy.atime, copy.mtime, copy.ctime].entries()) {
+    packed.writeUInt32LE(time.seconds, 16 + index * 8);
+    packed.writeUInt32LE(time.nanoseconds, 20 + index * 8);
+  }
+  return packed;
 }
 
 /** Change that a packed record (inode, name, owner) is of. */

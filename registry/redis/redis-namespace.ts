@@ -22,7 +22,7 @@ import type {
   SetAttributesOutcome,
 } from '../ports.ts';
 import { corrupt } from '../record-check.ts';
-import { checkedFile, checkedMutation, checkedName, isCount, isTimestamp, ownBytes, type SharedAttributes } from '../verb-arguments.ts';
+import { checkedCopy, checkedFile, checkedMutation, checkedName, isCount, isTimestamp, ownBytes, type SharedAttributes } from '../verb-arguments.ts';
 import {
   DROP_INLINE_BASE_SCRIPT,
   DROP_TOMBSTONE_SCRIPT,
@@ -33,7 +33,7 @@ import {
   WRITE_INLINE_SCRIPT,
 } from './attribute-scripts.ts';
 import { CREATE_SCRIPT, LINK_SCRIPT, REMOVE_SCRIPT, RENAME_SCRIPT } from './name-scripts.ts';
-import { inodeOf, orderedInteger64, packInode, putInteger64, unpackInode, unpackListed } from './packed-inode.ts';
+import { inodeOf, orderedInteger64, packCopy, packInode, putInteger64, unpackInode, unpackListed } from './packed-inode.ts';
 import { packTerm } from './packed-owner.ts';
 import { COUNTERS_SCRIPT, ENTRIES_SCRIPT, INODE_SCRIPT, LOOKUP_SCRIPT, TOMBSTONES_SCRIPT } from './read-scripts.ts';
 import { bytesOrNull, decimalAt, listAt, listOfReply, numberAt, type RedisVerbs } from './redis-verbs.ts';
@@ -274,20 +274,11 @@ function packWritable(inode: Inode): Buffer {
 function packOwned(batch: Parameters<Namespace['putOwnedAttributes']>[1]): Buffer {
   const packed = Buffer.alloc(batch.length * OWNED_ATTRIBUTES_BYTES);
   for (const [index, owned] of batch.entries()) {
-    const { fileid, term, sizeBytes, usedBytes } = owned;
-    assert(isCount(fileid) && isCount(sizeBytes) && isCount(usedBytes), 'sizes are counts of bytes');
-    let at = index * OWNED_ATTRIBUTES_BYTES;
-    putInteger64(packed, at, fileid);
-    packTerm(term).copy(packed, at + 8);
-    putInteger64(packed, at + 40, sizeBytes);
-    putInteger64(packed, at + 48, usedBytes);
-    at += 56;
-    for (const time of [owned.atime, owned.mtime, owned.ctime]) {
-      assert(isTimestamp(time), 'a time is an nfstime3');
-      packed.writeUInt32LE(time.seconds, at);
-      packed.writeUInt32LE(time.nanoseconds, at + 4);
-      at += 8;
-    }
+    assert(isCount(owned.fileid), 'a fileid is a count');
+    const at = index * OWNED_ATTRIBUTES_BYTES;
+    putInteger64(packed, at, owned.fileid);
+    packTerm(owned.term).copy(packed, at + 8);
+    packCopy(checkedCopy(owned)).copy(packed, at + 40);
   }
   return packed;
 }

@@ -6,9 +6,9 @@ import type { Random } from '../../server/core/time.ts';
 import { jsonFromOwner, OBJECT_VERIFIER_BYTES, ownerFromJson } from '../owner-record.ts';
 import type { ClosedEpoch, Mutation, OwnerOutcome, OwnerRecord, Ownership, Protection, Root } from '../ports.ts';
 import { corrupt, HEX_16, HEX_32 } from '../record-check.ts';
-import { isCount, ownBytes } from '../verb-arguments.ts';
+import { checkedCopy, isCount, ownBytes } from '../verb-arguments.ts';
 import { BEGIN_MOVE_SCRIPT, CLAIM_SCRIPT, OWNED_BY_SCRIPT, OWNER_SCRIPT, TRANSFER_SCRIPT, UPDATE_SCRIPT } from './ownership-scripts.ts';
-import { orderedInteger64 } from './packed-inode.ts';
+import { orderedInteger64, packCopy } from './packed-inode.ts';
 import { packClosedEpoch, packMoving, packProtection, packRoot, packState, packTerm, unpackOwner } from './packed-owner.ts';
 import { bytesOrNull, listOfReply, type RedisVerbs } from './redis-verbs.ts';
 
@@ -105,7 +105,7 @@ export class RedisOwnership implements Ownership {
 
   async update(mutation: Mutation, fileid: FileId, term: Term, fields: Parameters<Ownership['update']>[3]): Promise<OwnerOutcome> {
     checkFields(fileid, fields);
-    const { root, state, protection, verifier, moving } = fields;
+    const { root, state, protection, verifier, moving, attributes } = fields;
     return this.#verbs.mutate('update', UPDATE_SCRIPT, mutation, [
       String(fileid),
       packTerm(term),
@@ -114,6 +114,7 @@ export class RedisOwnership implements Ownership {
       protection === undefined ? '' : packProtection(protection),
       verifier === undefined ? '' : ownBytes(verifier),
       moving === undefined ? '' : moving === null ? '-' : packMoving(moving),
+      attributes === undefined ? '' : packCopy(checkedCopy(attributes)),
     ]);
   }
 }

@@ -3,7 +3,7 @@ import { type FileId, sameTerm, type Term } from '../../server/core/ids.ts';
 import { compareTimestamp, laterThan, type Timestamp } from '../../server/core/time.ts';
 import { inlineUsedBytes, type InodeRecord } from '../inode-record.ts';
 import type { Inode, InodeChanges, InodeClass } from '../inode.ts';
-import type { InlineWriteOutcome, SetAttributesOutcome } from '../ports.ts';
+import type { InlineWriteOutcome, OwnedCopy, SetAttributesOutcome } from '../ports.ts';
 import type { Step } from './verb-step.ts';
 import type { OwnedAttributes } from './worker-protocol.ts';
 
@@ -88,19 +88,15 @@ export function putOwnedAttributes(step: Step, batch: readonly OwnedAttributes[]
   for (const owned of batch) {
     const record = liveInode(step, owned.fileid);
     if (record === null || !isOwnerTerm(step, owned.fileid, owned.term)) continue;
-    const { inode } = record;
-    const after: Inode = {
-      ...inode,
-      sizeBytes: owned.sizeBytes,
-      usedBytes: owned.usedBytes,
-      atime: owned.atime,
-      mtime: owned.mtime,
-      // Renames and links moved the registry's ctime on; the owner may not know of them yet.
-      ctime: compareTimestamp(owned.ctime, inode.ctime) > 0 ? owned.ctime : inode.ctime,
-    };
-    step.records.updateInode(record, { ...record, inode: after }, false);
+    step.records.updateInode(record, { ...record, inode: withCopy(record.inode, owned) }, false);
   }
   return null;
+}
+
+/** The inode with what its owner told. */
+export function withCopy(inode: Inode, { sizeBytes, usedBytes, atime, mtime, ctime }: OwnedCopy): Inode {
+  // Renames and links moved the registry's ctime on; the owner may not know of them yet.
+  return { ...inode, sizeBytes, usedBytes, atime, mtime, ctime: compareTimestamp(ctime, inode.ctime) > 0 ? ctime : inode.ctime };
 }
 
 export function dropTombstone(step: Step, fileid: FileId): null {

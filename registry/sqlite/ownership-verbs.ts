@@ -4,6 +4,7 @@ import { type FileId, type RouterId, sameTerm, type Term } from '../../server/co
 import { jsonFromOwner, type OwnerEntry, ownerFromJson } from '../owner-record.ts';
 import type { ClosedEpoch, OwnerOutcome, OwnerRecord, Protection, Root } from '../ports.ts';
 import { corrupt } from '../record-check.ts';
+import { withCopy } from './attribute-verbs.ts';
 import type { Step } from './verb-step.ts';
 import type { OwnerFields } from './worker-protocol.ts';
 
@@ -107,10 +108,12 @@ export function update(step: Step, fileid: FileId, term: Term, fields: OwnerFiel
   if (fields.root !== undefined && fields.root.uploadedSegment < owner.root.uploadedSegment) return { kind: 'conflict', owner };
   const moving = fields.moving === undefined ? owner.moving : fields.moving;
   const sameAttempt = moving !== null && owner.moving !== null && moving.to === owner.moving.to && sameTerm(moving.attempt, owner.moving.attempt);
-  if (fields.protection?.kind === 'clean') {
-    // What the owner told of size and times is noted with it: from here on the record is all that is asked.
-    const inode = step.records.inode(fileid);
-    if (inode !== null) step.records.updateInode(inode, inode);
+  const isClean = fields.protection?.kind === 'clean';
+  const record = step.records.inode(fileid);
+  if (record !== null && (isClean || fields.attributes !== undefined)) {
+    const inode = fields.attributes === undefined ? record.inode : withCopy(record.inode, fields.attributes);
+    // Noted when the object is clean: from here on the record is all that is asked.
+    step.records.updateInode(record, { ...record, inode }, isClean);
   }
   return store(step, {
     owner: {

@@ -90,8 +90,8 @@ export class ObjectAssembly {
   }
 
   records(inode: Inode, term: Term): ObjectRecords {
-    const { namespace, ownership, outbox } = this.#components.registry;
-    return new ObjectRecords({ namespace, ownership, outbox, clock: this.#components.clock }, this.#incarnation, inode, term);
+    const { namespace, ownership } = this.#components.registry;
+    return new ObjectRecords({ namespace, ownership, clock: this.#components.clock }, this.#incarnation, inode, term);
   }
 
   open(basis: ObjectBasis, beginning: ObjectBeginning): OpenObject {

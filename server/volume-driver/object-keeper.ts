@@ -7,7 +7,7 @@
  * it was durable and the grace time passed.
  */
 import type { ObjectStore } from '../../backends/object-store.ts';
-import type { ClosedEpoch, OwnerRecord, Root } from '../../registry/ports.ts';
+import type { ClosedEpoch, OwnedCopy, OwnerRecord, Root } from '../../registry/ports.ts';
 import { ApplianceError, errorCode } from '../core/errors.ts';
 import { failPoint } from '../core/fail-points.ts';
 import type { Logger } from '../core/logger.ts';
@@ -218,10 +218,10 @@ export class ObjectKeeper {
     await this.#changeProtection('unprotected');
   }
 
-  async #changeProtection(kind: 'clean' | 'unprotected'): Promise<void> {
+  async #changeProtection(kind: 'clean' | 'unprotected', attributes?: OwnedCopy): Promise<void> {
     const former = this.#protection;
     this.#protection = 'changing';
-    const change = this.#records.update({ protection: { kind } }).then(
+    const change = this.#records.update({ protection: { kind }, ...(attributes === undefined ? {} : { attributes }) }).then(
       () => {
         this.#protection = kind;
       },
@@ -578,15 +578,10 @@ export class ObjectKeeper {
 
   async #becomeClean(): Promise<void> {
     const sequence = this.#object.appliedSequence;
-    const settled = (): boolean => this.#isStored() && this.#object.appliedSequence === sequence;
-    if (this.#protection !== 'unprotected' || !settled() || !this.#rested()) return;
-    // What the registry was told lazily it may have forgotten, and nobody tells it again: so it is told now, and the change to clean keeps it.
-    const generation = await this.#records.generation();
-    await this.#records.putAttributes(this.#object.attributes, this.#object.usedBytes);
+    if (this.#protection !== 'unprotected' || !this.#isStored() || !this.#rested()) return;
+    // What the registry was told lazily it may have forgotten, and nobody tells it again: so it is told in the very change that makes the record all that is asked.
+    await this.#changeProtection('clean', { ...this.#object.attributes, usedBytes: this.#object.usedBytes });
     this.#attributesSequence = sequence;
-    if (!settled() || !this.#rested()) return;
-    await this.#changeProtection('clean');
-    if ((await this.#records.generation()) !== generation) await this.#markUnprotected();
   }
 
   /**

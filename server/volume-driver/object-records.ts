@@ -3,7 +3,7 @@
  * a conflict means that somebody else owns the object now.
  */
 import type { Inode } from '../../registry/inode.ts';
-import type { Mutation, Namespace, Outbox, OwnerRecord, Ownership } from '../../registry/ports.ts';
+import type { Mutation, Namespace, OwnerRecord, Ownership } from '../../registry/ports.ts';
 import { ApplianceError, errorCode } from '../core/errors.ts';
 import type { FileId, Incarnation, Term } from '../core/ids.ts';
 import type { Clock } from '../core/time.ts';
@@ -15,22 +15,15 @@ const RETRY_EVERY_MS = 100;
 export class ObjectRecords {
   readonly #namespace: Namespace;
   readonly #ownership: Ownership;
-  readonly #outbox: Outbox;
   readonly #clock: Clock;
   readonly #incarnation: Incarnation;
   readonly #fileid: FileId;
   readonly #term: Term;
   #hasInlineBase: boolean;
 
-  constructor(
-    components: { namespace: Namespace; ownership: Ownership; outbox: Outbox; clock: Clock },
-    incarnation: Incarnation,
-    inode: Inode,
-    term: Term,
-  ) {
+  constructor(components: { namespace: Namespace; ownership: Ownership; clock: Clock }, incarnation: Incarnation, inode: Inode, term: Term) {
     this.#namespace = components.namespace;
     this.#ownership = components.ownership;
-    this.#outbox = components.outbox;
     this.#clock = components.clock;
     this.#incarnation = incarnation;
     this.#fileid = inode.fileid;
@@ -54,11 +47,6 @@ export class ObjectRecords {
         await this.#clock.sleep(RETRY_EVERY_MS);
       }
     }
-  }
-
-  /** Of the registry. In a newer one what was told lazily may be forgotten. */
-  async generation(): Promise<number> {
-    return (await this.#outbox.position()).generation;
   }
 
   /** The lazy copy of size, used and times. */

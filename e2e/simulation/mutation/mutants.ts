@@ -175,8 +175,8 @@ export const MUTANTS: readonly Mutant[] = [
     patches: [
       {
         file: KEEPER,
-        find: 'await this.#records.putAttributes(this.#object.attributes, this.#object.usedBytes);\n    this.#attributesSequence = sequence;\n    if (!settled())',
-        replace: 'if (!settled())',
+        find: "await this.#changeProtection('clean', { ...this.#object.attributes, usedBytes: this.#object.usedBytes });",
+        replace: "await this.#changeProtection('clean');",
       },
     ],
   },
