@@ -93,6 +93,48 @@ test('a WRITE that is answered once more is known for as long again: a copy that
   assert.deepEqual([written, served.users], [2, 0]);
 });
 
+test('the answer to an UNSTABLE WRITE that is repeated has a verifier that no COMMIT has: what it wrote may be gone since, and only who was answered can tell', async () => {
+  let verifier = Buffer.from('before..');
+  const served = {
+    unlinked: false,
+    users: 0,
+    changers: 0,
+    inode: { type: 'file', mode: 0o666, uid: 0, gid: 0 },
+    driven: {
+      fileid: 100,
+      repeated: () => undefined,
+      write: (...[, , , stable]: readonly unknown[]) => Promise.resolve({ kind: 'changed', before: {}, stable }),
+      commit: () => null,
+      get verifier() {
+        return verifier;
+      },
+    },
+    attributes: () => ({}),
+  } as unknown as ServedObject;
+  const core = {
+    now: () => ({ seconds: 0, nanoseconds: 0 }),
+    places: { cluster: { repetitions: new Repetitions(new VirtualClock(), 16) }, lease: { valid: true } },
+  } as unknown as RouterCore;
+  const calls = new DataCalls(core, { fileSizeMaxBytes: 2 ** 40, allWritesStable: false });
+  const rights = { uid: 0, gid: 0, gids: [] };
+  const write = async (xid: number, stability: Stability): Promise<string> => {
+    const answer = await calls.writeServed(rights, served, 0, 512, [Buffer.alloc(512)], stability, Uint32Array.of(1, xid, 3, 4));
+    assert.ok(answer?.status === Status.OK && answer.committed === stability);
+    return Buffer.from(answer.verifier).toString();
+  };
+  const commit = async (): Promise<string> => {
+    const answer = await calls.commitServed(rights, served);
+    assert.ok(answer?.status === Status.OK);
+    return Buffer.from(answer.verifier).toString();
+  };
+  assert.equal(await write(1, Stability.UNSTABLE), await commit());
+  assert.equal(await write(2, Stability.FILE_SYNC), 'before..');
+  // Done and remembered, not answered; then the log had a fault and the process died, and what was not synced is gone.
+  verifier = Buffer.from('renewed.');
+  assert.notEqual(await write(1, Stability.UNSTABLE), await commit());
+  assert.equal(await write(2, Stability.FILE_SYNC), 'renewed.');
+});
+
 test('a WRITE that was done is remembered also without a lease, and never answered then', async () => {
   const clock = new VirtualClock();
   const repetitions = new Repetitions(clock, 16);

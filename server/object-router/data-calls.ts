@@ -172,7 +172,7 @@ export class DataCalls {
         wcc: unchanged(served),
         countBytes,
         committed,
-        verifier: served.driven.verifier,
+        verifier: stable ? served.driven.verifier : verifierOfNoCommit(served.driven.verifier),
       }));
     }
     return repetitions.run(fileid, words, this.#writeDriven(served, offsetBytes, countBytes, chunks, stable, words, repetitions));
@@ -331,6 +331,14 @@ function readDone(served: ServedObject, offsetBytes: number, bytesRead: number):
 function unchanged(served: ServedObject): Wcc {
   const after = served.attributes();
   return { before: preAttributesOf(after), after };
+}
+
+/**
+ * For an UNSTABLE write that is answered once more: what it wrote may be gone since it was done, by a fault of the log's disk and a kill, and that the verifier
+ * was renewed then tells only who had an answer. So its COMMIT tells the client to send it again, as a call of its own.
+ */
+function verifierOfNoCommit(verifier: Uint8Array): Uint8Array {
+  return verifier.map((byte) => byte ^ 0xff);
 }
 
 /**
