@@ -177,12 +177,16 @@ describe('the way to the service', () => {
         assert.match((await rejectsWith(store.get('bucket', 'name'), 'retry')).message, /TimeoutError/);
         await rejectsWith(store.put('bucket', 'name', body), 'retry');
       },
+      {},
+      200,
     );
     await withScriptedS3(
       (_, response) => response.writeHead(200, { 'Content-Length': 100 }).write('half'),
       async ({ store }) => {
         await rejectsWith(store.get('bucket', 'name'), 'retry');
       },
+      {},
+      200,
     );
   });
 

@@ -25,11 +25,12 @@ export interface ScriptedS3 {
   readonly config: S3StoreConfig;
 }
 
-/** Runs `body` with a store whose service is `script`. */
+/** Runs `body` with a store whose service is `script`, and which waits for it practically for ever unless `inactiveMsMax` says otherwise. */
 export async function withScriptedS3(
   script: Script,
   body: (scripted: ScriptedS3) => Promise<void>,
   changes: Partial<S3StoreConfig> = {},
+  inactiveMsMax = 240_000,
 ): Promise<void> {
   const requests: ScriptedRequest[] = [];
   const server = createServer((incoming, response) => {
@@ -56,7 +57,7 @@ export async function withScriptedS3(
     conditionalPut: true,
     ...changes,
   };
-  const store = new S3Store(config, { connectWithinMs: 1000, inactiveMsMax: 200 });
+  const store = new S3Store(config, { connectWithinMs: 240_000, inactiveMsMax });
   try {
     await body({ store, requests, server, config });
   } finally {

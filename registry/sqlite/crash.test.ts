@@ -133,7 +133,7 @@ test('no space left: verbs fail with registry-no-space, nothing acknowledged is 
   assert.deepEqual((await running.ask({ do: 'names' })).names, created, 'reads go on');
   await running.ask({ do: 'shell', text: `mount -o remount,size=64m ${place.directory}` });
   // Without any client: a probe finds out.
-  for (let waited = 0; waited < 200; waited += 1) {
+  for (let looks = 0; looks < 4000; looks += 1) {
     if ((await running.ask({ do: 'health' })).health === null) break;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
