@@ -131,6 +131,16 @@ export function failPointError(name: FailPoint): ApplianceError {
   return new ApplianceError('fail-point', `fail point ${name} was told to fail`);
 }
 
+/** A fail point where being told to fail is a fault of the disk: the error, or null. */
+export function toldToFail(name: FailPoint): Error | null {
+  try {
+    failPoint(name);
+    return null;
+  } catch (error) {
+    return error as Error;
+  }
+}
+
 function current(path: string): Map<string, Action> {
   const now = readFileSync(path, 'utf8').trim();
   if (now !== text || actions === null) {

@@ -56,6 +56,13 @@ export class LogRecord implements EncodableRecord {
     this.times = times;
   }
 
+  /** Tells who waits for it, once: it was applied (null), or could not be made durable. */
+  answer(error: Error | null): void {
+    const { done } = this;
+    this.done = null;
+    if (done !== null) done(error);
+  }
+
   /** Marks it as moved from where it is now. */
   move(): void {
     this.moved = true;

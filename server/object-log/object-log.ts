@@ -6,40 +6,28 @@
  * record up to it is durable, an unstable one when it is written. What is not durable stays in memory, so that a failed write or sync can be
  * made good in a new segment: the failed file is never synced again.
  *
- * Not here: what records mean (the driver), uploading, recovery after a restart (`recovery.ts`).
+ * Its parts: the records in RAM (`record-queue.ts`), the segment that is written (`open-segment.ts`), those that are sealed behind it (`sealing.ts`) and the
+ * next one (`segment-supply.ts`). Not here: what records mean (the driver), uploading, recovery after a restart (`recovery.ts`).
  */
-import { crc32 } from 'node:zlib';
-
-import type { ClosedEpoch } from '../../registry/ports.ts';
 import { assert } from '../core/assert.ts';
 import { ApplianceError, errorCode } from '../core/errors.ts';
-import { failPoint } from '../core/fail-points.ts';
-import type { FailPoint } from '../core/fail-points.ts';
+import { toldToFail } from '../core/fail-points.ts';
 import type { Histogram } from '../core/histogram.ts';
-import type { ObjectUuid, Term } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Clock, Random } from '../core/time.ts';
-import { LogRecord } from './log-record.ts';
-import { OpenSegment } from './open-segment.ts';
-import {
-  encodeFooter,
-  encodeRecordHead,
-  encodeSegmentHeader,
-  RecordKind,
-  recordHeadBytes,
-  SEAL_FOOTER_BYTES,
-  SEGMENT_HEADER_BYTES,
-} from './segment-codec.ts';
-import type { LocalSegment, PreparedSegment, SegmentFiles } from './segment-files.ts';
+import type { LogEvents } from './log-events.ts';
+import type { LogRecord } from './log-record.ts';
+import type { OpenSegment } from './open-segment.ts';
+import { RecordQueue } from './record-queue.ts';
+import { Sealing } from './sealing.ts';
+import type { PreparedSegment, SegmentFiles } from './segment-files.ts';
+import { SegmentSupply } from './segment-supply.ts';
+import type { LogIdentity } from './segment-supply.ts';
 
 /** Most bytes of one write to the segment. */
 const BATCH_BYTES_MAX = 4 * 1024 * 1024;
 /** Un-synced bytes of unstable records at which a sync starts by itself. */
 const UNSYNCED_SYNC_BYTES = 8 * 1024 * 1024;
-/** Un-synced bytes at which unstable records wait like stable ones: they are all kept in memory. */
-const UNSYNCED_BYTES_MAX = 64 * 1024 * 1024;
-/** Batches up to this size fill a hole file ahead of themselves; larger ones allocate enough at a time. */
-const SMALL_BATCH_BYTES_MAX = 256 * 1024;
 const RETRY_AFTER_FAULT_MS = 1000;
 const RETRY_PREPARE_MS = 100;
 
@@ -52,60 +40,27 @@ export interface ObjectLogSettings {
   readonly patienceMs: number;
 }
 
-export interface LogEvents {
-  /** Makes a record's effect visible. Called once for each, in sequence. */
-  apply(record: LogRecord): void;
-  /** A segment is complete: index and footer are durable. */
-  sealed(segment: LocalSegment, totalBytes: number, lastSequence: number): void;
-  /** A new segment begins: the driver gives it a row in its segment table before any record of it is applied. */
-  opened(segment: LocalSegment): void;
-  /**
-   * A write or sync failed. `damaged` segments hold records up to `durableSequence` and must be sealed by copy, once `relocated` was called. `kept`
-   * will be written again in a new segment: those that are `moved` were applied already and keep their effect, the others are applied then.
-   */
-  fault(damaged: readonly LocalSegment[], durableSequence: number, kept: readonly LogRecord[]): void;
-  /** After a fault, data answered UNSTABLE may be gone: resolves when the object has a new write verifier. Called again when it rejects. */
-  renewVerifier(): Promise<void>;
-  /** Records that a fault moved are durable in their new place: what still shows the former one must show that. Called again when it rejects. */
-  relocate(records: readonly LogRecord[]): Promise<void>;
-  /** Nothing refers to the damaged segments of a fault any more but for records up to its `durableSequence`. */
-  relocated(): void;
-}
-
 export class ObjectLog {
   readonly #files: SegmentFiles;
   readonly #clock: Clock;
-  readonly #random: Random;
   readonly #logger: Logger;
   readonly #syncLatency: Histogram;
   readonly #events: LogEvents;
   readonly #settings: ObjectLogSettings;
-  readonly #identity: { vpoolUuid: string; objectUuid: ObjectUuid; term: Term; cut: ClosedEpoch | null };
+  readonly #identity: LogIdentity;
+  readonly #queue: RecordQueue;
+  readonly #supply: SegmentSupply;
+  readonly #sealing: Sealing;
 
-  /** Everything not durable, in order; [0, #applied) is applied. */
-  #records: LogRecord[] = [];
-  #head = 0;
-  #applied = 0;
-  /** First record not handed to a write yet. */
-  #unwritten = 0;
-  #nextSequence: number;
   readonly #firstSegment: number;
-  #nextSegment: number;
   #lastBegun: number;
   #durableSequence: number;
   #current: OpenSegment | null = null;
-  #older: OpenSegment[] = [];
-  #prepared: Promise<PreparedSegment> | null = null;
-  /** The prepared segment that a rotation waits for. */
-  #taken: Promise<PreparedSegment> | null = null;
   /** The segment that `seal` wants sealed although it is not full. */
   #sealWanted: OpenSegment | null = null;
-  /** Moved records that are durable in their new place. */
-  #toRelocate: LogRecord[] = [];
   #relocating: Promise<void> | null = null;
   #writing = false;
   #scheduled = false;
-  #unsyncedBytes = 0;
   #rotating = false;
   #fault: Error | null = null;
   /** No segment could be begun for a while: appends are refused with this. */
@@ -121,37 +76,42 @@ export class ObjectLog {
 
   constructor(
     components: { files: SegmentFiles; clock: Clock; random: Random; logger: Logger; syncLatency: Histogram; events: LogEvents },
-    identity: { vpoolUuid: string; objectUuid: ObjectUuid; term: Term; cut: ClosedEpoch | null },
+    identity: LogIdentity,
     settings: ObjectLogSettings,
     start: { nextSegment: number; nextSequence: number },
   ) {
     this.#files = components.files;
     this.#clock = components.clock;
-    this.#random = components.random;
     this.#logger = components.logger;
     this.#syncLatency = components.syncLatency;
     this.#events = components.events;
     this.#identity = identity;
     this.#settings = settings;
     this.#firstSegment = start.nextSegment;
-    this.#nextSegment = start.nextSegment;
     this.#lastBegun = start.nextSegment - 1;
-    this.#nextSequence = start.nextSequence;
     this.#durableSequence = start.nextSequence - 1;
+    this.#queue = new RecordQueue(start.nextSequence);
+    this.#supply = new SegmentSupply(components, identity, settings, start.nextSegment);
+    this.#sealing = new Sealing(components, {
+      written: (segment) => {
+        if (!segment.syncing) this.#sync(segment);
+      },
+      durable: () => this.#advance(),
+      closed: (segment) => this.#sealed(segment),
+      failed: (error) => this.#fail(error),
+    });
   }
 
   /** Sequence of the last record that was appended, and of the last that is durable. */
   get lastSequence(): number {
-    return this.#nextSequence - 1;
+    return this.#queue.nextSequence - 1;
   }
   get durableSequence(): number {
     return this.#durableSequence;
   }
   /** Number of the segment that holds, or will hold, the first record that is not applied. */
   get nextAppliedSegment(): number {
-    const record = this.#records[this.#applied];
-    if (record !== undefined && this.#applied < this.#unwritten) return record.segmentNumber;
-    return this.#current?.local.number ?? this.#lastBegun + 1;
+    return this.#queue.firstWrittenUnapplied?.segmentNumber ?? this.#current?.local.number ?? this.#lastBegun + 1;
   }
   /** Number of the last segment with records; all records appended and written so far are in it or before it. */
   get lastBegunSegment(): number {
@@ -175,12 +135,7 @@ export class ObjectLog {
     return this.#fault ?? this.#blocked;
   }
   get idle(): boolean {
-    return (
-      this.#unwritten === this.#records.length &&
-      this.#applied === this.#unwritten &&
-      this.#older.length === 0 &&
-      (!this.#rotating || this.#blocked !== null)
-    );
+    return this.#queue.isAllWritten && this.#queue.isAllApplied && this.#sealing.isEmpty && (!this.#rotating || this.#blocked !== null);
   }
   /** Faults so far: who waited for a segment compares. */
   get faults(): number {
@@ -188,18 +143,16 @@ export class ObjectLog {
   }
   /** Records that a fault moved have not all got their new place: the map refers to a damaged segment. */
   get moving(): boolean {
-    return this.#toRelocate.length > 0 || this.#records[this.#head]?.moved === true;
+    return this.#queue.moving;
   }
 
   /** Records that are appended but not applied, newest last: for read-modify-write of a block. */
-  *pendingNewestFirst(): Iterable<LogRecord> {
-    const from = this.moving ? this.#head : this.#applied;
-    for (let index = this.#records.length - 1; index >= from; index -= 1) yield this.#records[index] as LogRecord;
-    for (let index = this.#toRelocate.length - 1; index >= 0; index -= 1) yield this.#toRelocate[index] as LogRecord;
+  pendingNewestFirst(): Iterable<LogRecord> {
+    return this.#queue.pendingNewestFirst();
   }
   /** False: `pendingNewestFirst` has nothing. */
   get hasPending(): boolean {
-    return this.#records.length > this.#applied || this.moving;
+    return this.#queue.hasPending;
   }
 
   /** Refuses appends with `reason` from here on, until it is null; what was appended before goes on. */
@@ -214,9 +167,7 @@ export class ObjectLog {
 
   /** Whether this segment, of which `LocalSegment.bytes` were written, may still grow. One that may not is sealed, or was never begun. */
   isGrowing(number: number): boolean {
-    if (this.#current?.local.number === number) return true;
-    for (let index = 0; index < this.#older.length; index += 1) if (this.#older[index]?.local.number === number) return true;
-    return false;
+    return this.#current?.local.number === number || this.#sealing.has(number);
   }
 
   /** Appends a record; its `done` is called when it is answered. Throws the fault while the log is out of order. */
@@ -225,23 +176,20 @@ export class ObjectLog {
     const problem = this.problem ?? this.#files.gone;
     if (problem !== null) throw problem;
     if (this.#closed) throw new ApplianceError('object-closing', 'the object is being closed', { retryable: true });
-    record.sequence = this.#nextSequence;
-    this.#nextSequence += 1;
-    if (this.#unsyncedBytes > UNSYNCED_BYTES_MAX) record.stable = true;
-    this.#unsyncedBytes += record.payloadBytes;
-    this.#records.push(record);
+    this.#queue.add(record);
     this.#schedule();
   }
 
   /** Begins to make the next segment's file, which the next record would have to wait for. `made`: it is being made already; it is the log's from here on. */
   prepareAhead(made: Promise<PreparedSegment> | null = null): void {
-    if (this.#current === null && this.#prepared === null && !this.#rotating && !this.#closed) this.#prepared = this.#prepareNext(made);
+    // Whoever takes it hears of its failure.
+    if (this.#current === null && !this.#supply.hasPrepared && !this.#rotating && !this.#closed) void this.#supply.prepare(made);
     else assert(made === null, 'a segment is made ahead for a log that has not begun one');
   }
 
   /** Of the next segment whose file is to be made. */
   get nextSegment(): number {
-    return this.#nextSegment;
+    return this.#supply.nextNumber;
   }
 
   /** Seals the open segment if it holds anything, whatever is being appended; if the log is held, behind everything that was. Resolves when it is sealed, or when a fault prevents that. */
@@ -254,8 +202,7 @@ export class ObjectLog {
     const last = this.#lastBegun;
     const faults = this.#faultGeneration;
     const isSealed = (): boolean =>
-      (this.#current?.index.count === 0 || (this.#current?.local.number ?? Infinity) > last) &&
-      !this.#older.some((segment) => segment.local.number <= last);
+      (this.#current?.index.count === 0 || (this.#current?.local.number ?? Infinity) > last) && !this.#sealing.hasUpTo(last);
     while (faults === this.#faultGeneration && this.problem === null && !this.#closed && !isSealed()) {
       await new Promise<void>((resolve) => this.#sealWaiters.push(resolve));
     }
@@ -286,12 +233,7 @@ export class ObjectLog {
     this.#closed = true;
     this.#wakeSealers();
     await this.#relocating;
-    const prepared = await (this.#prepared ?? this.#taken)?.catch(() => null);
-    this.#prepared = this.#taken = null;
-    if (prepared !== undefined && prepared !== null) {
-      await prepared.file.close();
-      await this.#files.drop(prepared.segment);
-    }
+    await this.#supply.close();
     const current = this.#current;
     this.#current = null;
     if (current === null) return;
@@ -318,7 +260,7 @@ export class ObjectLog {
     if (this.#closed) return;
     // Of a log that is held the seal is the last thing: it goes to the disk with what is before it, by one sync.
     if (this.#held === null) this.#sealIfWanted();
-    while (!this.#writing && !this.#rotating && this.#fault === null && this.#unwritten < this.#records.length) {
+    while (!this.#writing && !this.#rotating && this.#fault === null && !this.#queue.isAllWritten) {
       const current = this.#current;
       if (current === null || current.payloadBytes >= this.#settings.segmentBytes) {
         this.#rotate();
@@ -326,7 +268,7 @@ export class ObjectLog {
       }
       this.#writeBatch(current);
     }
-    if (this.#unwritten === this.#records.length) this.#sealIfWanted();
+    if (this.#queue.isAllWritten) this.#sealIfWanted();
     this.#syncWhereNeeded();
   }
 
@@ -336,49 +278,16 @@ export class ObjectLog {
     this.#sealWanted = null;
     if (wanted !== this.#current) return;
     this.#current = null;
-    this.#startSeal(wanted);
+    this.#sealing.begin(wanted, this.#durableSequence);
   }
 
   #writeBatch(segment: OpenSegment): void {
-    const term = this.#identity.term;
-    const first = this.#unwritten;
-    let end = first;
-    let headBytes = 0;
-    let payloadBytes = 0;
-    while (end < this.#records.length && payloadBytes < BATCH_BYTES_MAX && segment.payloadBytes + payloadBytes < this.#settings.segmentBytes) {
-      const record = this.#records[end] as LogRecord;
-      headBytes += recordHeadBytes(record);
-      payloadBytes += record.payloadBytes;
-      end += 1;
-    }
-    const heads = Buffer.allocUnsafe(headBytes);
-    const buffers: Uint8Array[] = segment.writeOffset === 0 ? [segment.header] : [];
-    let offset = segment.writeOffset === 0 ? SEGMENT_HEADER_BYTES : segment.writeOffset;
+    const queue = this.#queue;
+    const end = queue.batchEnd(Math.min(BATCH_BYTES_MAX, this.#settings.segmentBytes - segment.payloadBytes));
     const startOffset = segment.writeOffset;
-    let headAt = 0;
-    for (let index = first; index < end; index += 1) {
-      const record = this.#records[index] as LogRecord;
-      const payloadCrc = record.times === null ? 0 : crc32(record.times);
-      const headEnd = encodeRecordHead(heads, headAt, record, term, segment.salt, this.#durableSequence, payloadCrc);
-      buffers.push(heads.subarray(headAt, headEnd));
-      offset += headEnd - headAt;
-      headAt = headEnd;
-      record.segmentNumber = segment.local.number;
-      record.payloadOffset = offset;
-      const chunks = record.chunks;
-      for (let chunk = 0; chunk < chunks.length; chunk += 1) buffers.push(chunks[chunk] as Uint8Array);
-      offset += record.payloadBytes;
-      segment.index.add(record, record.payloadOffset, record.times);
-      segment.lastSequence = record.sequence;
-    }
-    if (payloadBytes <= SMALL_BATCH_BYTES_MAX) {
-      const zeros = segment.zerosBehind(offset);
-      if (zeros !== null) buffers.push(zeros);
-    }
-    this.#unwritten = end;
+    const buffers = segment.encodeBatch(queue.records, queue.unwritten, end, this.#durableSequence);
+    queue.handedOn(end);
     this.#lastBegun = segment.local.number;
-    segment.writeOffset = offset;
-    segment.payloadBytes += payloadBytes;
     const lastSequence = segment.lastSequence;
     const generation = this.#faultGeneration;
     this.#writing = true;
@@ -403,7 +312,7 @@ export class ObjectLog {
       this.#schedule();
       this.#syncWhereNeeded();
     });
-    if (segment.payloadBytes > this.#settings.segmentBytes / 4 && this.#prepared === null && !this.#closed) this.#prepared = this.#prepareNext();
+    if (segment.payloadBytes > this.#settings.segmentBytes / 4 && !this.#closed) void this.#supply.prepare();
   }
 
   #syncWhereNeeded(): void {
@@ -411,9 +320,9 @@ export class ObjectLog {
     if (current === null || current.syncing || current.writtenSequence === current.syncedSequence || this.#fault !== null) return;
     if (this.#held !== null && this.#sealWanted === current) return;
     // Someone waits for durability exactly when the oldest unapplied record is written and stable.
-    const waiting = this.#records[this.#applied];
+    const waiting = this.#queue.firstUnapplied;
     const someoneWaits = waiting !== undefined && waiting.stable && waiting.sequence <= current.writtenSequence;
-    if (!someoneWaits && !this.moving && this.#unsyncedBytes < UNSYNCED_SYNC_BYTES) return;
+    if (!someoneWaits && !this.moving && this.#queue.unsyncedBytes < UNSYNCED_SYNC_BYTES) return;
     this.#sync(current);
   }
 
@@ -435,7 +344,7 @@ export class ObjectLog {
       segment.syncedSequence = target;
       if (sealWritten) {
         segment.sealDurable = true;
-        this.#finishSeals();
+        this.#sealing.finish();
       } else if (segment.sealWritten) this.#sync(segment);
       this.#advance();
       this.#syncWhereNeeded();
@@ -444,62 +353,24 @@ export class ObjectLog {
 
   /** Applies and answers what is ready, in sequence. */
   #advance(): void {
-    let durable = this.#durableSequence;
-    let complete = true;
-    for (const segment of this.#older) {
-      durable = Math.max(durable, segment.syncedSequence);
-      if (segment.syncedSequence < segment.lastSequence) {
-        complete = false;
-        break;
-      }
-    }
-    if (complete && this.#current !== null) durable = Math.max(durable, this.#current.syncedSequence);
+    const durable = this.#sealing.durableSequence(this.#durableSequence, this.#current);
     this.#durableSequence = durable;
-    while (this.#applied < this.#unwritten) {
-      const record = this.#records[this.#applied] as LogRecord;
-      if (record.stable ? record.sequence > durable : this.#writing && record.sequence > this.#writtenSequence()) break;
-      this.#applied += 1;
-      this.#events.apply(record);
-      const done = record.done;
-      record.done = null;
-      if (done !== null) done(null);
-    }
-    while (this.#head < this.#applied) {
-      const record = this.#records[this.#head] as LogRecord;
-      if (record.sequence > durable) break;
-      this.#unsyncedBytes -= record.payloadBytes;
-      if (record.moved) this.#toRelocate.push(record);
-      else record.release();
-      this.#head += 1;
-    }
-    if (this.#toRelocate.length > 0) this.#relocate();
-    if (this.#head === this.#records.length) {
-      this.#records = [];
-      this.#head = this.#applied = this.#unwritten = 0;
-    } else if (this.#head > 512) {
-      this.#records.splice(0, this.#head);
-      this.#applied -= this.#head;
-      this.#unwritten -= this.#head;
-      this.#head = 0;
-    }
+    this.#queue.applyReady(durable, this.#writing ? (this.#current?.writtenSequence ?? durable) : Infinity, this.#events);
+    this.#queue.releaseDurable(durable);
+    if (this.#queue.toRelocate.length > 0) this.#relocate();
     this.#wakeIdle();
-  }
-
-  #writtenSequence(): number {
-    return this.#current?.writtenSequence ?? this.#durableSequence;
   }
 
   /** Gives moved records their new place, as often as it takes. */
   #relocate(): void {
     if (this.#relocating !== null || this.#closed) return;
-    const records = this.#toRelocate.slice();
+    const records = this.#queue.toRelocate.slice();
     this.#relocating = this.#events.relocate(records).then(
       () => {
         this.#relocating = null;
-        this.#toRelocate.splice(0, records.length);
-        for (const record of records) record.release();
+        this.#queue.relocated(records);
         if (this.#closed) return;
-        if (this.#toRelocate.length > 0) this.#relocate();
+        if (this.#queue.toRelocate.length > 0) this.#relocate();
         else if (!this.moving) this.#events.relocated();
       },
       (error: unknown) => {
@@ -525,22 +396,19 @@ export class ObjectLog {
     const started = this.#clock.monotonicMs();
     const take = (): void => {
       if (generation !== this.#faultGeneration || this.#closed) return;
-      const prepared = this.#prepared ?? this.#prepareNext();
-      this.#prepared = null;
-      this.#taken = prepared;
-      prepared.then(
+      this.#supply.take().then(
         (next) => {
           if (generation !== this.#faultGeneration || this.#closed) return;
-          this.#taken = null;
+          this.#supply.ended();
           this.#rotating = false;
           this.#blocked = null;
           this.#current = this.#begin(next);
-          if (full !== null) this.#startSeal(full);
+          if (full !== null) this.#sealing.begin(full, this.#durableSequence);
           this.#pump();
         },
         (error: unknown) => {
           if (generation !== this.#faultGeneration || this.#closed) return;
-          this.#taken = null;
+          this.#supply.ended();
           // A full disk usually gets room when segments are uploaded: records wait. After a while they are refused, and so are new ones.
           if (this.#clock.monotonicMs() - started > this.#settings.patienceMs || !isFull(error)) this.#refuseUnwritten(error as Error);
           this.#clock.after(RETRY_PREPARE_MS, take);
@@ -556,126 +424,17 @@ export class ObjectLog {
       this.#logger.error({ err: error, object: this.#identity.objectUuid }, 'no new segment can be begun; writes are refused until one can');
     this.#blocked = error;
     this.#wakeSealers();
-    const refused = this.#records.splice(this.#unwritten);
-    const first = refused[0];
-    if (first === undefined) return;
-    this.#nextSequence = first.sequence;
-    for (const record of refused) {
-      this.#unsyncedBytes -= record.payloadBytes;
-      const done = record.done;
-      record.done = null;
-      if (done !== null) done(error);
-    }
+    this.#queue.refuseUnwritten(error);
     this.#wakeIdle();
   }
 
-  #prepareNext(made: Promise<PreparedSegment> | null = null): Promise<PreparedSegment> {
-    const number = this.#nextSegment;
-    this.#nextSegment += 1;
-    const prepared = made ?? this.#files.prepare(this.#identity.objectUuid, number, this.#identity.term, this.#settings.preallocate);
-    // Numbers have no gaps: what could not be prepared gives its number back. Whoever takes the segment sees the rejection.
-    prepared.catch(() => {
-      this.#nextSegment = number;
-      if (this.#prepared === prepared) this.#prepared = null;
-    });
-    return prepared;
-  }
-
   #begin(prepared: PreparedSegment): OpenSegment {
-    const salt = this.#random.bytes(4).readUInt32LE(0);
-    const baseSequence = (this.#records[this.#unwritten]?.sequence ?? this.#nextSequence) || 1;
-    const cut = this.#identity.cut;
-    const header = encodeSegmentHeader({
-      vpoolUuid: this.#identity.vpoolUuid,
-      objectUuid: this.#identity.objectUuid,
-      term: this.#identity.term,
-      number: prepared.segment.number,
-      salt,
-      baseSequence,
-      createdWallMs: this.#clock.wallMs(),
-      cut: cut === null ? null : { term: cut.term, lastSegment: cut.lastSegment, lastSequence: cut.lastSequence },
-    });
+    const baseSequence = (this.#queue.firstUnwritten?.sequence ?? this.#queue.nextSequence) || 1;
     this.#events.opened(prepared.segment);
-    return new OpenSegment(prepared, salt, header, baseSequence, this.#clock.monotonicMs());
+    return this.#supply.begin(prepared, baseSequence);
   }
 
-  #startSeal(segment: OpenSegment): void {
-    this.#older.push(segment);
-    const told = toldToFail('log.before-seal');
-    if (told !== null) {
-      this.#fail(told);
-      return;
-    }
-    const payload = Buffer.from(segment.index.payload());
-    const head = Buffer.allocUnsafe(recordHeadBytes({ kind: RecordKind.SEAL, flags: 0, blockCount: 0 }));
-    const seal = new LogRecord(RecordKind.SEAL, 0, segment.index.count, null, [payload], payload.length, null);
-    // The seal is not a record of the object: it repeats the last sequence.
-    seal.sequence = segment.lastSequence;
-    encodeRecordHead(head, 0, seal, this.#identity.term, segment.salt, this.#durableSequence, crc32(payload));
-    const indexOffset = segment.writeOffset + head.length;
-    const totalBytes = indexOffset + payload.length + SEAL_FOOTER_BYTES;
-    const footer = encodeFooter(
-      {
-        sealOffset: segment.writeOffset,
-        indexOffset,
-        indexBytes: payload.length,
-        entryCount: segment.index.count,
-        lastSequence: segment.lastSequence,
-        totalBytes,
-      },
-      segment.salt,
-    );
-    const generation = this.#faultGeneration;
-    segment.write(segment.writeOffset, [head, payload, footer], (error) => {
-      if (generation !== this.#faultGeneration) return;
-      if (error !== null) {
-        this.#fail(error);
-        return;
-      }
-      segment.writeOffset = totalBytes;
-      segment.sealWritten = true;
-      if (!segment.syncing) this.#sync(segment);
-    });
-  }
-
-  /**
-   * In their order, however the disk answers: a segment whose records follow on some that a fault may still take back is not sealed, and one that was forgotten
-   * before those are durable would never be known to be.
-   */
-  #finishSeals(): void {
-    for (const segment of [...this.#older]) {
-      if (segment.sealed) continue;
-      if (!segment.sealDurable || this.#fault !== null) return;
-      this.#finishSeal(segment);
-    }
-  }
-
-  #finishSeal(segment: OpenSegment): void {
-    const told = toldToFail('log.after-seal');
-    if (told !== null) {
-      this.#fail(told);
-      return;
-    }
-    segment.sealed = true;
-    this.#advance();
-    void this.#closeSealed(segment);
-  }
-
-  /** The seal is durable: what happens to the file from here on is no fault of the log. */
-  async #closeSealed(segment: OpenSegment): Promise<void> {
-    try {
-      // The seal is found with or without the unused tail of the file; cutting it costs a journal commit, so only a large one is cut.
-      if (this.#files.isWasteful(segment.writeOffset)) await segment.file.truncate(segment.writeOffset);
-    } catch (error) {
-      this.#logger.warn({ err: error, file: segment.local.path }, 'cutting a sealed segment to its size failed');
-    }
-    try {
-      await segment.close();
-    } catch (error) {
-      this.#logger.warn({ err: error, file: segment.local.path }, 'closing a sealed segment failed');
-    }
-    this.#files.grow(segment.local, segment.writeOffset);
-    this.#older = this.#older.filter((other) => other !== segment);
+  #sealed(segment: OpenSegment): void {
     this.#advance();
     this.#events.sealed(segment.local, segment.writeOffset, segment.lastSequence);
     this.#watcher?.();
@@ -694,11 +453,9 @@ export class ObjectLog {
     this.#rotating = false;
     this.#sealWanted = null;
     // A segment on its way is the next one: numbers have no gaps.
-    this.#prepared ??= this.#taken;
-    this.#taken = null;
-    const damaged = this.#older.filter((segment) => !segment.sealed);
+    this.#supply.putBack();
+    const damaged = this.#sealing.takeUnsealed();
     if (this.#current !== null) damaged.push(this.#current);
-    this.#older = this.#older.filter((segment) => segment.sealed);
     this.#current = null;
     this.#logger.error(
       { err: error, object: this.#identity.objectUuid, durableSequence: this.#durableSequence },
@@ -707,36 +464,8 @@ export class ObjectLog {
     for (const segment of damaged) {
       segment.close().catch((closing: unknown) => this.#logger.warn({ err: closing, file: segment.local.path }, 'closing a failed segment failed'));
     }
-    // Whoever waits for durability learns now that it did not come; what was answered UNSTABLE, or is yet to be, stays and is written again.
-    const kept: LogRecord[] = [];
-    const refused: LogRecord[] = [];
-    let moved = 0;
-    for (let index = this.#head; index < this.#records.length; index += 1) {
-      const record = this.#records[index] as LogRecord;
-      if (record.sequence <= this.#durableSequence) continue;
-      if (index < this.#applied) {
-        if (!record.moved) record.move();
-        kept.push(record);
-        moved += 1;
-      } else if (record.stable) refused.push(record);
-      else kept.push(record);
-    }
-    this.#records = kept;
-    this.#head = 0;
-    this.#applied = moved;
-    this.#unwritten = 0;
-    this.#unsyncedBytes = kept.reduce((sum, record) => sum + record.payloadBytes, 0);
-    this.#nextSequence = this.#durableSequence + 1;
-    for (const record of kept) {
-      record.sequence = this.#nextSequence;
-      record.stable = true;
-      this.#nextSequence += 1;
-    }
-    for (const record of refused) {
-      const done = record.done;
-      record.done = null;
-      if (done !== null) done(error);
-    }
+    const { kept, refused } = this.#queue.startOver(this.#durableSequence);
+    for (const record of refused) record.answer(error);
     this.#events.fault(
       damaged.map((segment) => segment.local),
       this.#durableSequence,
@@ -766,13 +495,11 @@ export class ObjectLog {
   /** Tries a new segment; goes on when there is one. */
   #resume(generation: number): void {
     if (generation !== this.#faultGeneration || this.#closed) return;
-    const attempt = this.#prepared ?? this.#prepareNext();
-    this.#prepared = attempt;
-    attempt.then(
+    this.#supply.prepare().then(
       (prepared) => {
         // Closed meanwhile: `close` has it.
         if (generation !== this.#faultGeneration || this.#closed) return;
-        this.#prepared = null;
+        this.#supply.ended();
         this.#fault = null;
         this.#current = this.#begin(prepared);
         this.#logger.info({ object: this.#identity.objectUuid, segment: prepared.segment.number }, 'the log continues in a new segment');
@@ -780,7 +507,7 @@ export class ObjectLog {
       },
       (error: unknown) => {
         if (generation !== this.#faultGeneration || this.#closed) return;
-        this.#prepared = null;
+        this.#supply.ended();
         this.#fault = error as Error;
         this.#clock.after(RETRY_AFTER_FAULT_MS, () => this.#resume(generation));
       },
@@ -790,14 +517,4 @@ export class ObjectLog {
 
 function isFull(error: unknown): boolean {
   return errorCode(error) === 'ENOSPC';
-}
-
-/** A fail point of the log: being told to fail is a fault of the disk. */
-function toldToFail(name: FailPoint): Error | null {
-  try {
-    failPoint(name);
-    return null;
-  } catch (error) {
-    return error as Error;
-  }
 }
