@@ -6,7 +6,8 @@ import fc from 'fast-check';
 import { VirtualClock } from '../../backends/virtual-clock.ts';
 import { CALL_ENTRY_BYTES } from './arrived-calls.ts';
 import { REPETITION_WINDOW_MS } from './peer-port.ts';
-import { hexOfWords, Repetitions, wordsOfHex, wordsOfText } from './repetitions.ts';
+import { hexOfWords, JOURNAL_ENTRY_BYTES, Repetitions, wordsOfHex, wordsOfText } from './repetitions.ts';
+import type { RememberedCall, RepetitionJournal } from './repetitions.ts';
 
 function words(...values: number[]): Uint32Array {
   return Uint32Array.from({ length: 4 }, (_, word) => values[word] ?? 0);
@@ -181,6 +182,35 @@ test('what comes back is what was remembered meanwhile; what was forgotten befor
   assert.deepEqual([repetitions.isDone(100, words(1)), repetitions.isDone(100, words(2))], [false, true]);
   repetitions.remember(100, words(1));
   assert.equal(repetitions.isDone(100, words(1)), true);
+});
+
+test('what was forgotten of an object the next life does not know either; what was remembered behind it, and of others, it does', () => {
+  const clock = new VirtualClock();
+  const journaled: RememberedCall[] = [];
+  const journal: RepetitionJournal = {
+    load: () => journaled.slice(),
+    append: (entries) => {
+      for (let at = 0; at < entries.length; at += JOURNAL_ENTRY_BYTES)
+        journaled.push({ fileid: entries.readDoubleLE(at + 16), words: words(entries.readUInt32LE(at), entries.readUInt32LE(at + 4)) });
+    },
+  };
+  const nextLife = (): Repetitions => new Repetitions(clock, 16, { load: () => journaled.slice(), append: () => undefined });
+  const giver = new Repetitions(clock, 16);
+  giver.remember(100, words(1));
+  const repetitions = new Repetitions(clock, 16, journal);
+  // A move brings them and is broken off; then the object is taken over by force, and what they wrote is given up.
+  const calls = repetitions.arriving(100);
+  repetitions.arrive(calls, giver.after(100, 0, 1000).bytes);
+  repetitions.arrived(calls);
+  repetitions.remember(101, words(1));
+  repetitions.forget(100);
+  assert.deepEqual([repetitions.isDone(100, words(1)), nextLife().isDone(100, words(1)), nextLife().isDone(101, words(1))], [false, false, true]);
+  giver.remember(100, words(2));
+  repetitions.arrive(repetitions.arriving(100), giver.after(100, 0, 1000).bytes);
+  assert.equal(nextLife().isDone(100, words(2)), true);
+  // The next attempt brings what its giver knows: another one that was given the object by force, perhaps.
+  repetitions.arriving(100);
+  assert.equal(nextLife().isDone(100, words(2)), false);
 });
 
 test('bytes that are no remembered calls are refused', () => {

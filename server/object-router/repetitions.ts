@@ -25,6 +25,7 @@ export type CallWords = Uint32Array;
 
 /** A call that an earlier life of the process completed. */
 export interface RememberedCall {
+  /** Below 0: no call, but the word that all calls of object `-fileid` before it are forgotten. */
   readonly fileid: number;
   readonly words: CallWords;
 }
@@ -38,15 +39,17 @@ export interface RememberedPart {
 
 /** Keeps what a process remembered for its next life. */
 export interface RepetitionJournal {
-  /** Calls of earlier lives that ended within the window. */
+  /** Calls of earlier lives that ended within the window, in the order in which they were appended. */
   load(): Iterable<RememberedCall>;
   /** `entries`: JOURNAL_ENTRY_BYTES each, the caller's again when it returns; then a kill of the process does not lose them. Throws system errors. */
   append(entries: Buffer): void;
 }
 
-/** Key, fileid (float64 LE). */
+/** Key, fileid (float64 LE) as in RememberedCall. */
 export const JOURNAL_ENTRY_BYTES = KEY_WORDS * 4 + 8;
 const JOURNAL_BATCH_MAX = 512;
+/** Key of the word that calls are forgotten: it has none. */
+const FORGOTTEN: CallWords = new Uint32Array(KEY_WORDS);
 
 const HEX: readonly string[] = Array.from({ length: 0x1_0000 }, (_, value) => value.toString(16).padStart(4, '0'));
 
@@ -116,7 +119,10 @@ export class Repetitions {
     this.#next = new Int32Array(entriesMax);
     this.#heads = new Int32Array(entriesMax);
     // As if they had ended now, which only keeps them longer.
-    for (const { fileid, words } of journal?.load() ?? []) this.#keep(fileid, words);
+    for (const { fileid, words } of journal?.load() ?? []) {
+      if (fileid < 0) this.#forgetBefore(-fileid);
+      else this.#keep(fileid, words);
+    }
   }
 
   /** Completed calls that are remembered. */
@@ -240,6 +246,8 @@ export class Repetitions {
 
   /** For what another router remembers of an object that may come here: it counts for nothing until all of it has `arrived`. */
   arriving(fileid: number): ArrivedCalls {
+    // What an attempt brought that came to nothing may have been given up since.
+    this.#noteForgotten(fileid);
     return new ArrivedCalls(this.#clock, fileid);
   }
 
@@ -268,9 +276,19 @@ export class Repetitions {
     if (calls.count > 0) this.#arrived.set(calls.fileid, calls);
   }
 
-  /** The object is another router's: what is remembered of it here says nothing any more. */
+  /** The object is another router's, or some of its data is given up: what is remembered of it here says nothing any more, nor in the next life of the process. */
   forget(fileid: number): void {
     this.#arrived.delete(fileid);
+    this.#forgetBefore(fileid);
+    this.#noteForgotten(fileid);
+  }
+
+  #noteForgotten(fileid: number): void {
+    this.#note(-fileid, FORGOTTEN);
+    this.#flush();
+  }
+
+  #forgetBefore(fileid: number): void {
     for (const [other, before] of this.#forgottenBefore) if (before <= this.#firstIndex) this.#forgottenBefore.delete(other);
     // Its entries keep their places: to look for them would take as long as the memory is.
     this.#forgottenBefore.set(fileid, this.#firstIndex + this.#count);

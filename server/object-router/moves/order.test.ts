@@ -258,8 +258,14 @@ test('an unprotected object of a dead router is marked and waits; by force it is
   // Of an attempt to receive it that was under way when its owner died.
   const { remembered } = world.logs.get('b') ?? assert.fail();
   remembered.add(DISK);
+  let ownerWhenForgotten: string | undefined;
+  remembered.delete = (fileid) => {
+    ownerWhenForgotten = world.owners.get(DISK)?.router;
+    return Set.prototype.delete.call(remembered, fileid);
+  };
   assert.deepEqual(await world.clock.run(takeover.take(owner, 'two records')), { kind: 'taken' });
   assert.ok(!remembered.has(DISK), 'a call whose data is given up is not answered as done');
+  assert.equal(ownerWhenForgotten, routerId('a'), 'nor by the next life of a router that dies right behind its claim');
   const taken = world.owners.get(DISK);
   assert.equal(taken?.router, routerId('b'));
   assert.equal(taken?.state.kind, 'running');

@@ -86,10 +86,11 @@ export class Takeover {
       { fileid: owner.fileid, from: owner.router, keptSequence: now.plan.keptSequence, givenUp },
       'an object is taken over by force: what its router had not brought to the backend is given up',
     );
+    // A move that did not come to its end may have brought them: one that is sent again would be answered as done, and its data is not there. Before the claim: a life
+    // of this router that dies behind it leaves an object that the next one opens.
+    host.forgetCalls(owner.fileid);
     const claimed = await this.#claim(now.plan.owner);
     if (claimed !== 'done') return { kind: claimed };
-    // A move that did not come to its end may have brought them: one that is sent again would be answered as done, and its data is not there.
-    host.forgetCalls(owner.fileid);
     this.#history.takenOver(owner, this.#around.self.router, givenUp);
     return (await host.open(owner.fileid)) === null ? { kind: 'gone' } : { kind: 'taken' };
   }
