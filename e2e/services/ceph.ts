@@ -135,6 +135,8 @@ export class CephService implements AsyncDisposable {
   }
 
   async #startOsd(): Promise<void> {
+    // Of the last life, if there was one: otherwise reads wait until its lease is over.
+    await this.#ceph('osd', 'down', '0', '--definitely-dead');
     this.#osd.start();
     await this.#osd.waitUntil(() => this.#osdIsUp());
   }
@@ -239,8 +241,9 @@ export class CephService implements AsyncDisposable {
       'bluestore_block_db_create = false',
       'bluestore_block_wal_create = false',
       'osd_memory_target = 939524096',
-      // After a crash of the OSD its placement groups wait until leases for reads are over that nobody has: 1 s instead of 16 s.
-      'osd_pool_default_read_lease_ratio = 0.05',
+      // A lease for reads that ran out while the OSD stood still is never renewed where there is no replica: its placement groups then wait for
+      // ever ("waiting for readable"). 10 minutes; after a crash #startOsd says that nobody has it any more.
+      'osd_pool_default_read_lease_ratio = 30',
       // A new bucket is announced to all gateways, and one that was killed is waited for as long as it counts as one: 4 s instead of 30 s.
       'osd_client_watch_timeout = 4',
       '[client.rgw]',
