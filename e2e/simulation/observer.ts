@@ -95,7 +95,7 @@ export class OwnershipObserver {
         else claimed.push(claim);
         return this.#object(router, driven);
       },
-      receive: async (inode, offer) => this.#replica(router, await driver.receive(inode, offer)),
+      receive: async (inode, offer, former) => this.#replica(router, await driver.receive(inode, offer, former)),
     };
   }
 

@@ -94,10 +94,25 @@ export interface MoveSource {
   thaw(): void;
   /**
    * The object belongs to another router: nothing of it is uploaded, told to the registry or acknowledged here any more, whatever is under way. Local segments
-   * become cache. The object is to be closed once its readers are done; closing does not wait for the backend.
+   * become cache. The object is to be closed once its readers are done; closing does not wait for the backend. Returns what is left of it here, for its new owner.
    */
-  cede(): void;
+  cede(): CededSegments;
 }
+
+/** What a router still has of an object that it gave away: segments in its cache, until they are evicted. Holds on to nothing else of the object. */
+export interface CededSegments {
+  /** `lengthBytes` of a segment from `offsetBytes` on; null: they are not here. Unchecked: whoever asks knows term and CRCs. */
+  read(segment: number, offsetBytes: number, lengthBytes: number): Promise<LogPiece | null>;
+}
+
+/** The router that gave an object to this one, as a source of what is not on the local disk: nearer than the backend, and never an authority. */
+export interface FormerOwner {
+  /** `lengthBytes` of a segment of that term, unchecked; null: it is not worth asking. Settles in a moment and never rejects. */
+  read(segment: number, term: Term, offsetBytes: number, lengthBytes: number): Promise<FormerAnswer> | null;
+}
+
+/** Null: it does not have them. `late`: it may take longer than the backend, which is to be asked, too. */
+export type FormerAnswer = Buffer | null | { readonly late: Promise<Buffer | null> };
 
 /** The receiver's side of a move: a copy of an object's log that follows the owner's. Its segment files are apart from those of owned objects until `activate`. */
 export interface Replica {
@@ -118,6 +133,9 @@ export interface Replica {
 export interface ObjectDriver {
   /** Opens an object of class file or volume: claims it, recovers its log. @throws ApplianceError `object-damaged` when acknowledged data is missing. */
   open(inode: Inode, counterMin?: number): Promise<DrivenObject>;
-  /** Begins to receive an object: puts the claim of the attempt on the backend, loads the checkpoint and what the root says is behind it there. */
-  receive(inode: Inode, offer: MoveOffer): Promise<Replica>;
+  /**
+   * Begins to receive an object: puts the claim of the attempt on the backend, loads the checkpoint and what the root says is behind it there. `former` is asked for
+   * what reads of the object need that is not here, as long as it is open.
+   */
+  receive(inode: Inode, offer: MoveOffer, former?: FormerOwner): Promise<Replica>;
 }

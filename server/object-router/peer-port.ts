@@ -160,7 +160,10 @@ export interface PeerService {
 
   /** Asks the owner for the object; `from` is the asking router. `nonce`: of the term that it will have. `pinned`: an operator wants it. */
   moveAsk(target: ObjectTarget, from: RouterId, nonce: string, reason: MoveReason): Promise<MoveAnswer>;
-  /** What there is from `from` on, at most about `bytesMax` of the log; waits up to `waitMs` for some. Null: the attempt is over. */
+  /**
+   * What there is from `from` on, at most about `bytesMax` of the log; waits up to `waitMs` for some. Null: the attempt is over. After a move the former owner
+   * answers the new one for a while from its cache: exactly `bytesMax` of that segment at that place, null if it does not have them.
+   */
   moveFetch(fileid: FileId, attempt: Term, from: FollowPosition, bytesMax: number, waitMs: number): Promise<MovePart | null>;
   /** Holds the object's I/O, ends its log with a sealed segment and says where, with what there is behind `from`. The hold ends by itself after `HOLD_MS_MAX`. Null: the attempt is over. */
   moveFreeze(fileid: FileId, attempt: Term, from: FollowPosition): Promise<FrozenEnd | null>;

@@ -1,5 +1,5 @@
 /**
- * Brings blocks that are not in RAM: from the local segment when there is one, else from the backend. Every block is checked against the
+ * Brings blocks that are not in RAM: from the local segment when there is one, else from the router that gave the object away, else from the backend. Every block is checked against the
  * CRC of its extent map entry; a local copy that does not match is answered from the backend, and two wrong copies are an error, never data.
  */
 import { crc32 } from 'node:zlib';
@@ -11,6 +11,7 @@ import type { ObjectUuid, Term } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import { BLOCK_BYTES } from '../object-log/segment-codec.ts';
 import type { LocalSegment, SegmentFiles } from '../object-log/segment-files.ts';
+import type { FormerOwner } from '../object-router/driver-port.ts';
 import type { BackendReads, Look } from './backend-reads.ts';
 import type { Chunk } from './read-ahead-chunks.ts';
 import type { ReadAhead } from './read-ahead.ts';
@@ -71,6 +72,8 @@ interface Place {
   readonly bucket: string;
   readonly name: string;
   readonly owner: ObjectUuid;
+  /** `owner` is the object that is read. */
+  readonly isOwn: boolean;
   readonly number: number | null;
   readonly term: Term;
   readonly sizeBytes: number;
@@ -97,6 +100,8 @@ export class BlockReader {
   readonly #names: StorageNames;
   readonly #logger: Logger;
   readonly #running = new Set<RunningGet>();
+  /** Who had the object before this router, and gave it away. */
+  former: FormerOwner | null = null;
 
   constructor(components: {
     files: LocalSegments;
@@ -208,6 +213,7 @@ export class BlockReader {
       bucket: this.#names.bucket(owner, row.bucket),
       name: this.#names.object(owner, row.bucket, table.objectName(rowIndex)),
       owner,
+      isOwn: owner === uuid,
       number: row.kind === 'segment' ? row.number : null,
       term: row.term,
       sizeBytes: row.sizeBytes,
@@ -218,7 +224,7 @@ export class BlockReader {
     const first = blocks[0] as MissingBlock;
     const last = blocks.at(-1) as MissingBlock;
     const lengthBytes = last.offsetBytes + BLOCK_BYTES - first.offsetBytes;
-    const { segmentId, bucket, name, owner, number } = place;
+    const { segmentId, owner, number } = place;
     const local = number === null ? null : this.#files.segment(owner, number, place.term);
     const direct = blocks.length >= DIRECT_BLOCKS_MIN && directEnd(blocks, 0) === blocks.length;
     if (local !== null) {
@@ -246,11 +252,43 @@ export class BlockReader {
         }
       }
     }
+    const asked = number === null || !place.isOwn ? null : (this.former?.read(number, place.term, first.offsetBytes, lengthBytes) ?? null);
+    if (asked === null) return await this.#runRemote(place, blocks, lengthBytes, local, target, { isOver: false });
+    const answer = await asked;
+    const take = (bytes: Buffer | null, into: Buffer | null): boolean =>
+      bytes?.length === lengthBytes && this.#deliver(segmentId, blocks, bytes, 0, into);
+    if (answer === null || Buffer.isBuffer(answer)) {
+      if (!take(answer, target)) await this.#runRemote(place, blocks, lengthBytes, local, target, { isOver: false });
+      return;
+    }
+    // Whoever has it first. The other one must not touch the target any more.
+    const race = { isOver: false };
+    const late = answer.late.then((bytes) => take(bytes, race.isOver ? null : target));
+    const remote = this.#runRemote(place, blocks, lengthBytes, local, target, race);
+    try {
+      await Promise.any([remote, late.then((taken) => (taken ? undefined : remote))]);
+    } catch {
+      await remote;
+    } finally {
+      race.isOver = true;
+    }
+  }
+
+  /** From the backend. With the race over, nobody waits for it any more. */
+  async #runRemote(
+    { segmentId, bucket, name, sizeBytes }: Place,
+    blocks: readonly MissingBlock[],
+    lengthBytes: number,
+    local: LocalSegment | null,
+    target: Buffer,
+    race: { readonly isOver: boolean },
+  ): Promise<void> {
+    const first = blocks[0] as MissingBlock;
     const what = `block at ${first.offsetBytes} of ${bucket}/${name}`;
     await this.reads.patiently(what, (patience) =>
       this.reads.ask(what, 'block-corrupt', async (attempt): Promise<Look<void>> => {
         // A store that keeps several copies may give the bad one for ranges for ever; a whole object it checks itself, and then gives another one.
-        const whole = attempt === 2 && place.sizeBytes >= first.offsetBytes + lengthBytes && place.sizeBytes <= WHOLE_BYTES_MAX;
+        const whole = attempt === 2 && sizeBytes >= first.offsetBytes + lengthBytes && sizeBytes <= WHOLE_BYTES_MAX;
         const answer = await (whole
           ? this.#getWhole(bucket, name, first.offsetBytes, lengthBytes)
           : this.#get(segmentId, bucket, name, first.offsetBytes, lengthBytes));
@@ -260,7 +298,7 @@ export class BlockReader {
             ? { kind: 'wrong', message: `does not match its CRC in ${local.path}, and is not on the backend yet` }
             : answer;
         }
-        if (answer.bytes.length === lengthBytes && this.#deliver(segmentId, blocks, answer.bytes, 0, patience.isOver ? null : target))
+        if (answer.bytes.length === lengthBytes && this.#deliver(segmentId, blocks, answer.bytes, 0, patience.isOver || race.isOver ? null : target))
           return { kind: 'right', value: undefined };
         const problem = answer.bytes.length === lengthBytes ? 'does not match its CRC' : 'is cut off';
         return { kind: 'wrong', message: `${problem}${local === null ? '' : `, and neither is ${local.path} right`}` };

@@ -1,11 +1,12 @@
 /** The giver's side of a move: an open object whose log another router copies while it is written, until it is frozen and let go (design section 10). */
-import { ApplianceError } from '../core/errors.ts';
+import { ApplianceError, isEnvironmentError } from '../core/errors.ts';
 import { failPoint } from '../core/fail-points.ts';
+import type { ObjectUuid } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Clock } from '../core/time.ts';
 import type { ObjectLog } from '../object-log/object-log.ts';
 import type { LocalSegment, SegmentFiles } from '../object-log/segment-files.ts';
-import type { FrozenLog, MoveSource } from '../object-router/driver-port.ts';
+import type { CededSegments, FrozenLog, MoveSource } from '../object-router/driver-port.ts';
 import type { LogPiece, LogPieces, LogPosition } from '../object-router/peer-port.ts';
 import type { BlockObject } from './block-object.ts';
 import type { ObjectKeeper } from './object-keeper.ts';
@@ -157,10 +158,13 @@ export class ObjectMoveSource implements MoveSource {
     this.#events.thawed();
   }
 
-  cede(): void {
-    if (this.#state === 'over') return;
-    this.#end();
+  cede(): CededSegments {
     const { files, log, keeper, object, logger } = this.#components;
+    const { uuid } = object;
+    // Not the object: the caller keeps this for longer.
+    const left: CededSegments = { read: (segment, offsetBytes, lengthBytes) => readCached(files, uuid, segment, offsetBytes, lengthBytes) };
+    if (this.#state === 'over') return left;
+    this.#end();
     keeper.cede();
     this.#events.ceded();
     // The one that was made ready and never begun goes with the log.
@@ -175,6 +179,7 @@ export class ObjectMoveSource implements MoveSource {
       }
       failPoint('move.source-ceded');
     })().catch((error: unknown) => logger.warn({ err: error, object: object.uuid }, 'giving up the segments of an object failed'));
+    return left;
   }
 
   /** Nothing of the attempt is under way any more. */
@@ -202,4 +207,20 @@ export class ObjectMoveSource implements MoveSource {
   #over(why: string): ApplianceError {
     return new ApplianceError('object-busy', `the attempt to move object ${this.#components.object.uuid} is over: ${why}`, { retryable: true });
   }
+}
+
+/** As CededSegments.read. */
+async function readCached(files: SegmentFiles, uuid: ObjectUuid, number: number, offsetBytes: number, lengthBytes: number): Promise<LogPiece | null> {
+  for (let local = files.segment(uuid, number); local !== null && offsetBytes + lengthBytes <= local.bytes; local = files.segment(uuid, number)) {
+    const { path, term } = local;
+    const bytes = Buffer.allocUnsafeSlow(lengthBytes);
+    try {
+      if ((await files.read(local, offsetBytes, bytes)) === lengthBytes) return { segment: number, term, offsetBytes, bytes, sealedBytes: null };
+    } catch (error) {
+      if (!isEnvironmentError(error)) throw error;
+    }
+    // It was moved to the cache, or evicted, under the read.
+    if (local.path === path) return null;
+  }
+  return null;
 }

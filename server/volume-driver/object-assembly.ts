@@ -107,7 +107,7 @@ export class ObjectAssembly {
         table,
         reader,
         readAhead: new ReadAhead(
-          { ...this.#components, uuid, map, table, names, budget: this.#components.readAheadBudget },
+          { ...this.#components, uuid, map, table, names, budget: this.#components.readAheadBudget, former: () => reader.former },
           this.#components.readAheadStatistics,
         ),
         cache,

@@ -4,6 +4,8 @@
  * The bytes are not checked when they come; whoever takes a block checks it.
  */
 import type { GetOutcome, ObjectStore } from '../../backends/object-store.ts';
+import type { Term } from '../core/ids.ts';
+import type { FormerAnswer, FormerOwner } from '../object-router/driver-port.ts';
 import type { BudgetMember, ReadAheadBudget } from './read-ahead-budget.ts';
 import type { Stream } from './read-ahead-streams.ts';
 
@@ -13,6 +15,8 @@ export interface ChunkPlan {
   readonly segmentId: number;
   readonly bucket: string;
   readonly name: string;
+  /** Which segment of the object that is read; null: it is another thing. */
+  readonly segment: { readonly number: number; readonly term: Term } | null;
   readonly offsetBytes: number;
   readonly lengthBytes: number;
   /** Blocks of it that the stream will ask for. */
@@ -43,6 +47,7 @@ export class Chunk {
 
 export class ReadAheadChunks implements BudgetMember {
   readonly #store: ObjectStore;
+  readonly #former: () => FormerOwner | null;
   readonly #budget: ReadAheadBudget;
   /** By segment id, ascending by offset. */
   readonly #segments = new Map<number, Chunk[]>();
@@ -54,10 +59,11 @@ export class ReadAheadChunks implements BudgetMember {
 
   /** `failed`: a chunk could not be read; it is gone, and whoever needs it reads it himself. */
   constructor(
-    components: { store: ObjectStore; budget: ReadAheadBudget },
+    components: { store: ObjectStore; budget: ReadAheadBudget; former: () => FormerOwner | null },
     owner: { streamCount(): number; releaseIdle(sinceMs: number): void; failed(chunk: Chunk): void },
   ) {
     this.#store = components.store;
+    this.#former = components.former;
     this.#budget = components.budget;
     this.#streamCount = () => owner.streamCount();
     this.#releaseIdle = (sinceMs) => owner.releaseIdle(sinceMs);
@@ -137,7 +143,7 @@ export class ReadAheadChunks implements BudgetMember {
 
   #start(chunk: Chunk): void {
     this.#queue.delete(chunk);
-    const { bucket, name, offsetBytes, lengthBytes } = chunk.plan;
+    const { lengthBytes } = chunk.plan;
     const settled = (outcome: GetOutcome | null): void => {
       this.#budget.giveRequest();
       if (chunk.dropped) return;
@@ -149,7 +155,14 @@ export class ReadAheadChunks implements BudgetMember {
       this.#failed(chunk);
     };
     // An error, too, is nobody's here: who needs the blocks meets it, or not, when he reads them himself.
-    chunk.arriving = this.#store.get(bucket, name, { offsetBytes, lengthBytes }, chunk.abort.signal).then(settled, () => settled(null));
+    chunk.arriving = this.#get(chunk).then(settled, () => settled(null));
+  }
+
+  #get({ plan, abort }: Chunk): Promise<GetOutcome> {
+    const { bucket, name, segment, offsetBytes, lengthBytes } = plan;
+    const remote = (): Promise<GetOutcome> => this.#store.get(bucket, name, { offsetBytes, lengthBytes }, abort.signal);
+    const asked = segment === null ? null : (this.#former()?.read(segment.number, segment.term, offsetBytes, lengthBytes) ?? null);
+    return asked === null ? remote() : fromFormer(asked, lengthBytes, remote);
   }
 
   /** `blocks` of it were delivered. A chunk of which nothing is left goes, and so does one whose stream ended while somebody waited for it. */
@@ -185,4 +198,13 @@ export class ReadAheadChunks implements BudgetMember {
     }
     return unread;
   }
+}
+
+/** What the former owner has, or else `remote`; of one that is late and the other whichever is here first. */
+async function fromFormer(asked: Promise<FormerAnswer>, lengthBytes: number, remote: () => Promise<GetOutcome>): Promise<GetOutcome> {
+  const found = (bytes: Buffer | null): GetOutcome | null => (bytes?.length === lengthBytes ? { kind: 'found', bytes } : null);
+  const answer = await asked;
+  if (answer === null || Buffer.isBuffer(answer)) return found(answer) ?? (await remote());
+  const getting = remote();
+  return await Promise.any([getting, answer.late.then((bytes) => found(bytes) ?? getting)]);
 }

@@ -10,6 +10,7 @@ import type { ObjectStore } from '../../backends/object-store.ts';
 import type { BlockCache } from '../../cache/block-cache.ts';
 import type { ObjectUuid } from '../core/ids.ts';
 import type { Clock } from '../core/time.ts';
+import type { FormerOwner } from '../object-router/driver-port.ts';
 import type { LocalSegments } from './block-reader.ts';
 import { BLOCK_BYTES } from './extent-map.ts';
 import type { ExtentMap } from './extent-map.ts';
@@ -68,6 +69,8 @@ export interface ReadAheadComponents {
   readonly clock: Clock;
   readonly budget: ReadAheadBudget;
   readonly recall: SegmentRecall | null;
+  /** As BlockReader.former. */
+  readonly former: () => FormerOwner | null;
 }
 
 /** Counters of a vPool. */
@@ -225,6 +228,7 @@ export class ReadAhead {
           segmentId: table.globalId(row),
           bucket: names.bucket(owner, table.bucket(row)),
           name: names.object(owner, table.bucket(row), table.objectName(row)),
+          segment: owner === uuid && table.kind(row) === 'segment' ? { number: table.number(row), term: table.term(row) } : null,
           offsetBytes: start % WORD,
           lengthBytes,
           blocks,

@@ -20,7 +20,7 @@ import { settleForeign } from '../object-log/foreign-segments.ts';
 import type { FoundSegment, LogEnd } from '../object-log/recovery.ts';
 import type { SegmentFiles } from '../object-log/segment-files.ts';
 import { scanEveryRecord, scanLocalSegment, sealByCopy } from '../object-log/segment-scan.ts';
-import type { DrivenObject, ObjectDriver, Replica } from '../object-router/driver-port.ts';
+import type { DrivenObject, FormerOwner, ObjectDriver, Replica } from '../object-router/driver-port.ts';
 import type { MoveOffer } from '../object-router/peer-port.ts';
 import { BackendReads } from './backend-reads.ts';
 import type { OpenObject, UnsealedSegment } from './driven-object.ts';
@@ -174,7 +174,7 @@ export class VolumeDriver implements ObjectDriver {
     await files.replicas.discard(owner.uuid);
   }
 
-  async receive(inode: Inode, offer: MoveOffer): Promise<Replica> {
+  async receive(inode: Inode, offer: MoveOffer, former?: FormerOwner): Promise<Replica> {
     const { registry, files, store, logger } = this.#components;
     const { owner, from } = offer;
     const uuid = uuidOf(inode);
@@ -193,6 +193,7 @@ export class VolumeDriver implements ObjectDriver {
         throw new ApplianceError('replica-damaged', `object ${inode.fileid} (${uuid}) cannot be received: ${end.reason}`, { retryable: true });
       for (const leftover of end.leftovers) await files.drop(leftover);
       const basis = this.#assembly.basis(inode, names, attempt, loaded);
+      basis.reader.former = former ?? null;
       touchAll(basis.writeBack, end);
       const { state, rows } = await this.#loader.apply(loaded, end);
       failPoint('move.replica-loaded');

@@ -16,6 +16,7 @@ import { CALLS_BYTES_MAX, HOLD_MS_MAX } from '../peer-port.ts';
 import type { FollowPosition, FrozenEnd, LogPieces, MoveAnswer, MoveOutcome, MovePart, MoveReason, ObjectTarget, PeerService } from '../peer-port.ts';
 import type { CededJournal } from './ceded-journal.ts';
 import { within } from './deadline.ts';
+import { GivenObjects } from './given-objects.ts';
 import type { MoveHistory, RunningMove } from './move-history.ts';
 import type { MovableObject, MoveSurroundings, ObjectHold } from './move-host.ts';
 
@@ -85,6 +86,7 @@ export class MoveGiver implements Pick<PeerService, 'moveAsk' | 'moveFetch' | 'm
   readonly #deciding = new Set<FileId>();
   /** How the last attempts ended, for who asks again: by `fileid counter nonce`. */
   readonly #outcomes = new Map<string, MoveOutcome>();
+  readonly #given: GivenObjects;
   #closed = false;
 
   constructor(
@@ -97,6 +99,7 @@ export class MoveGiver implements Pick<PeerService, 'moveAsk' | 'moveFetch' | 'm
     this.#history = parts.history;
     this.#policy = parts.policy;
     this.#movesMax = settings.movesMax;
+    this.#given = new GivenObjects(around.clock);
   }
 
   /** Moves that are being given. */
@@ -217,7 +220,8 @@ export class MoveGiver implements Pick<PeerService, 'moveAsk' | 'moveFetch' | 'm
 
   async moveFetch(fileid: FileId, number: Term, from: FollowPosition, bytesMax: number, waitMs: number): Promise<MovePart | null> {
     const attempt = this.#find(fileid, number);
-    if (attempt === null || attempt.phase === 'over' || attempt.phase === 'switching') return null;
+    if (attempt === null) return await this.#given.read(fileid, number, from, bytesMax);
+    if (attempt.phase === 'over' || attempt.phase === 'switching') return null;
     const { clock, host } = this.#around;
     attempt.lastProgressMs = clock.monotonicMs();
     if (attempt.move.phase === 'preparing') attempt.move.phase = 'copying';
@@ -453,7 +457,7 @@ export class MoveGiver implements Pick<PeerService, 'moveAsk' | 'moveFetch' | 'm
     );
     if (transferred.kind === 'stays') return await this.#claimAnew(attempt);
     const { owner } = transferred;
-    attempt.source.cede();
+    this.#given.add(driven.fileid, attempt.number, attempt.source.cede());
     this.#around.host.moved(driven.fileid, owner);
     reached('move.give-after-cede');
     this.#release(attempt);

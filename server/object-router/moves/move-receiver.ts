@@ -14,6 +14,7 @@ import { sameTerm } from '../../core/ids.ts';
 import type { DrivenObject, Replica } from '../driver-port.ts';
 import { HOLD_MS_MAX } from '../peer-port.ts';
 import type { FollowPosition, FrozenEnd, LogPosition, MoveOffer, MovePart, MoveReason, PeerService } from '../peer-port.ts';
+import { AskedOwner } from './asked-owner.ts';
 import { within } from './deadline.ts';
 import { GIVEN_BY_RECORD } from './move-giver.ts';
 import type { MoveHistory, RunningMove } from './move-history.ts';
@@ -247,7 +248,7 @@ export class MoveReceiver {
     };
     void keepAlive();
     try {
-      return await move.measure('attach', () => driver.receive(inode, offer));
+      return await move.measure('attach', () => driver.receive(inode, offer, new AskedOwner(clock, peer, order.fileid, attempt)));
     } finally {
       attached = true;
     }

@@ -49,6 +49,19 @@ test('an object moves while clients of both routers write to it', async () => {
   for (const step of ['attach', 'copy', 'freeze', 'sync', 'confirm', 'activate'] as const) assert.ok(taken?.stepsMs[step] !== undefined, step);
 });
 
+test('what is left of an object at its former owner is for the new one, and for nobody else', async () => {
+  const world = await pair();
+  const former = world.owners.get(DISK)?.term;
+  assert.deepEqual(await world.clock.run(world.life('b').moves.receiver.receive(order(world, 'a'))), { kind: 'moved' });
+  const attempt = world.owners.get(DISK)?.term;
+  assert.ok(former !== undefined && attempt !== undefined);
+  const from = { segment: 3, offsetBytes: 10, calls: 0 };
+  const part = await world.life('a').moves.moveFetch(DISK, attempt, from, 4, 0);
+  assert.deepEqual(part?.pieces, [{ segment: 3, term: former, offsetBytes: 10, bytes: Buffer.alloc(4, 3), sealedBytes: null }]);
+  assert.equal(await world.life('a').moves.moveFetch(DISK, former, from, 4, 0), null);
+  assert.equal(await world.life('b').moves.moveFetch(DISK, attempt, from, 4, 0), null);
+});
+
 test('an object whose memory of completed calls does not fit in the hold stays where it is, and moves when it does', async () => {
   const world = await pair();
   world.tooManyCalls = true;

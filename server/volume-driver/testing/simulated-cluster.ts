@@ -7,7 +7,7 @@ import { silentLogger } from '../../core/logger.ts';
 import type { Logger } from '../../core/logger.ts';
 import type { Random, Timestamp } from '../../core/time.ts';
 import { FaultyDisk } from '../../object-log/testing/faulty-disk.ts';
-import type { DrivenObject, FrozenLog, MoveSource, Replica } from '../../object-router/driver-port.ts';
+import type { DrivenObject, FormerOwner, FrozenLog, MoveSource, Replica } from '../../object-router/driver-port.ts';
 import type { LogPiece } from '../../object-router/peer-port.ts';
 import { SimulatedCommons, SimulatedRouter, SimulatedWorld } from './simulated-router.ts';
 import type { SimulatedClock, SimulationSettings } from './simulated-router.ts';
@@ -123,7 +123,7 @@ export class SimulatedCluster {
   }
 
   /** Until the offer is accepted and the receiver has what the backend has. */
-  async begin(from: ClusterNode, object: DrivenObject, to: ClusterNode): Promise<Move> {
+  async begin(from: ClusterNode, object: DrivenObject, to: ClusterNode, former?: FormerOwner): Promise<Move> {
     const source = await object.giveAway();
     try {
       const begun = await from.router.registry.ownership.beginMove(
@@ -134,7 +134,7 @@ export class SimulatedCluster {
         this.random.bytes(8).toString('hex'),
       );
       assert.ok(begun.kind === 'done' && begun.owner.moving !== null, `beginMove: ${begun.kind}`);
-      const replica = await to.router.driver.receive(this.commons.inode, { ...source.offer, owner: begun.owner });
+      const replica = await to.router.driver.receive(this.commons.inode, { ...source.offer, owner: begun.owner }, former);
       return { from, to, source, replica, attempt: begun.owner.moving.attempt, owner: begun.owner };
     } catch (error) {
       source.thaw();

@@ -76,7 +76,7 @@ export class StoredObject {
     this.statistics = new ReadAheadStatistics();
     const cache = new BlockCache({ limitBytes: settings.cacheBytes, slabBytes: 1024 * 1024 });
     const components = { uuid: UUID, map, table, names: NAMES, files, store, cache, clock };
-    this.readAhead = new ReadAhead({ ...components, budget: this.budget, recall: null }, this.statistics);
+    this.readAhead = new ReadAhead({ ...components, budget: this.budget, recall: null, former: () => null }, this.statistics);
     this.object = new BlockObject(
       {
         map,

@@ -685,6 +685,10 @@ export class FakeObject implements MovableObject {
       },
       cede: () => {
         this.ceded = true;
+        return {
+          read: (segment, offsetBytes, lengthBytes) =>
+            Promise.resolve({ segment, term: this.term, offsetBytes, bytes: Buffer.alloc(lengthBytes, segment), sealedBytes: null }),
+        };
       },
     };
   }
