@@ -42,7 +42,7 @@ class Pair {
     this.owner = new AskedOwner(this.clock, peer, DISK, ATTEMPT);
   }
 
-  async read(segment: number, offsetBytes: number, lengthBytes: number, term = TERM): Promise<string | null | 'late'> {
+  async read(segment: number, offsetBytes: number, lengthBytes: number, term = TERM): Promise<string | null> {
     const answer = await this.clock.run(Promise.resolve(this.owner.read(segment, term, offsetBytes, lengthBytes)));
     return answer === null ? null : Buffer.isBuffer(answer) ? answer.toString() : 'late';
   }
