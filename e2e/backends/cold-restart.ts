@@ -6,7 +6,7 @@ import { metric } from '../metrics-page.ts';
 import type { RouterProcess } from '../router-process.ts';
 
 /** Waits until everything acknowledged is on the backend. @throws Error with what it says of itself when that takes longer than `timeoutMs`. */
-export async function drained(router: RouterProcess, timeoutMs = 60_000): Promise<void> {
+export async function drained(router: RouterProcess, timeoutMs = 240_000): Promise<void> {
   const started = performance.now();
   for (;;) {
     const page = (await router.http('/metrics')).body;

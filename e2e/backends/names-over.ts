@@ -49,7 +49,7 @@ async function write(client: StoreClient, name: string, sizeBytes: number): Prom
   return created.handle;
 }
 
-async function until(what: string, isSo: () => Promise<boolean>, timeoutMs = 30_000): Promise<void> {
+async function until(what: string, isSo: () => Promise<boolean>, timeoutMs = 240_000): Promise<void> {
   const started = performance.now();
   while (!(await isSo())) {
     if (performance.now() - started > timeoutMs) throw new Error(`${what}: not within ${timeoutMs} ms`);
@@ -115,7 +115,7 @@ export async function bucketsOver(owner: TestContext, backend: Backend): Promise
     const after = await listing(made.store, word);
     return after.get(bucketNamed(after, 'files'))?.length === 0 && (await volumes()).filter((names) => names.length > 0).length === 1;
   });
-  return () => until('the bucket of the removed volume is gone', async () => (await volumes()).length === 1, 120_000);
+  return () => until('the bucket of the removed volume is gone', async () => (await volumes()).length === 1);
 }
 
 /** Layout prefix: the same names behind the names of their buckets, in one bucket. */

@@ -26,7 +26,7 @@ export async function killedDuringOutage(t: TestContext, backend: SwiftBackend, 
 
   router.launch();
   assert.equal(await router.waitReady(), 'ready');
-  await router.waitForReadyz((answer) => problemsOf(answer).codes.includes('backend'), 5000);
+  await router.waitForReadyz((answer) => problemsOf(answer).codes.includes('backend'));
   // Whatever it does without its backend, it invents nothing: a READ gives what was written, or is told to wait.
   await using client = await connectStore(router, { timeoutMs: 3000 });
   const answer = await client.read(load.volume.handle, 0, 65_536).catch(() => null);
@@ -34,9 +34,9 @@ export async function killedDuringOutage(t: TestContext, backend: SwiftBackend, 
   else assert.ok(answer === null || answer.status === Status.JUKEBOX, `READ was answered with status ${answer?.status}`);
   await backend.service.startPart('object');
 
-  await router.waitForReadyz(allWell, 30_000);
+  await router.waitForReadyz(allWell);
   assert.deepEqual(await load.verify(), []);
-  await load.untilWritten(10_000);
+  await load.untilWritten();
   await coldRestart(router);
   assert.deepEqual(await load.verify(), [], 'read back from the backend');
 }

@@ -6,7 +6,7 @@ import { stackOf } from '../test-stack.ts';
 import { startCeph } from './backend-fixture.ts';
 import { campaignOver } from './campaign-over.ts';
 import { toolsOver, vmOver } from './clients-over.ts';
-import { faultsOver, STANDSTILL_TOLD_MS } from './faults-over.ts';
+import { faultsOver } from './faults-over.ts';
 import { bucketsOver, prefixOver } from './names-over.ts';
 
 test('a datastore on S3', async (t) => {
@@ -44,9 +44,9 @@ test('a datastore on S3', async (t) => {
 
   await faultsOver(t, ceph, 'faults', [
     { name: 'the gateway is killed', breakIt: () => rgw.kill(), repairIt: () => rgw.start() },
-    { name: 'the gateway stands still', breakIt: () => rgw.pause(), repairIt: () => rgw.resume(), toldWithinMs: STANDSTILL_TOLD_MS },
+    { name: 'the gateway stands still', breakIt: () => rgw.pause(), repairIt: () => rgw.resume() },
     // The gateway hears of a quota a moment later.
-    { name: 'the quota is reached', breakIt: () => ceph.service.fill(true), repairIt: () => ceph.service.fill(false), toldWithinMs: 5000 },
-    { name: 'the store below the gateway stands still', breakIt: () => osd.pause(), repairIt: () => osd.resume(), toldWithinMs: STANDSTILL_TOLD_MS },
+    { name: 'the quota is reached', breakIt: () => ceph.service.fill(true), repairIt: () => ceph.service.fill(false) },
+    { name: 'the store below the gateway stands still', breakIt: () => osd.pause(), repairIt: () => osd.resume() },
   ]);
 });

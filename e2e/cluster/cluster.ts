@@ -157,7 +157,7 @@ export class Cluster implements AsyncDisposable {
 
   /** The routers stop as systemd stops them, all at once, then the services. @throws Error when a router does not stop well. */
   async stop(): Promise<void> {
-    await Promise.all(this.routers.filter((router) => router.process.running).map((router) => router.process.stop(30_000)));
+    await Promise.all(this.routers.filter((router) => router.process.running).map((router) => router.process.stop()));
     await this[Symbol.asyncDispose]();
   }
 
@@ -216,7 +216,6 @@ async function makeRouter({ name, place: { address, prefix }, nfsPort, options, 
     portMapper: options.portMapper ?? false,
     vpool: options.vpool ?? 'vpool1',
     // A member that was killed begins anew only when its former life is over in the registry, on a machine that does other things.
-    readyTimeoutMs: 90_000,
     // Gone with us, even if we are killed; and Ctrl-C is for us alone, who stop them in order.
     prefix: ['setpriv', '--pdeathsig', 'KILL', 'setsid', ...prefix],
     ...(options.places === undefined ? {} : { adminHost: address }),

@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import type { DrainReport, TakeoverOutcome, TakeoverPlan } from '../../server/cluster-port.ts';
 import { Stability } from '../../server/nfsd/file-system.ts';
 import { connectPatiently } from '../patient-client.ts';
+import { WAIT_MS_MAX } from '../router-process.ts';
 import { StampedVolume } from '../stamped-volume.ts';
 import { stackOf } from '../test-stack.ts';
 import type { ClusterRouter } from './cluster-router.ts';
@@ -15,18 +16,18 @@ const KIB = 1024;
 async function ask(router: ClusterRouter, method: string, path: string, body?: object): Promise<{ status: number; json: unknown }> {
   const response = await fetch(`http://127.0.0.1:${router.process.adminPort}${path}`, {
     method,
-    signal: AbortSignal.timeout(20_000),
+    signal: AbortSignal.timeout(60_000),
     ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),
   });
   return { status: response.status, json: await response.json() };
 }
 
-async function until<T>(look: () => Promise<T>, wanted: (value: T) => boolean, timeoutMs: number): Promise<T> {
+async function until<T>(look: () => Promise<T>, wanted: (value: T) => boolean): Promise<T> {
   const began = performance.now();
   for (;;) {
     const value = await look();
     if (wanted(value)) return value;
-    if (performance.now() - began > timeoutMs) throw new Error(`after ${timeoutMs} ms: ${JSON.stringify(value)}`);
+    if (performance.now() - began > WAIT_MS_MAX) throw new Error(`after ${WAIT_MS_MAX} ms: ${JSON.stringify(value)}`);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }
@@ -53,7 +54,6 @@ test('a drain takes everything away from a router while its clients write, to th
   const report = await until(
     async () => (await ask(a, 'GET', '/cluster/drain')).json as DrainReport,
     ({ phase }) => phase === 'drained',
-    30_000,
   );
   assert.deepEqual([report.done, report.total, report.failed, report.problem], [4, 4, [], null]);
   const before = writes;
@@ -61,7 +61,6 @@ test('a drain takes everything away from a router while its clients write, to th
   await until(
     async () => writes,
     (count) => count > before + 600,
-    30_000,
   );
   const idOfA = await cluster.operator.idOf(a);
   const owners = (await cluster.operator.volumes()).map(({ router }) => router);
@@ -100,13 +99,11 @@ test('what a lost router had not brought to the backend is named, given up by fo
   await until(
     async () => (await a.process.http('/status')).body,
     (body) => (JSON.parse(body) as { router: { dirtyBytes: number } }).router.dirtyBytes < 4 * 1024 * KIB,
-    20_000,
   );
   await a.process.kill();
   const plan = await until(
     async () => (await ask(b, 'GET', query)).json as TakeoverPlan,
     ({ kind }) => kind === 'plan',
-    30_000,
   );
   assert.ok(plan.needsForce && plan.ownerDead && plan.keptSequence > 0);
   assert.match(plan.givenUp.join('\n'), new RegExp(`acknowledged after record ${plan.keptSequence} `));

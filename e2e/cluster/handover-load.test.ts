@@ -71,7 +71,7 @@ test('the same with a full write buffer: writes that wait for room move along an
   store.setFaults(STUCK_UPLOADS);
   const writes = fill(client, volume, 64 * MIB);
   await new Promise((resolve) => setTimeout(resolve, 4000));
-  await cluster.operator.move(`/${volume.name}`, b, 120_000);
+  await cluster.operator.move(`/${volume.name}`, b);
   store.setFaults({});
   await writes;
   await cluster.operator.waitForOwner(`/${volume.name}`, b);

@@ -42,7 +42,7 @@ test('a VM under verified I/O migrates from A to B and back; its disk follows it
     t.diagnostic(
       `${from.name} to ${to.name}: QEMU stopped the VM for ${moved.downtimeMs} ms (${moved.totalMs} ms in all), longest I/O ${switched.longestMs.toFixed(1)} ms`,
     );
-    await operator.waitForOwner(DISK, to, 60_000);
+    await operator.waitForOwner(DISK, to);
     const followed = well(await vm.report());
     const forwarded = (await operator.forwarded(to)) - before;
     t.diagnostic(

@@ -55,13 +55,13 @@ export class Operator {
   }
 
   /** Waits until the object is `running` at that router. @throws Error with its last report. */
-  async waitForOwner(path: string, router: ClusterRouter, timeoutMs = 30_000): Promise<VolumeReport> {
+  async waitForOwner(path: string, router: ClusterRouter, timeoutMs = 240_000): Promise<VolumeReport> {
     const id = await this.idOf(router);
     return await this.waitFor(path, (volume) => volume.router === id && volume.state === 'running' && volume.moving === null, timeoutMs);
   }
 
   /** Waits until the object's report is as `wanted`. @throws Error with its last report. */
-  async waitFor(path: string, wanted: (volume: VolumeReport) => boolean, timeoutMs = 30_000): Promise<VolumeReport> {
+  async waitFor(path: string, wanted: (volume: VolumeReport) => boolean, timeoutMs = 240_000): Promise<VolumeReport> {
     const began = performance.now();
     let last = 'none';
     for (;;) {
@@ -98,7 +98,7 @@ export class Operator {
    * Moves an object and waits for it. @returns the receiver's report of this very move; null when it has none: it was restarted, or got the object by
    * an attempt of before. @throws Error when it is not there in time; it is asked for again when an attempt is aborted.
    */
-  async move(path: string, to: ClusterRouter, timeoutMs = 60_000): Promise<MoveReport | null> {
+  async move(path: string, to: ClusterRouter, timeoutMs = 240_000): Promise<MoveReport | null> {
     const began = performance.now();
     let before: ReadonlySet<string> | null = null;
     for (;;) {
@@ -169,7 +169,7 @@ async function fetched(
   try {
     const response = await fetch(`http://${router.process.adminHost}:${router.process.adminPort}${path}`, {
       method,
-      signal: AbortSignal.timeout(10_000),
+      signal: AbortSignal.timeout(30_000),
       ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),
     });
     return { status: response.status, text: await response.text() };

@@ -161,7 +161,7 @@ export class Campaign {
       await this.#verify(client);
     } catch (error) {
       if (error instanceof HarnessError && this.#violations.length > 0) return true;
-      if (error instanceof HarnessError || !(await router.isGone(5000))) throw new Error(`verifying failed\n${router.logTail()}`, { cause: error });
+      if (error instanceof HarnessError || !(await router.isGone(60_000))) throw new Error(`verifying failed\n${router.logTail()}`, { cause: error });
       this.#expectKilled(await router.exited(), environment);
       this.#kills += 1;
       return false;
@@ -189,7 +189,7 @@ export class Campaign {
     } catch (error) {
       // What the last life left is uploaded meanwhile: it may die of that before anybody loads it.
       for (const client of clients) await client[Symbol.asyncDispose]();
-      if (!(await router.isGone(5000))) throw error;
+      if (!(await router.isGone(60_000))) throw error;
       this.#expectKilled(await router.exited(), pointed);
       this.#kills += 1;
       return 'under load';

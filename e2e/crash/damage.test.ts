@@ -107,7 +107,7 @@ for (const { name, place } of MIDDLES) {
     flipBit(segment.path, offset);
 
     router.launch();
-    const answer = await router.waitForReadyz(({ body }) => /"problems":\[\{/.test(body) && !/"code":"starting"/.test(body), 10_000);
+    const answer = await router.waitForReadyz(({ body }) => /"problems":\[\{/.test(body) && !/"code":"starting"/.test(body));
     t.diagnostic(`/readyz: ${answer.status} ${answer.body}`);
     const client = stackOf(t).use(await connectStore(router));
     const { content, statuses } = await volume.read(client);

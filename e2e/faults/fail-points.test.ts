@@ -35,7 +35,7 @@ test('an error at any fail point loses nothing that was acknowledged and is over
     const log = router.log.slice(logged);
     silent.push(...names.filter((name) => !log.includes(`fail point ${name} `)));
     await router.start();
-    await router.waitForReadyz(allWell, 10_000);
+    await router.waitForReadyz(allWell);
     assert.deepEqual(await load.verify(), [], names.join(', '));
     await router.stop();
   }
@@ -68,5 +68,5 @@ async function churn(router: RouterProcess, load: SteadyLoad, name: string): Pro
     failures += 1;
     if (!(await router.isGone(2000))) throw new Error(`${name}: the router runs but does not answer`, { cause: error });
   }
-  if (failures === 0 && router.running) await load.untilWritten(5000);
+  if (failures === 0 && router.running) await load.untilWritten();
 }

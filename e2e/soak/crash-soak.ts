@@ -96,7 +96,7 @@ async function hostileCampaign(): Promise<Prepared> {
   const objects = new DirectoryStore({ kind: 'directory', path: join(scratch, 'objects'), vpoolUuid: '0'.repeat(32), initialize: true });
   const hostile = stack.use(await HostileStore.start(seed, objects));
   const environment = { ...crashSettings, ...hostile.environment };
-  const soaked = stack.use(await RouterProcess.create({ dataDirectory: join(scratch, 'data'), environment, readyTimeoutMs: 120_000 }));
+  const soaked = stack.use(await RouterProcess.create({ dataDirectory: join(scratch, 'data'), environment }));
   await soaked.start();
   await soaked.stop();
   const weather = stack.use(new ChangingWeather(hostile, seed, told));
@@ -107,7 +107,7 @@ async function hostileCampaign(): Promise<Prepared> {
       await weather[Symbol.asyncDispose]();
       if (!soaked.running) return;
       await drained(soaked, 120_000);
-      await soaked.waitForReadyz(allWell, 60_000);
+      await soaked.waitForReadyz(allWell);
       console.log(
         `${hostile.server.seen.length} of the last requests: ${hostile.server.seen.filter(({ status }) => status === 0 || status >= 400).length} failed`,
       );
