@@ -28,6 +28,7 @@ import { SegmentFiles } from './object-log/segment-files.ts';
 import { CapacityWatch } from './object-router/capacity-watch.ts';
 import { GarbageSchedule } from './object-router/garbage-schedule.ts';
 import { Handles } from './object-router/handles.ts';
+import { InodeWatch } from './object-router/inode-watch.ts';
 import { NamespaceArchive } from './object-router/namespace-archive.ts';
 import { ObjectPlaces } from './object-router/object-places.ts';
 import { ObjectRouter } from './object-router/object-router.ts';
@@ -209,6 +210,10 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
     { graceTimeMs: settings.vpool.graceTimeMs, settleMs: settings.vpool.backend.kind === 'directory' ? 0 : LIST_SETTLE_MS },
   );
   stack.defer(() => reclaimer.stop());
+  // A single router makes all changes itself.
+  const inodes =
+    cluster === null ? null : new InodeWatch({ objects, namespace: registry.namespace, clock, logger: logger.child({ part: 'router' }) });
+  stack.defer(() => inodes?.stop());
   const archive = new NamespaceArchive(
     { outbox: registry.outbox, store, writer, clock, random, logger: logger.child({ part: 'archive' }) },
     namespaceBucket(settings.vpool.name, registry.vpool.uuid),
@@ -298,6 +303,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       (error: unknown) => logger.error({ err: error }, 'the objects of the last run could not all be looked at; each is recovered when it is used'),
     );
   reclaimer.start();
+  inodes?.start();
   archive.start();
   announce();
 

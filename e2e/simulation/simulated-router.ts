@@ -23,6 +23,7 @@ import { SegmentFiles } from '../../server/object-log/segment-files.ts';
 import { FaultyDisk } from '../../server/object-log/testing/faulty-disk.ts';
 import { GarbageSchedule } from '../../server/object-router/garbage-schedule.ts';
 import { Handles } from '../../server/object-router/handles.ts';
+import { InodeWatch } from '../../server/object-router/inode-watch.ts';
 import { MemberWatch } from '../../server/object-router/member-watch.ts';
 import { CededJournal } from '../../server/object-router/moves/ceded-journal.ts';
 import { Moves } from '../../server/object-router/moves/moves.ts';
@@ -486,6 +487,7 @@ export class Machine {
       core.settled = true;
     });
     reclaimer.start();
+    new InodeWatch({ objects, namespace: registry.namespace, clock, logger }).start();
     return {
       router: this.id,
       time,

@@ -322,7 +322,7 @@ export class ObjectPlaces {
   /**
    * The registry changed names, mode or state of an object: its owner must know before the client is answered. Resolves when the owner confirmed, or cannot
    * serve it any more; or after PATIENCE_MS, when the owner lives and only the way to it is cut. The change is done, and a client that were told to come back would
-   * find nothing to remove or rename: by then the owner has found the tombstone itself (it looks every half minute), and is told the rest when it can be reached.
+   * find nothing to remove or rename: by then the owner has found the tombstone itself (InodeWatch), and is told the rest when it can be reached, or finds it.
    */
   async inodeChanged(inode: Inode): Promise<void> {
     if (this.cluster === null) return;
