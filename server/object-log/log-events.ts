@@ -1,6 +1,6 @@
+import type { LocalSegment } from './local-segment.ts';
 /** What a log tells the object that it belongs to. */
 import type { LogRecord } from './log-record.ts';
-import type { LocalSegment } from './segment-files.ts';
 
 export interface LogEvents {
   /** Makes a record's effect visible. Called once for each, in sequence. */

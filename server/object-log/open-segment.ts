@@ -2,6 +2,7 @@
 import { crc32 } from 'node:zlib';
 
 import type { DiskFile } from '../core/disk.ts';
+import type { LocalSegment } from './local-segment.ts';
 import { LogRecord } from './log-record.ts';
 import {
   encodeFooter,
@@ -12,7 +13,7 @@ import {
   SEGMENT_HEADER_BYTES,
   SegmentIndex,
 } from './segment-codec.ts';
-import type { LocalSegment, PreparedSegment } from './segment-files.ts';
+import type { PreparedSegment } from './segment-files.ts';
 
 const ZEROS = Buffer.alloc(1024 * 1024);
 /** Batches up to this size fill a hole file ahead of themselves; larger ones allocate enough at a time. */

@@ -9,9 +9,10 @@ import { errorCode } from '../core/errors.ts';
 import { failPoint } from '../core/fail-points.ts';
 import { compareEpoch } from '../core/ids.ts';
 import type { ObjectUuid, Term } from '../core/ids.ts';
+import type { LocalSegment } from './local-segment.ts';
 import { RecordFlag, RecordKind } from './segment-codec.ts';
 import type { DecodedRecord } from './segment-codec.ts';
-import type { LocalSegment, SegmentFiles } from './segment-files.ts';
+import type { SegmentFiles } from './segment-files.ts';
 import { readSealed, scanEveryRecord, scanLocalSegment } from './segment-scan.ts';
 import type { SegmentBytes, SegmentScan } from './segment-scan.ts';
 

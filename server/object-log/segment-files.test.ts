@@ -7,8 +7,9 @@ import type { ObjectUuid } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import { silentLogger } from '../core/logger.ts';
 import { SimulatedClock } from '../volume-driver/testing/simulated-router.ts';
+import type { LocalSegment } from './local-segment.ts';
 import { SegmentFiles } from './segment-files.ts';
-import type { LocalSegment, SegmentFilesSettings } from './segment-files.ts';
+import type { SegmentFilesSettings } from './segment-files.ts';
 import { FaultyDisk } from './testing/faulty-disk.ts';
 import { buildSegment, DIRECTORY, placeSegment, segmentName, termOf, UUID } from './testing/segment-builder.ts';
 

@@ -12,6 +12,7 @@ import type { Disk } from '../core/disk.ts';
 import { compareEpoch } from '../core/ids.ts';
 import type { Term } from '../core/ids.ts';
 import type { Random } from '../core/time.ts';
+import type { LocalSegment } from './local-segment.ts';
 import {
   decodeFooter,
   decodeIndex,
@@ -30,7 +31,7 @@ import {
   verifyPayload,
 } from './segment-codec.ts';
 import type { DecodedRecord, SegmentHeader } from './segment-codec.ts';
-import type { LocalSegment, SegmentFiles } from './segment-files.ts';
+import type { SegmentFiles } from './segment-files.ts';
 
 /** Largest segment file that is read as a whole. */
 export const SCAN_BYTES_MAX = 160 * 1024 * 1024;

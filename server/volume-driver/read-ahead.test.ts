@@ -8,7 +8,7 @@ import { MemoryStore } from '../../backends/memory/memory-store.ts';
 import type { ByteRange, GetOutcome, ObjectStore } from '../../backends/object-store.ts';
 import { StoreError } from '../../backends/object-store.ts';
 import { seededRandom, VirtualClock } from '../../backends/virtual-clock.ts';
-import type { LocalSegment } from '../object-log/segment-files.ts';
+import type { LocalSegment } from '../object-log/local-segment.ts';
 import type { LocalSegments } from './block-reader.ts';
 import { ReadAheadBudget } from './read-ahead-budget.ts';
 import { BUCKET, StoredObject } from './testing/stored-object.ts';

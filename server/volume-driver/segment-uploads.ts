@@ -2,7 +2,7 @@
  * Sealed segments of one object on their way to the backend: several at a time, so that a store far away is used well, and handed on in the
  * order of their numbers without gaps, which is how a root covers them.
  */
-import type { LocalSegment } from '../object-log/segment-files.ts';
+import type { LocalSegment } from '../object-log/local-segment.ts';
 
 export interface SealedSegment {
   readonly segment: LocalSegment;
