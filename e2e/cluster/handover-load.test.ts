@@ -14,7 +14,7 @@ import { Stalls, timedClient } from './timed-client.ts';
 
 const MIB = 1024 * 1024;
 /** What this machine may add when it does other things at the same time; the goal is 100 ms at p99, printed, and judged by the benchmark. */
-const STALL_MS_MAX = 3000;
+const STALL_MS_MAX = 30_000;
 
 /** What is small goes through: the backend is there, and takes no segments. */
 const STUCK_UPLOADS = { http: { putDelayMs: 600_000, putDelayFromBytes: 128 * 1024 } };
