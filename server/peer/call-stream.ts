@@ -1,6 +1,4 @@
 /** The calling end of one stream: sends calls as far as the credit goes, hands answers to those who wait for them. */
-import type { ClientHttp2Stream } from 'node:http2';
-
 import { ApplianceError } from '../core/errors.ts';
 import type { Clock } from '../core/time.ts';
 import { decodeAnswer, decodeAnswerPayload } from './answer-codec.ts';
@@ -11,6 +9,7 @@ import { FrameReader } from './frame-reader.ts';
 import { FrameSender } from './frame-sender.ts';
 import { FrameKind } from './frame.ts';
 import type { FrameHead } from './frame.ts';
+import type { H2Stream } from './h2/h2-connection.ts';
 import { getHelloAnswer, putHello } from './hello.ts';
 import type { Hello, HelloAnswer } from './hello.ts';
 import type { PeerCall } from './peer-call.ts';
@@ -22,8 +21,6 @@ import { WireReader } from './wire-reader.ts';
 export interface CallStreamHost {
   readonly clock: Clock;
   readonly settings: PeerSettings;
-  /** Something came on this stream. Nothing refers to it when the next chunk comes. */
-  heard(chunk: Buffer): void;
   /** The answer to the hello. */
   greeted(answer: HelloAnswer): void;
   ponged(roundTripMs: number): void;
@@ -33,7 +30,6 @@ export interface CallStreamHost {
 
 export class CallStream {
   readonly #host: CallStreamHost;
-  readonly #stream: ClientHttp2Stream;
   readonly #sender: FrameSender;
   readonly #reader: FrameReader;
   readonly #args = new WireReader(Buffer.alloc(0));
@@ -54,18 +50,19 @@ export class CallStream {
   #hello: HelloAnswer | null = null;
   #pongMs = -1;
 
-  constructor(host: CallStreamHost, stream: ClientHttp2Stream, hello: Hello) {
+  constructor(host: CallStreamHost, stream: H2Stream, hello: Hello) {
     this.#host = host;
-    this.#stream = stream;
     this.#sender = new FrameSender(stream, host.clock);
     this.#reader = new FrameReader(this);
-    stream.on('data', (chunk: Buffer) => this.#receive(chunk));
-    stream.on('response', (headers) => {
-      if (headers[':status'] !== 200) host.lost(`it answered with status ${headers[':status']}`);
-    });
-    stream.on('error', (error) => host.lost(error.message));
-    stream.on('end', () => host.lost(this.#reader.isBetweenFrames ? 'it ended the stream' : 'it ended the stream within a frame'));
-    stream.on('close', () => host.lost('it closed the stream'));
+    stream.host = {
+      answered: (headers) => {
+        const status = headers.find(([name]) => name === ':status')?.[1];
+        if (status !== '200') host.lost(`it answered with status ${status}`);
+      },
+      received: (chunk) => this.#receive(chunk),
+      ended: () => host.lost(this.#reader.isBetweenFrames ? 'it ended the stream' : 'it ended the stream within a frame'),
+      reset: (code) => host.lost(`it closed the stream (${code})`),
+    };
     putHello(this.#sender.open(), hello);
     this.#sender.send(FrameKind.HELLO, false, 0, 0, host.clock.monotonicMs(), []);
     this.#sender.flush();
@@ -105,7 +102,6 @@ export class CallStream {
     this.#isClosed = true;
     this.#reader.stop();
     this.#sender.close();
-    this.#stream.destroy();
     const error = lostError(reason);
     const calls = [...this.#calls.list(), ...this.#waiting.slice(this.#waitingFrom)];
     // Half of its answer came.
@@ -149,7 +145,6 @@ export class CallStream {
 
   #receive(chunk: Buffer): void {
     if (this.#isClosed) return;
-    this.#host.heard(chunk);
     try {
       this.#reader.push(chunk);
     } catch (error) {

@@ -1,23 +1,34 @@
 /**
- * Sends frames on a stream. Frames of one turn of the event loop leave in one write; while a write is under way, what comes gathers for the next one. Heads,
- * arguments and small payloads are put together in slabs, larger payloads are handed over by reference.
+ * Sends frames on a stream. Some frames leave in one write, so that the other end begins with them while the next ones are made, and what is left at the end of a
+ * turn of the event loop; while a write is under way, what comes gathers for the next one. Heads, arguments and small payloads are put together in slabs, larger
+ * payloads are handed over by reference.
  */
-import type { Writable } from 'node:stream';
-
 import { assert } from '../core/assert.ts';
 import type { Clock } from '../core/time.ts';
 import { FrameKind, HEAD_BYTES, payloadCrc, putHead } from './frame.ts';
 import type { FrameHead } from './frame.ts';
 import { WireWriter } from './wire-writer.ts';
 
+/** In front of each write, for the carrier: the head of a frame of HTTP/2. */
+export const CARRIER_ROOM_BYTES = 9;
 const SLAB_BYTES = 256 * 1024;
 /** Arguments, with what the writer wants to have ready for the longest text. */
 const ARGS_ROOM_BYTES = 16 * 1024;
 /** Payloads up to this size are copied behind their arguments when they are sent: one more buffer in a write costs more. */
 export const COPY_BYTES_MAX = 8 * 1024;
 const FREE_SLABS_MAX = 8;
-/** Frames are handed to the stream at the end of the turn, or when this much has come together. */
+/** Frames are handed to the stream at the end of the turn, or when so many or this much have come together. */
+export const EARLY_FLUSH_FRAMES = 6;
 const EARLY_FLUSH_BYTES = 256 * 1024;
+
+/** Where frames go. */
+export interface FrameCarrier {
+  /**
+   * Sends `bytes` bytes: those of `parts`, behind `CARRIER_ROOM_BYTES` in the first of them, which are the carrier's to write. They do not change until it has
+   * called `sent`, which it may do before this returns. One write at a time.
+   */
+  write(parts: readonly { readonly bytes: Uint8Array }[], bytes: number, sent: () => void): void;
+}
 
 interface Slab {
   readonly bytes: Buffer;
@@ -31,7 +42,7 @@ interface Part {
 }
 
 export class FrameSender {
-  readonly #stream: Writable;
+  readonly #carrier: FrameCarrier;
   readonly #clock: Clock;
   readonly #head: FrameHead = {
     kind: FrameKind.PING,
@@ -53,18 +64,21 @@ export class FrameSender {
   #partsBytes = 0;
   #batch: Part[] = [];
   #batchBytes = 0;
+  /** Frames in `#parts`. */
+  #frames = 0;
   #isFlushDue = false;
   #isClosed = false;
   readonly #flushLater = (): void => {
     this.#isFlushDue = false;
     this.flush();
   };
-  readonly #onSent = (error?: Error | null): void => this.#sent(error);
+  readonly #onSent = (): void => this.#sent();
 
-  constructor(stream: Writable, clock: Clock) {
-    this.#stream = stream;
+  constructor(carrier: FrameCarrier, clock: Clock) {
+    this.#carrier = carrier;
     this.#clock = clock;
     this.#writer = new WireWriter(this.#slab.bytes);
+    this.#writer.at = CARRIER_ROOM_BYTES;
   }
 
   /** Bytes of frames that the stream has not taken yet. */
@@ -120,7 +134,8 @@ export class FrameSender {
       this.#cutPart();
       for (let i = 0; i < payload.length; i++) this.#parts.push({ bytes: payload[i]!, slab: null });
     }
-    if (this.#partsBytes >= EARLY_FLUSH_BYTES) this.flush();
+    this.#frames += 1;
+    if (this.#frames >= EARLY_FLUSH_FRAMES || this.#partsBytes >= EARLY_FLUSH_BYTES) this.flush();
     else if (!this.#isFlushDue) {
       this.#isFlushDue = true;
       this.#clock.soon(this.#flushLater);
@@ -136,17 +151,8 @@ export class FrameSender {
     this.#batch = batch;
     this.#batchBytes = this.#partsBytes;
     this.#partsBytes = 0;
-    const stream = this.#stream;
-    if (batch.length === 1) {
-      stream.write(batch[0]!.bytes, this.#onSent);
-      return;
-    }
-    stream.cork();
-    for (let i = 0; i < batch.length; i++) {
-      if (i === batch.length - 1) stream.write(batch[i]!.bytes, this.#onSent);
-      else stream.write(batch[i]!.bytes);
-    }
-    stream.uncork();
+    this.#frames = 0;
+    this.#carrier.write(batch, this.#batchBytes, this.#onSent);
   }
 
   /** The stream is gone: nothing more is sent. */
@@ -156,8 +162,8 @@ export class FrameSender {
     this.#partsBytes = 0;
   }
 
-  #sent(error: Error | null | undefined): void {
-    if (this.#isClosed || (error !== null && error !== undefined)) return;
+  #sent(): void {
+    if (this.#isClosed) return;
     const batch = this.#batch;
     for (let i = 0; i < batch.length; i++) {
       const slab = batch[i]!.slab;
@@ -173,19 +179,22 @@ export class FrameSender {
     if (slab.pins > 0) return;
     if (slab !== this.#slab) {
       if (this.#free.length < FREE_SLABS_MAX) this.#free.push(slab);
-    } else if (this.#frameStart < 0 && this.#partStart === this.#writer.at) {
-      this.#writer.at = 0;
-      this.#partStart = 0;
-    }
+    } else if (this.#frameStart < 0 && this.#partStart + CARRIER_ROOM_BYTES === this.#writer.at) this.#beginPart(0);
   }
 
   /** Ends the part of the slab that is being filled. */
   #cutPart(): void {
     const end = this.#writer.at;
-    if (end === this.#partStart) return;
+    const start = this.#partStart + CARRIER_ROOM_BYTES;
+    if (end === start) return;
     this.#slab.pins += 1;
-    this.#parts.push({ bytes: this.#slab.bytes.subarray(this.#partStart, end), slab: this.#slab });
-    this.#partStart = end;
+    this.#parts.push({ bytes: this.#slab.bytes.subarray(this.#parts.length === 0 ? this.#partStart : start, end), slab: this.#slab });
+    this.#beginPart(end);
+  }
+
+  #beginPart(at: number): void {
+    this.#partStart = at;
+    this.#writer.at = at + CARRIER_ROOM_BYTES;
   }
 
   #changeSlab(): void {
@@ -194,7 +203,6 @@ export class FrameSender {
     this.#slab = this.#free.pop() ?? { bytes: Buffer.allocUnsafeSlow(SLAB_BYTES), pins: 0 };
     if (old.pins === 0 && this.#free.length < FREE_SLABS_MAX) this.#free.push(old);
     this.#writer.bytes = this.#slab.bytes;
-    this.#writer.at = 0;
-    this.#partStart = 0;
+    this.#beginPart(0);
   }
 }

@@ -8,7 +8,7 @@ import type { Attributes } from '../nfsd/file-system.ts';
 import { decodeAnswer, decodeAnswerPayload, encodeAnswer } from './answer-codec.ts';
 import type { Answers } from './answer-codec.ts';
 import { FrameError } from './frame-error.ts';
-import { FrameSender } from './frame-sender.ts';
+import { EARLY_FLUSH_FRAMES, FrameSender } from './frame-sender.ts';
 import { FrameKind, HEAD_BYTES } from './frame.ts';
 import { getHello, getHelloAnswer, putHello, putHelloAnswer } from './hello.ts';
 import type { HelloAnswer } from './hello.ts';
@@ -196,7 +196,7 @@ test('lengths beyond the limits are refused from the head alone, before anything
   }
 });
 
-test('frames of one turn leave in one write; what comes while it is under way leaves in the next one', async () => {
+test('some frames leave together before the turn ends, the rest with its end; what comes while a write is under way leaves in the next one', async () => {
   const stream = new CollectingStream();
   const clock = new TurnClock();
   const sender = new FrameSender(stream, clock);
@@ -204,21 +204,28 @@ test('frames of one turn leave in one write; what comes while it is under way le
     sender.open().u8(id);
     sender.send(FrameKind.WRITE, false, id, 0, 0, payload);
   };
-  for (let id = 1; id <= 100; id++) send(id, [Buffer.alloc(1000, id)]);
+  const many = EARLY_FLUSH_FRAMES;
+  for (let id = 1; id < many; id++) send(id, [Buffer.alloc(1000, id)]);
   assert.equal(stream.writes, 0);
+  send(many, [Buffer.alloc(1000, many)]);
+  assert.equal(stream.writes, 1);
+  assert.equal(sender.unsentBytes, 0);
+  send(many + 1, [Buffer.alloc(1000, 1)]);
+  assert.equal(stream.writes, 1);
   stream.isHolding = true;
   clock.end();
   await turn();
-  assert.equal(stream.writes, 1);
+  assert.equal(stream.writes, 2);
+  for (let id = many + 2; id <= 100; id++) send(id, [Buffer.alloc(1000, id)]);
   const large = Buffer.alloc(20_000, 1);
   send(101, [large]);
   clock.end();
   await turn();
-  assert.equal(stream.writes, 1);
-  assert.ok(sender.unsentBytes > 120_000);
+  assert.equal(stream.writes, 2);
+  assert.ok(sender.unsentBytes > 100_000);
   stream.release();
   await turn();
-  assert.equal(stream.writes, 2);
+  assert.equal(stream.writes, 3);
   assert.equal(sender.unsentBytes, 0);
   const { frames } = framesOf([stream.take()]);
   assert.deepEqual(

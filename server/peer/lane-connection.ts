@@ -1,6 +1,4 @@
 /** The calling end of one TCP connection to a peer: one lane of a session. */
-import http2 from 'node:http2';
-import type { ClientHttp2Session } from 'node:http2';
 import net from 'node:net';
 import type { Socket } from 'node:net';
 import tls from 'node:tls';
@@ -9,11 +7,12 @@ import { errorCode } from '../core/errors.ts';
 import type { RouterId } from '../core/ids.ts';
 import type { Clock } from '../core/time.ts';
 import { CallStream } from './call-stream.ts';
+import { H2Connection } from './h2/h2-connection.ts';
 import type { Hello, HelloAnswer, Refusal } from './hello.ts';
 import { isLoopbackAddress } from './loopback.ts';
 import { certifiedRouter, tlsOptions } from './peer-identity.ts';
 import type { PeerTls } from './peer-identity.ts';
-import { LANES, PEER_PATH } from './peer-settings.ts';
+import { LANES, PEER_PATH, STREAMS_MAX } from './peer-settings.ts';
 import type { PeerSettings } from './peer-settings.ts';
 import { ReceivedMemory } from './received-memory.ts';
 import { resetSocket } from './socket-reset.ts';
@@ -36,7 +35,8 @@ export class LaneConnection {
   readonly streams: readonly CallStream[] = [];
   readonly #host: LaneHost;
   readonly #socket: Socket;
-  readonly #session: ClientHttp2Session;
+  readonly #carrier: Socket;
+  #h2: H2Connection | null = null;
   readonly #memory = new ReceivedMemory();
   #heardMs: number;
   #welcomed = 0;
@@ -46,69 +46,36 @@ export class LaneConnection {
   constructor(host: LaneHost, address: { readonly host: string; readonly port: number }, router: RouterId, hello: Omit<Hello, 'stream'>) {
     this.#host = host;
     this.#heardMs = host.clock.monotonicMs();
-    const { settings } = host;
     const raw = net.connect({ host: address.host, port: address.port, noDelay: true });
     this.#socket = raw;
     raw.on('error', (error) => this.#lost(error.message));
     raw.on('close', () => this.#lost('it closed the connection'));
-    let carrier: Socket = raw;
-    if (host.tls !== null) {
-      const secure = tls.connect({
-        socket: raw,
-        ...tlsOptions(host.tls),
-        ALPNProtocols: ['h2'],
-        // Addresses change, and certificates name routers, not hosts.
-        checkServerIdentity: () => undefined,
-      });
-      secure.on('error', (error) => {
-        if (isTlsRefusal(error) && !this.#isClosed) host.refused('certificate', `TLS: ${error.message}`);
-        else this.#lost(error.message);
-      });
-      secure.on('secureConnect', () => {
-        const named = certifiedRouter(secure.getPeerX509Certificate());
-        if (named !== router) host.refused('certificate', `its certificate is of ${named === null ? 'no router' : `router ${named}`}`);
-      });
-      carrier = secure;
-    } else {
+    if (host.tls === null) {
+      this.#carrier = raw;
       raw.on('connect', () => {
-        if (!isLoopbackAddress(raw.remoteAddress ?? '')) this.#lost('plain text is for loopback addresses only');
+        if (isLoopbackAddress(raw.remoteAddress ?? '')) this.#open(hello);
+        else this.#lost('plain text is for loopback addresses only');
       });
+      return;
     }
-    const session = http2.connect('http://peer', {
-      createConnection: () => carrier,
-      maxSessionMemory: 512,
-      settings: { initialWindowSize: settings.windowBytes, maxFrameSize: settings.maxFrameSizeBytes, enablePush: false },
+    const secure = tls.connect({
+      socket: raw,
+      ...tlsOptions(host.tls),
+      ALPNProtocols: ['h2'],
+      // Addresses change, and certificates name routers, not hosts.
+      checkServerIdentity: () => undefined,
     });
-    this.#session = session;
-    session.on('error', (error) => this.#lost(error.message));
-    session.on('close', () => this.#lost('it closed the connection'));
-    session.on('goaway', () => this.#lost('it says goodbye'));
-    session.on('connect', () => {
-      if (this.#isClosed) return;
-      session.setLocalWindowSize(settings.windowBytes);
-      const streams: CallStream[] = [];
-      for (let stream = 0; stream < LANES[hello.lane]!.streams; stream++) {
-        const carried = session.request({ ':method': 'POST', ':path': PEER_PATH }, { endStream: false });
-        streams.push(
-          new CallStream(
-            {
-              clock: host.clock,
-              settings,
-              heard: (chunk) => {
-                this.#memory.received(chunk);
-                this.#heardMs = host.clock.monotonicMs();
-                host.heard();
-              },
-              greeted: (answer) => this.#greeted(answer),
-              ponged: (roundTripMs) => host.ponged(roundTripMs),
-              lost: (reason) => this.#lost(reason),
-            },
-            carried,
-            { ...hello, stream },
-          ),
-        );
-      }
-      (this as { streams: readonly CallStream[] }).streams = streams;
+    this.#carrier = secure;
+    secure.on('error', (error) => {
+      if (isTlsRefusal(error) && !this.#isClosed) host.refused('certificate', `TLS: ${error.message}`);
+      else this.#lost(error.message);
+    });
+    secure.on('close', () => this.#lost('it closed the connection'));
+    secure.on('secureConnect', () => {
+      const named = certifiedRouter(secure.getPeerX509Certificate());
+      if (named !== router) host.refused('certificate', `its certificate is of ${named === null ? 'no router' : `router ${named}`}`);
+      else if (secure.alpnProtocol !== 'h2') this.#lost('it does not speak HTTP/2');
+      else this.#open(hello);
     });
   }
 
@@ -122,7 +89,53 @@ export class LaneConnection {
     for (const stream of this.streams) stream.close(reason);
     // What is unsent in the kernel is thrown away as well: it must not be executed after its callers were told that it failed.
     resetSocket(this.#socket);
-    this.#session.destroy();
+    this.#h2?.close();
+    // TLS is told a turn later: it may be what calls this, and does not survive to be thrown away in the middle.
+    if (this.#carrier !== this.#socket) this.#host.clock.soon(() => this.#carrier.destroy());
+  }
+
+  /** The connection is there: opens its streams. */
+  #open(hello: Omit<Hello, 'stream'>): void {
+    if (this.#isClosed) return;
+    const host = this.#host;
+    const { settings, tls: isSecure } = host;
+    const h2 = new H2Connection(
+      'client',
+      this.#carrier,
+      { windowBytes: settings.windowBytes, frameBytesMax: settings.maxFrameSizeBytes, streamsMax: STREAMS_MAX },
+      { opened: () => {}, failed: (reason) => this.#lost(reason) },
+    );
+    this.#h2 = h2;
+    this.#carrier.on('data', (chunk: Buffer) => {
+      if (this.#isClosed) return;
+      this.#memory.received(chunk);
+      this.#heardMs = host.clock.monotonicMs();
+      h2.receive(chunk);
+      host.heard();
+    });
+    const streams: CallStream[] = [];
+    for (let stream = 0; stream < LANES[hello.lane]!.streams; stream++) {
+      const carried = h2.request([
+        [':method', 'POST'],
+        [':scheme', isSecure === null ? 'http' : 'https'],
+        [':path', PEER_PATH],
+        [':authority', 'peer'],
+      ]);
+      streams.push(
+        new CallStream(
+          {
+            clock: host.clock,
+            settings,
+            greeted: (answer) => this.#greeted(answer),
+            ponged: (roundTripMs) => host.ponged(roundTripMs),
+            lost: (reason) => this.#lost(reason),
+          },
+          carried,
+          { ...hello, stream },
+        ),
+      );
+    }
+    (this as { streams: readonly CallStream[] }).streams = streams;
   }
 
   #lost(reason: string): void {

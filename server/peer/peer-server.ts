@@ -4,9 +4,9 @@
  * A session is one peer incarnation's set of connections with one number. A newer one ends the older before anything of it is executed; silence, bytes that are
  * no protocol and frames that were under way for too long end it as well. Nothing of an ended session is executed any more, whatever is in buffers.
  */
-import http2 from 'node:http2';
-import type { Http2SecureServer, Http2Server, ServerHttp2Session } from 'node:http2';
+import net from 'node:net';
 import type { AddressInfo, Socket } from 'node:net';
+import tls from 'node:tls';
 import type { TLSSocket } from 'node:tls';
 
 import type { AssertionError } from '../core/assert.ts';
@@ -23,7 +23,7 @@ import { certifiedRouter, tlsOptions } from './peer-identity.ts';
 import { PEER_SETTINGS } from './peer-settings.ts';
 import type { PeerSettings } from './peer-settings.ts';
 import { ServedConnection } from './served-connection.ts';
-import type { Certified, ServedHost } from './served-connection.ts';
+import type { ServedHost } from './served-connection.ts';
 import { resetSocket } from './socket-reset.ts';
 
 const SWEEPS_PER_SILENCE = 6;
@@ -58,7 +58,7 @@ export class PeerServer {
   readonly #components: PeerServerComponents;
   readonly #settings: PeerSettings;
   readonly #host: ServedHost;
-  readonly #server: Http2Server | Http2SecureServer;
+  readonly #server: net.Server;
   readonly #connections = new Set<ServedConnection>();
   readonly #sockets = new Set<Socket>();
   readonly #sessions = new Map<RouterId, Session>();
@@ -85,33 +85,22 @@ export class PeerServer {
       closed: (connection) => this.#closed(connection),
       endSession: (connection, reason) => this.#endSession(connection, reason),
     };
-    const { tls } = components;
-    const options = {
-      settings: {
-        initialWindowSize: this.#settings.windowBytes,
-        maxFrameSize: this.#settings.maxFrameSizeBytes,
-        maxConcurrentStreams: 8,
-        enablePush: false,
-      },
-      maxSessionMemory: 512,
-      noDelay: true,
-    };
     this.#server =
-      tls === null
-        ? http2.createServer(options)
-        : http2.createSecureServer({
-            ...options,
-            ...tlsOptions(tls),
+      components.tls === null
+        ? net.createServer({ noDelay: true })
+        : tls.createServer({
+            ...tlsOptions(components.tls),
             requestCert: true,
-            allowHTTP1: false,
+            ALPNProtocols: ['h2'],
             handshakeTimeout: this.#settings.connectTimeoutMs,
+            noDelay: true,
           });
-    // Before HTTP/2's own listener, which opens the session.
+    // Before TLS's own listener.
     this.#server.prependListener('connection', (socket: Socket) => this.#accept(socket));
-    this.#server.on('session', (session: ServerHttp2Session) => this.#greet(session));
-    this.#server.on('sessionError', () => {});
+    this.#server.on('secureConnection', (secure: TLSSocket) => this.#greet(secure));
     this.#server.on('tlsClientError', (error: Error, socket: TLSSocket) => {
       components.logger.warn({ err: error, peer: socket.remoteAddress }, 'a connection of a peer was refused: TLS');
+      socket.destroy();
     });
     this.#server.on('error', (error: Error) => components.logger.error({ err: error }, 'accepting a connection of a peer failed'));
   }
@@ -182,23 +171,19 @@ export class PeerServer {
     socket.on('error', () => {});
     this.#sockets.add(socket);
     socket.on('close', () => this.#sockets.delete(socket));
+    if (this.#components.tls === null) this.#connections.add(new ServedConnection(this.#host, socket, socket, { kind: 'plain' }));
   }
 
-  #greet(session: ServerHttp2Session): void {
-    // The session hands out a proxy that refuses to destroy; the raw socket is what was accepted.
-    const { remoteAddress, remotePort } = session.socket;
+  #greet(secure: TLSSocket): void {
+    const { remoteAddress, remotePort } = secure;
     let socket: Socket | null = null;
     for (const candidate of this.#sockets) if (candidate.remoteAddress === remoteAddress && candidate.remotePort === remotePort) socket = candidate;
-    if (socket === null) {
-      session.destroy();
+    if (socket === null || this.#isClosed || secure.alpnProtocol !== 'h2') {
+      secure.destroy();
       return;
     }
-    session.setLocalWindowSize(this.#settings.windowBytes);
-    const certified: Certified =
-      this.#components.tls === null
-        ? { kind: 'plain' }
-        : { kind: 'certificate', router: certifiedRouter((session.socket as TLSSocket).getPeerX509Certificate()) };
-    this.#connections.add(new ServedConnection(this.#host, session, socket, certified));
+    const router = certifiedRouter(secure.getPeerX509Certificate());
+    this.#connections.add(new ServedConnection(this.#host, secure, socket, { kind: 'certificate', router }));
   }
 
   #admit(hello: Hello, connection: ServedConnection): { answer: HelloAnswer; service: PeerService | null } {

@@ -64,6 +64,8 @@ export const LANES: readonly LaneShape[] = [
 export const CONTROL_LANE = 0;
 export const DATA_LANE = 1;
 export const BULK_LANE = 2;
+/** Streams that a caller may open on one connection. */
+export const STREAMS_MAX = 8;
 /** Where the streams of the protocol are, by POST. */
 export const PEER_PATH = '/vferry/peer';
 /** READs and WRITEs up to this size go on the first data stream. */

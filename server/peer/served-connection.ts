@@ -1,5 +1,4 @@
 /** The serving end of one TCP connection of a peer: its streams, their session, and when it was heard of last. */
-import type { IncomingHttpHeaders, ServerHttp2Session, ServerHttp2Stream } from 'node:http2';
 import type { Socket } from 'node:net';
 
 import type { AssertionError } from '../core/assert.ts';
@@ -7,15 +6,16 @@ import type { RouterId } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Clock } from '../core/time.ts';
 import type { PeerService } from '../object-router/peer-port.ts';
+import { H2Connection } from './h2/h2-connection.ts';
+import type { H2Stream } from './h2/h2-connection.ts';
+import type { HeaderList } from './h2/hpack.ts';
 import type { Hello, HelloAnswer } from './hello.ts';
 import { Lag } from './lag.ts';
-import { PEER_PATH } from './peer-settings.ts';
+import { PEER_PATH, STREAMS_MAX } from './peer-settings.ts';
 import type { PeerSettings } from './peer-settings.ts';
 import { ReceivedMemory } from './received-memory.ts';
 import { ServedStream } from './served-stream.ts';
 import { resetSocket } from './socket-reset.ts';
-
-const STREAMS_MAX = 8;
 
 /** `plain`: without TLS, between loopback addresses. `router` null: the certificate is no router's. */
 export type Certified = { readonly kind: 'plain' } | { readonly kind: 'certificate'; readonly router: RouterId | null };
@@ -38,7 +38,8 @@ export interface ServedHost {
 export class ServedConnection {
   readonly host: ServedHost;
   readonly #socket: Socket;
-  readonly #session: ServerHttp2Session;
+  readonly #carrier: Socket;
+  readonly #h2: H2Connection;
   readonly #streams = new Set<ServedStream>();
   readonly #lag = new Lag();
   readonly #openedMs: number;
@@ -51,16 +52,26 @@ export class ServedConnection {
   #isClosed = false;
   closeReason = '';
 
-  constructor(host: ServedHost, session: ServerHttp2Session, socket: Socket, certified: Certified) {
+  /** `carrier`: what is spoken on, the socket itself or the TLS around it. */
+  constructor(host: ServedHost, carrier: Socket, socket: Socket, certified: Certified) {
     this.host = host;
-    this.#session = session;
+    this.#carrier = carrier;
     this.#socket = socket;
     this.certified = certified;
     this.#openedMs = this.#heardMs = host.clock.monotonicMs();
-    session.on('stream', (stream, headers) => this.#open(stream, headers));
-    session.on('error', (error) => this.close(`HTTP/2: ${error.message}`));
-    session.on('close', () => this.close('closed by the peer'));
-    session.on('goaway', () => this.close('the peer says goodbye'));
+    const { windowBytes, maxFrameSizeBytes } = host.settings;
+    this.#h2 = new H2Connection(
+      'server',
+      carrier,
+      { windowBytes, frameBytesMax: maxFrameSizeBytes, streamsMax: STREAMS_MAX },
+      {
+        opened: (stream, headers) => this.#open(stream, headers),
+        failed: (reason) => this.close(reason),
+      },
+    );
+    carrier.on('data', (chunk: Buffer) => this.#receive(chunk));
+    carrier.on('error', () => {});
+    carrier.on('close', () => this.close('closed by the peer'));
     socket.on('error', () => {});
     socket.on('close', () => this.close('closed by the peer'));
   }
@@ -81,9 +92,8 @@ export class ServedConnection {
    * Something came. False when it must not be looked at: the connection is closed, or was silent for so long that the peer has given it up and what comes
    * now waited in a buffer while this process or the network stood still.
    */
-  received(chunk: Buffer): boolean {
+  received(): boolean {
     if (this.#isClosed) return false;
-    this.#memory.received(chunk);
     const nowMs = this.host.clock.monotonicMs();
     if (nowMs - this.#heardMs > this.host.settings.silenceMs) {
       this.host.endSession(this, `silent for ${Math.round(nowMs - this.#heardMs)} ms`);
@@ -122,8 +132,9 @@ export class ServedConnection {
     this.#isClosed = true;
     this.closeReason = reason;
     for (const stream of this.#streams) stream.close();
-    this.#session.destroy();
+    this.#h2.close();
     this.#socket.destroy();
+    if (this.#carrier !== this.#socket) this.host.clock.soon(() => this.#carrier.destroy());
     this.host.closed(this);
   }
 
@@ -134,15 +145,19 @@ export class ServedConnection {
     this.close(reason);
   }
 
-  #open(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
-    stream.on('error', () => {});
+  #receive(chunk: Buffer): void {
     if (this.#isClosed) return;
-    if (headers[':method'] !== 'POST' || headers[':path'] !== PEER_PATH) {
-      stream.respond({ ':status': 404 }, { endStream: true });
-      return;
-    }
-    if (this.#streams.size >= STREAMS_MAX) {
-      this.refuse(`more than ${STREAMS_MAX} streams on one connection`);
+    this.#memory.received(chunk);
+    this.#h2.receive(chunk);
+    for (const stream of this.#streams) stream.flush();
+  }
+
+  #open(stream: H2Stream, headers: HeaderList): void {
+    if (this.#isClosed) return;
+    const field = (name: string): string | undefined => headers.find((one) => one[0] === name)?.[1];
+    if (field(':method') !== 'POST' || field(':path') !== PEER_PATH) {
+      stream.respond([[':status', '404']]);
+      stream.end();
       return;
     }
     this.#streams.add(new ServedStream(this, stream));

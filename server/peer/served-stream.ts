@@ -1,6 +1,4 @@
 /** The serving end of one stream: takes a hello, then executes calls and answers them in the order in which they are done. */
-import type { ServerHttp2Stream } from 'node:http2';
-
 import { AssertionError } from '../core/assert.ts';
 import { ApplianceError, errorCode, isEnvironmentError } from '../core/errors.ts';
 import type { MaybePromise } from '../core/maybe-promise.ts';
@@ -13,6 +11,7 @@ import { FrameReader } from './frame-reader.ts';
 import { COPY_BYTES_MAX, FrameSender } from './frame-sender.ts';
 import { FrameKind } from './frame.ts';
 import type { FrameHead } from './frame.ts';
+import type { H2Stream } from './h2/h2-connection.ts';
 import { getHello, putHelloAnswer } from './hello.ts';
 import { chargeOf, decodeRequest, laneOf, withPayload } from './request-codec.ts';
 import type { CallKind, PeerRequest } from './request-codec.ts';
@@ -21,14 +20,12 @@ import { WireReader } from './wire-reader.ts';
 
 /** Kept for READs of the same size. */
 const READ_BUFFERS_MAX = 64;
-/** Below what HTTP/2 cuts long sequences of frames into: nothing more has come, as far as one can see. */
-const FLUSH_CHUNK_BYTES_MAX = 16 * 1024 - 1024;
 /** A frame of answers may exceed what its call was charged for by a piece or a record. */
 const UNSENT_SLACK_BYTES = 16 * 1024 * 1024;
 
 export class ServedStream {
   readonly #connection: ServedConnection;
-  readonly #stream: ServerHttp2Stream;
+  readonly #stream: H2Stream;
   readonly #sender: FrameSender;
   readonly #reader: FrameReader;
   readonly #args = new WireReader(Buffer.alloc(0));
@@ -41,19 +38,24 @@ export class ServedStream {
   readonly #readBuffers: Buffer[] = [];
   #isClosed = false;
 
-  constructor(connection: ServedConnection, stream: ServerHttp2Stream) {
+  constructor(connection: ServedConnection, stream: H2Stream) {
     this.#connection = connection;
     this.#stream = stream;
     this.#sender = new FrameSender(stream, connection.host.clock);
     this.#reader = new FrameReader(this);
-    stream.on('data', (chunk: Buffer) => this.#receive(chunk));
-    stream.on('end', () => {
-      // The caller ends nothing but by closing its connection.
-      connection.close(this.#reader.isBetweenFrames ? 'the peer ended a stream' : 'the peer ended a stream within a frame');
-    });
-    stream.on('error', (error) => connection.close(`stream: ${error.message}`));
-    stream.on('close', () => connection.close('a stream was closed'));
-    stream.respond({ ':status': 200, 'content-type': 'application/octet-stream' });
+    stream.host = {
+      answered: () => {},
+      received: (chunk) => this.#receive(chunk),
+      ended: () => {
+        // The caller ends nothing but by closing its connection.
+        connection.close(this.#reader.isBetweenFrames ? 'the peer ended a stream' : 'the peer ended a stream within a frame');
+      },
+      reset: (code) => connection.close(`a stream was closed (${code})`),
+    };
+    stream.respond([
+      [':status', '200'],
+      ['content-type', 'application/octet-stream'],
+    ]);
   }
 
   /** Takes and sends nothing more. Calls that run go on; their answers go nowhere. */
@@ -64,13 +66,16 @@ export class ServedStream {
     this.#request = null;
   }
 
+  /** What was read of the connection is looked at: what was answered at once leaves now. */
+  flush(): void {
+    this.#sender.flush();
+  }
+
   #receive(chunk: Buffer): void {
-    if (this.#isClosed || !this.#connection.received(chunk)) return;
+    if (this.#isClosed || !this.#connection.received()) return;
     try {
       this.#reader.push(chunk);
       if (this.#reader.isSliced) this.#connection.keep();
-      // What was answered at once leaves with this very read of the connection. Of more that is under way, the end of the turn sends all.
-      if (chunk.length < FLUSH_CHUNK_BYTES_MAX) this.#sender.flush();
     } catch (error) {
       if (!(error instanceof FrameError)) throw error;
       this.#connection.refuse(error.message);

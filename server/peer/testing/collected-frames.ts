@@ -1,13 +1,14 @@
 /** Frames without a network: what a FrameSender writes, and what a FrameReader makes of bytes. */
-import { Writable } from 'node:stream';
+import assert from 'node:assert/strict';
 
 import type { Clock } from '../../core/time.ts';
 import { FrameReader } from '../frame-reader.ts';
-import { FrameSender } from '../frame-sender.ts';
+import { CARRIER_ROOM_BYTES, FrameSender } from '../frame-sender.ts';
+import type { FrameCarrier } from '../frame-sender.ts';
 import type { FrameHead } from '../frame.ts';
 
 /** A stream that keeps what is written, for a FrameSender. */
-export class CollectingStream extends Writable {
+export class CollectingStream implements FrameCarrier {
   readonly #written: Buffer[] = [];
   /** Ends of writes that are held back, while `isHolding`. */
   readonly #held: (() => void)[] = [];
@@ -25,18 +26,12 @@ export class CollectingStream extends Writable {
     for (const end of this.#held.splice(0)) end();
   }
 
-  override _write(chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {
-    this.#keep([chunk], done);
-  }
-
-  override _writev(chunks: { chunk: Buffer }[], done: () => void): void {
-    this.#keep(
-      chunks.map(({ chunk }) => chunk),
-      done,
+  write(parts: readonly { readonly bytes: Uint8Array }[], bytes: number, done: () => void): void {
+    const chunks = parts.map((part, index) => part.bytes.subarray(index === 0 ? CARRIER_ROOM_BYTES : 0));
+    assert.equal(
+      chunks.reduce((sum, chunk) => sum + chunk.length, 0),
+      bytes,
     );
-  }
-
-  #keep(chunks: readonly Buffer[], done: () => void): void {
     this.writes += 1;
     const end = (): void => {
       // Read as late as a socket would, and copied, because the sender may use the memory again after `done`.
