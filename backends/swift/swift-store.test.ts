@@ -39,7 +39,8 @@ function overSwift(sentence: string, body: (store: SwiftStore, bucket: string) =
     const store = new SwiftStore(config(swift));
     try {
       const bucket = `faults-${randomBytes(6).toString('hex')}`;
-      await store.createBucket(bucket);
+      // The service may not have come round yet from the fault of the test before.
+      await retried(() => store.createBucket(bucket));
       await body(store, bucket);
     } finally {
       await store.close();

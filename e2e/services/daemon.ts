@@ -63,7 +63,7 @@ export class Daemon implements AsyncDisposable {
   }
 
   /** Polls `isUp` until it says true. @throws Error with the end of the log when the daemon exits, or in `timeoutMs`. */
-  async waitUntil(isUp: () => Promise<boolean>, timeoutMs = 60_000): Promise<void> {
+  async waitUntil(isUp: () => Promise<boolean>, timeoutMs = 240_000): Promise<void> {
     const deadline = performance.now() + timeoutMs;
     for (;;) {
       if (!this.running) throw new Error(`${this.#options.name} ended:\n${await this.#logTail()}`, { cause: this.#spawnError });

@@ -79,6 +79,9 @@ error_suppression_interval = 1
 use = egg:swift#memcache
 memcache_servers = 127.0.0.1:${ports.memcached}
 error_suppression_interval = 1
+connect_timeout = 30
+pool_timeout = 30
+io_timeout = 30
 [filter:tempauth]
 use = egg:swift#tempauth
 token_life = ${tuning.tokenLifeSeconds}

@@ -15,7 +15,7 @@ test('registration with a port mapper over TCP: mappings come, those of others s
   const server = new RpcServer({ clock: systemClock, logger: silentLogger });
   try {
     const { port } = await server.listenTcp({ host: '127.0.0.1', port: 0, programs: [portmap] });
-    const rpcbind = new SystemPortmapper({ host: '127.0.0.1', port, timeoutMs: 10_000 });
+    const rpcbind = new SystemPortmapper({ host: '127.0.0.1', port, timeoutMs: 240_000 });
     const mappings = nfsMappings({ nfsPort: 2049, mountPort: 20_048 }, ['tcp', 'tcp6', 'udp']);
     const refused = await registerAll(rpcbind, mappings);
     assert.deepEqual(refused, [{ program: 100_003, version: 3, netid: 'udp', port: 2049 }]);
@@ -42,6 +42,6 @@ test('a port mapper that is not there is an error of the environment', async () 
   const server = new RpcServer({ clock: systemClock, logger: silentLogger });
   const { port } = await server.listenTcp({ host: '127.0.0.1', port: 0, programs: [] });
   await server.close(100);
-  const rpcbind = new SystemPortmapper({ host: '127.0.0.1', port, timeoutMs: 10_000 });
+  const rpcbind = new SystemPortmapper({ host: '127.0.0.1', port, timeoutMs: 240_000 });
   await assert.rejects(rpcbind.set({ program: 1, version: 1, netid: 'tcp', port: 1 }), { code: 'rpc-connect-failed' });
 });

@@ -86,7 +86,7 @@ test('4096 outstanding 64 KiB calls on one connection are all answered; memory s
     assert.ok(process.memoryUsage().arrayBuffers - before < 128 * MIB, `${process.memoryUsage().arrayBuffers - before} bytes of buffers`);
 
     const other = await RpcClient.connect({ host: HOST, port });
-    await other.call(ECHO_PROGRAM, ECHO_VERSION, 0, null, { timeoutMs: 5000 });
+    await other.call(ECHO_PROGRAM, ECHO_VERSION, 0, null, { timeoutMs: 240_000 });
 
     // A quarter done is not enough to go on, half is.
     program.releaseHeld(Math.floor(program.heldCalls / 4));
@@ -168,7 +168,7 @@ test('the bound over all connections holds heavy ones back, never a light one, a
       await settle();
       assert.ok(server.usage.inFlightBytes < 6 * MIB, `${server.usage.inFlightBytes} bytes in flight`);
       const light = await RpcClient.connect({ host: HOST, port });
-      await light.call(ECHO_PROGRAM, ECHO_VERSION, 1, (args) => args.opaque(Buffer.alloc(64 * KIB)), { argsBytesMax: 65 * KIB, timeoutMs: 5000 });
+      await light.call(ECHO_PROGRAM, ECHO_VERSION, 1, (args) => args.opaque(Buffer.alloc(64 * KIB)), { argsBytesMax: 65 * KIB, timeoutMs: 240_000 });
       while (heavy.some((connection) => connection.replies.length < calls)) {
         program.releaseHeld();
         await new Promise((resolve) => setImmediate(resolve));

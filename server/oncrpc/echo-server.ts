@@ -48,7 +48,11 @@ export async function withEchoServer(body: (echo: EchoServer) => Promise<void>, 
   }
 }
 
-/** Resolves when `condition` holds, asking again every few milliseconds. Never resolves otherwise: the test's time limit says so. */
+/** Resolves when `condition` holds, asking again every few milliseconds. @throws Error with the condition when it does not in four minutes. */
 export async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 2));
+  const deadlineMs = performance.now() + 240_000;
+  while (!condition()) {
+    if (performance.now() > deadlineMs) throw new Error(`never: ${condition}`);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
 }

@@ -399,7 +399,7 @@ test('close gives up on calls that do not finish by the deadline; what they answ
 
 test('calls by UDP are answered, at once and later, and refused like any other', () =>
   withEchoServer(async ({ udpPort, program }) => {
-    const to = { host: HOST, port: udpPort, timeoutMs: 5000 };
+    const to = { host: HOST, port: udpPort, timeoutMs: 240_000 };
     const payload = Buffer.from('datagram');
     for (const procedure of [1, 2]) {
       const reply = await callUdp(ECHO_PROGRAM, ECHO_VERSION, procedure, (args) => args.opaque(payload), { ...to, credential: authSys() });
@@ -415,7 +415,7 @@ test('calls by UDP are answered, at once and later, and refused like any other',
 test('datagrams beyond the limit of calls executing are dropped, and replies that fit no datagram are not sent', () =>
   withEchoServer(
     async ({ udpPort, program, server }) => {
-      const to = { host: HOST, port: udpPort, timeoutMs: 5000 };
+      const to = { host: HOST, port: udpPort, timeoutMs: 240_000 };
       const held = [1, 2].map(() => callUdp(ECHO_PROGRAM, ECHO_VERSION, 8, (args) => args.opaque(Buffer.alloc(4)), to));
       await until(() => program.heldCalls === 2);
       const isTimeout = (error: unknown): boolean => error instanceof ApplianceError && error.code === 'rpc-timeout';
@@ -438,7 +438,7 @@ test('a datagram that is no call is not answered', () =>
     }
     raw.on('message', () => assert.fail('answered'));
     // The server takes datagrams in order: when this one is answered, the others were looked at.
-    await callUdp(ECHO_PROGRAM, ECHO_VERSION, 0, null, { host: HOST, port: udpPort, timeoutMs: 5000 });
+    await callUdp(ECHO_PROGRAM, ECHO_VERSION, 0, null, { host: HOST, port: udpPort, timeoutMs: 240_000 });
     assert.equal(server.usage.outstandingCalls, 0);
     await new Promise<void>((resolve) => raw.close(() => resolve()));
   }));
