@@ -1,7 +1,7 @@
 /** The object-router as moves of ownership see it: holds, hand-overs of open objects, and who owns what. */
 import type { Inode } from '../../registry/inode.ts';
 import type { Namespace, OwnerRecord } from '../../registry/ports.ts';
-import { errorCode } from '../core/errors.ts';
+import { ApplianceError, errorCode } from '../core/errors.ts';
 import type { FileId } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import type { Clock } from '../core/time.ts';
@@ -11,6 +11,7 @@ import type { ArrivingCalls, MovableObject, MoveHost, ObjectHold } from './moves
 import type { OpenObjects } from './open-objects.ts';
 import type { OwnedRecords } from './owned-records.ts';
 import type { OwnerCache } from './owner-cache.ts';
+import { HOLD_MS_MAX } from './peer-port.ts';
 import type { CallsPart } from './peer-port.ts';
 import type { Repetitions } from './repetitions.ts';
 
@@ -77,8 +78,12 @@ export class RouterMoveHost implements MoveHost {
     return {
       release,
       changesEnded: async () => {
-        // Frozen, each of them ends as soon as the local disk lets it: mostly it has, and only its promises are not settled yet.
+        const untilMs = this.#clock.monotonicMs() + HOLD_MS_MAX;
+        // Frozen, each of them ends as soon as the local disk lets it: mostly it has, and only its promises are not settled yet. The registry's part of a SETATTR does not
+        // end while the registry is away: nobody is held for that.
         for (let looks = 0; (this.#objects.get(fileid)?.changers ?? 0) > 0; looks += 1) {
+          if (this.#clock.monotonicMs() > untilMs)
+            throw new ApplianceError('object-busy', `a change of object ${fileid} does not end`, { retryable: true });
           if (looks < SOON_LOOKS) await new Promise<void>((resolve) => this.#clock.soon(resolve));
           else await this.#clock.sleep(LOOK_EVERY_MS);
         }

@@ -248,6 +248,27 @@ test('an attempt that is given up leaves nothing behind: writes, checkpoints and
   await refusedWith('object-busy', pair.run(move.source.read(move.replica.position, 1000, 0)));
 });
 
+test('an object may be thawed while its log is being frozen, at any moment: it goes on, and moves the next time', async () => {
+  const pair = await Pair.start();
+  const { a, b, cluster } = pair;
+  const object = await pair.open(a);
+  for (let turns = 0; turns < 24; turns += 1) {
+    const begun = write(object, turns * BLOCK, 1 + turns, BLOCK, turns % 2 === 0);
+    const source = await pair.run(object.giveAway());
+    // It may have ended before.
+    const freezing = source.freeze().catch((error: unknown) => assert.equal(errorCode(error), 'object-busy'));
+    await cluster.turns(turns);
+    source.thaw();
+    const first = await pair.run(begun);
+    if (first.kind === 'refused') accepted(await pair.run(write(object, turns * BLOCK, 1 + turns)));
+    accepted(await pair.run(write(object, (100 + turns) * BLOCK, 101 + turns)));
+    await pair.run(freezing);
+  }
+  const moved = await pair.move(a, object, b);
+  const bytes = await pair.run(contents(moved));
+  for (let turns = 0; turns < 24; turns += 1) assert.deepEqual([bytes[turns * BLOCK], bytes[(100 + turns) * BLOCK]], [1 + turns, 101 + turns]);
+});
+
 test('an object that is busy otherwise is not given away, and can be later', async () => {
   const pair = await Pair.start('volume', { checkpointAfterBytes: 64 * KIB });
   const { a, b, cluster } = pair;

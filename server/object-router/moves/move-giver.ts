@@ -375,8 +375,8 @@ export class MoveGiver implements Pick<PeerService, 'moveAsk' | 'moveFetch' | 'm
     const { fileid } = attempt.object.driven;
     attempt.phase = 'over';
     attempt.cancelTimer();
-    // A source is not thawed while it freezes. What it waits for is the local disk, without which there are no writes anyway.
-    await attempt.freezing?.catch(() => null);
+    // What a freeze waits for is mostly over in a moment. Where the local disk hangs there are no writes anyway, but reads are not to wait for it: it ends by itself then.
+    if (attempt.freezing !== null) await Promise.race([attempt.freezing.catch(() => null), this.#around.clock.sleep(HOLD_MS_MAX)]);
     attempt.source.thaw();
     this.#release(attempt);
     this.#forget(attempt, { kind: 'aborted', reason: problem }, problem);

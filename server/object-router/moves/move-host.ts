@@ -25,7 +25,8 @@ export interface MovableObject {
 export interface ObjectHold {
   /**
    * Resolves when no operation that changes the object runs any more: they ended, and are remembered, or were refused with `object-held` and wait. To be called
-   * after MoveSource.freeze, which ends them. Reads that began before the hold may go on.
+   * after MoveSource.freeze, which ends them. Reads that began before the hold may go on. Rejects with ApplianceError `object-busy` when one does not end in
+   * HOLD_MS_MAX.
    */
   changesEnded(): Promise<void>;
   /** Waiting operations are routed again from the start: local, forwarded or opened, as the object is then. Once. */

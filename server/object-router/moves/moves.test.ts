@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import type { FileId } from '../../core/ids.ts';
+import { HOLD_MS_MAX } from '../peer-port.ts';
 import type { Mishap } from './testing/move-world.ts';
 import { MoveWorld, SETTINGS, routerId } from './testing/move-world.ts';
 
@@ -73,6 +74,26 @@ test('an object whose memory of completed calls does not fit in the hold stays w
   assert.deepEqual(await receive(), { kind: 'moved' });
   assert.deepEqual(world.servers(DISK), ['b']);
   assert.deepEqual(world.missing(DISK), []);
+});
+
+test('a log whose disk hangs while it is frozen holds the object for seconds, not for as long as the disk', async () => {
+  const world = await pair();
+  const disk = Promise.withResolvers<void>();
+  world.freezing = disk.promise;
+  const beganMs = world.clock.monotonicMs();
+  const received = await world.clock.run(world.life('b').moves.receiver.receive(order(world, 'a')));
+  assert.notEqual(received.kind, 'moved');
+  for (let waits = 0; world.life('a').holds.size > 0 && waits < 100; waits += 1) await world.clock.run(world.clock.sleep(100));
+  const heldMs = world.clock.monotonicMs() - beganMs;
+  assert.ok(world.life('a').holds.size === 0 && heldMs < 3 * HOLD_MS_MAX, `${heldMs} ms`);
+  await world.clock.run(world.write('a', DISK, 'after the hold'));
+  // The disk goes on, and so does the freeze that nobody waits for; the next attempt is another one.
+  disk.resolve();
+  world.freezing = null;
+  await world.clock.run(world.clock.sleep(5000));
+  await world.clock.run(world.write('a', DISK, 'after the disk'));
+  assert.deepEqual(await world.clock.run(world.life('b').moves.receiver.receive(order(world, 'a'))), { kind: 'moved' });
+  assert.deepEqual([world.servers(DISK), world.missing(DISK)], [['b'], []]);
 });
 
 test('an object that arrives is not adopted beside an opening that began while it was copied', async () => {

@@ -209,6 +209,8 @@ export class MoveWorld {
   readonly events: string[] = [];
   /** More calls ended since the last part than fit in the answer to a freeze. */
   tooManyCalls = false;
+  /** A freeze of a log does not end before this does: its disk hangs. */
+  freezing: Promise<void> | null = null;
   mishap: { readonly at: number; readonly what: Mishap } | null = null;
   /** Kinds of calls that fail until this time. */
   readonly #away = new Map<string, number>();
@@ -670,6 +672,7 @@ export class FakeObject implements MovableObject {
       freeze: async () => {
         this.frozen = true;
         await this.#life.call('disk freeze', () => undefined);
+        await this.#life.world.freezing;
         return {
           lastSegment: 1,
           lastSequence: values.length,
