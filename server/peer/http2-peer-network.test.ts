@@ -197,9 +197,10 @@ test('thousands of calls of all sizes at once keep their answers', async () => {
         );
       }
       let isDone = false;
-      const all = Promise.all(calls).then(() => {
+      const all = Promise.all(calls).finally(() => {
         isDone = true;
       });
+      all.catch(() => undefined);
       // Answers leave in another order than their calls came.
       while (!isDone) {
         await new Promise((resolve) => setImmediate(resolve));
@@ -514,15 +515,15 @@ test('a connection that does not get on with TLS is closed in time: strangers ca
       const strangers = Array.from({ length: 20 }, () => net.connect({ host: '127.0.0.1', port }));
       for (const socket of strangers) socket.on('error', () => {});
       await until(() => strangers.every((socket) => socket.destroyed), 'the connections were closed');
-      // The same 300 ms hold for the peer, and a busy machine may need more than one try.
-      const deadlineMs = systemClock.monotonicMs() + 60_000;
+      // The same time holds for the peer, and a busy machine may need more than one try.
+      const deadlineMs = systemClock.monotonicMs() + 240_000;
       while (!network.state(ROUTER_B).connected) {
         assert.ok(systemClock.monotonicMs() < deadlineMs, network.state(ROUTER_B).problem ?? 'no connection');
         await systemClock.sleep(20);
       }
       assert.equal((await peer.getattr(TARGET)).kind, 'done');
     },
-    { tls: { a, b }, serverSettings: { connectTimeoutMs: 300, connectionsMax: 24 }, isUnconnected: true },
+    { clock: systemClock, tls: { a, b }, serverSettings: { connectTimeoutMs: 1000, connectionsMax: 24 }, isUnconnected: true },
   );
 });
 

@@ -50,7 +50,7 @@ export class SteppedClock implements Clock {
 
 /** Waits, over turns of the event loop, until it is so. */
 export async function until(isSo: () => boolean, what: string): Promise<void> {
-  const deadlineMs = systemClock.monotonicMs() + 60_000;
+  const deadlineMs = systemClock.monotonicMs() + 240_000;
   while (!isSo()) {
     if (systemClock.monotonicMs() > deadlineMs) throw new Error(`it never happened that ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 1));

@@ -2,7 +2,7 @@ import type { FileId, Incarnation, RouterId } from '../../core/ids.ts';
 /** A PeerServer and an Http2PeerNetwork in one process, connected over loopback. */
 import { silentLogger } from '../../core/logger.ts';
 import type { Logger } from '../../core/logger.ts';
-import { systemClock, systemRandom } from '../../core/node-time.ts';
+import { systemRandom } from '../../core/node-time.ts';
 import type { Clock } from '../../core/time.ts';
 import type { Member, Members, ObjectTarget, PeerCaller, PeerService } from '../../object-router/peer-port.ts';
 import { Http2PeerNetwork } from '../http2-peer-network.ts';
@@ -10,7 +10,7 @@ import type { PeerTls } from '../peer-identity.ts';
 import { PeerServer } from '../peer-server.ts';
 import type { PeerSettings } from '../peer-settings.ts';
 import { MemoryPeerService } from './memory-peer-service.ts';
-import { until } from './stepped-clock.ts';
+import { SteppedClock, until } from './stepped-clock.ts';
 
 export const ROUTER_A = 'a'.repeat(32) as RouterId;
 export const ROUTER_B = 'b'.repeat(32) as RouterId;
@@ -72,6 +72,7 @@ export interface TwoEnds {
 export interface TwoEndsOptions {
   readonly settings?: Partial<PeerSettings>;
   readonly serverSettings?: Partial<PeerSettings>;
+  /** Default: one that stands still, so that nobody loses patience on a slow machine. */
   readonly clock?: Clock;
   readonly logger?: Logger;
   readonly tls?: { readonly a: PeerTls; readonly b: PeerTls };
@@ -83,7 +84,7 @@ export interface TwoEndsOptions {
 
 /** Router A calls router B. They are connected when `use` is called, or one of them has refused the other. */
 export async function withTwoEnds(use: (ends: TwoEnds) => Promise<void>, options: TwoEndsOptions = {}): Promise<void> {
-  const { clock = systemClock, logger = silentLogger } = options;
+  const { clock = new SteppedClock(), logger = silentLogger } = options;
   const service = new MemoryPeerService(ROUTER_B, INCARNATION_B);
   const served = options.service?.(service) ?? service;
   const server = new PeerServer(
