@@ -75,6 +75,19 @@ test('messages that are too long for the wire are cut between characters; what m
   assert.throws(() => encodeRequest(tooLong, new WireWriter()), { name: 'AssertionError' });
 });
 
+test('a change must have an operation id: without one it would be answered as done when any other without one was', () => {
+  const caller = { ...CALLER, operationId: '' };
+  const changes = { mode: 1, uid: null, gid: null, sizeBytes: null, atime: null, mtime: null };
+  const chunks = [Buffer.from('x')];
+  const write = { kind: FrameKind.WRITE, target: TARGET, offsetBytes: 0, countBytes: 1, stability: 2, chunks } as const;
+  const setattr = { kind: FrameKind.SETATTR, target: TARGET, changes, guardCtime: null } as const;
+  for (const request of [write, setattr]) {
+    assert.throws(() => throughTheWire({ ...request, caller }), { name: 'FrameError' });
+    assert.equal(throughTheWire({ ...request, caller: CALLER }).kind, request.kind);
+  }
+  assert.equal(throughTheWire({ kind: FrameKind.COMMIT, target: TARGET, caller }).kind, FrameKind.COMMIT);
+});
+
 test('the longest arguments fit in a frame', () => {
   const caller = { ...CALLER, gids: Array.from({ length: 16 }, () => 7), address: 'f'.repeat(64), operationId: 'x'.repeat(2048) };
   const changes = { mode: 1, uid: 2, gid: 3, sizeBytes: 4, atime: { seconds: 1, nanoseconds: 2 }, mtime: { seconds: 1, nanoseconds: 2 } };

@@ -176,6 +176,12 @@ export function decodeRequest(kind: CallKind, args: WireReader, payloadBytes: nu
   return request;
 }
 
+/** Of a call that changes something: without a name it would be any other one without, and answered as done. */
+function changing(caller: PeerCaller): PeerCaller {
+  if (caller.operationId === '') throw new FrameError('a change without an operation id');
+  return caller;
+}
+
 function decodeArguments(kind: CallKind, args: WireReader, payloadBytes: number): PeerRequest {
   switch (kind) {
     case FrameKind.GETATTR:
@@ -191,7 +197,7 @@ function decodeArguments(kind: CallKind, args: WireReader, payloadBytes: number)
       return {
         kind,
         target: getTarget(args),
-        caller: getCaller(args),
+        caller: changing(getCaller(args)),
         offsetBytes: args.u53(),
         stability: getStability(args),
         countBytes: payloadBytes,
@@ -200,7 +206,7 @@ function decodeArguments(kind: CallKind, args: WireReader, payloadBytes: number)
     case FrameKind.COMMIT:
       return { kind, target: getTarget(args), caller: getCaller(args) };
     case FrameKind.SETATTR:
-      return { kind, target: getTarget(args), caller: getCaller(args), changes: getSetAttributes(args), guardCtime: getTimeOrNull(args) };
+      return { kind, target: getTarget(args), caller: changing(getCaller(args)), changes: getSetAttributes(args), guardCtime: getTimeOrNull(args) };
     case FrameKind.INODE_CHANGED:
       return { kind, fileid: getFileid(args) };
     case FrameKind.MOVE_ASK:

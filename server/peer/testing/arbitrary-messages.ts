@@ -37,6 +37,7 @@ const caller: fc.Arbitrary<PeerCaller> = fc.record(
   { uid: u32, gid: u32, gids: fc.array(u32, { maxLength: 16 }), address: fc.ipV6(), operationId: text(100) },
   plain,
 );
+const changer = caller.map((of) => (of.operationId === '' ? { ...of, operationId: '-' } : of));
 const verifier = fc.uint8Array({ minLength: 8, maxLength: 8 }).map((bytes) => Buffer.from(bytes));
 const stability = fc.constantFrom<Stability>(0, 1, 2);
 const reason = fc.constantFrom<MoveReason>('io', 'operator', 'drain');
@@ -77,12 +78,19 @@ const requests: Record<CallKind, fc.Arbitrary<PeerRequest>> = {
   ),
   [FrameKind.WRITE]: fc
     .record(
-      { kind: fc.constant(FrameKind.WRITE), target, caller, offsetBytes: count, stability, data: fc.uint8Array({ minLength: 1, maxLength: 300 }) },
+      {
+        kind: fc.constant(FrameKind.WRITE),
+        target,
+        caller: changer,
+        offsetBytes: count,
+        stability,
+        data: fc.uint8Array({ minLength: 1, maxLength: 300 }),
+      },
       plain,
     )
     .map(({ data, ...request }) => ({ ...request, countBytes: data.length, chunks: [Buffer.from(data)] })),
   [FrameKind.COMMIT]: fc.record({ kind: fc.constant(FrameKind.COMMIT), target, caller }, plain),
-  [FrameKind.SETATTR]: fc.record({ kind: fc.constant(FrameKind.SETATTR), target, caller, changes, guardCtime: optional(time) }, plain),
+  [FrameKind.SETATTR]: fc.record({ kind: fc.constant(FrameKind.SETATTR), target, caller: changer, changes, guardCtime: optional(time) }, plain),
   [FrameKind.INODE_CHANGED]: fc.record({ kind: fc.constant(FrameKind.INODE_CHANGED), fileid }, plain),
   [FrameKind.MOVE_ASK]: fc.record({ kind: fc.constant(FrameKind.MOVE_ASK), target, from: router, nonce: hex<string>(16), reason }, plain),
   [FrameKind.MOVE_FETCH]: fc.record(
