@@ -8,7 +8,7 @@ import { ApplianceError, errorCode } from '../core/errors.ts';
 import type { FileId, Incarnation, Term } from '../core/ids.ts';
 import type { Clock } from '../core/time.ts';
 import { timestampOf } from '../core/time.ts';
-import type { ObjectAttributes } from './block-object.ts';
+import type { ObjectAttributes } from './applied-state.ts';
 
 const RETRY_EVERY_MS = 100;
 

@@ -13,12 +13,12 @@ import type { DecodedRecord } from '../object-log/segment-codec.ts';
 import type { PreparedSegment, SegmentFiles } from '../object-log/segment-files.ts';
 import type { DrivenObject, Replica } from '../object-router/driver-port.ts';
 import type { LogPiece, LogPosition, MoveOffer } from '../object-router/peer-port.ts';
-import { SEGMENT_ROWS_KEPT } from './block-object.ts';
 import type { ArrivedSegment } from './driven-object.ts';
 import type { ObjectAssembly, ObjectBasis } from './object-assembly.ts';
 import type { PagePool } from './page-pool.ts';
 import { applyRecovered } from './recovered-records.ts';
 import type { RecoveredState } from './recovered-records.ts';
+import { SEGMENT_ROWS_KEPT } from './segment-rows.ts';
 
 /** What is on the backend: checkpoint and the segments behind it that the root covers. */
 export interface ReplicaStart {

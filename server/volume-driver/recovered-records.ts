@@ -3,7 +3,7 @@ import type { Term } from '../core/ids.ts';
 import type { Clock, Timestamp } from '../core/time.ts';
 import { RecordKind } from '../object-log/segment-codec.ts';
 import type { DecodedRecord } from '../object-log/segment-codec.ts';
-import type { BlockObjectState } from './block-object.ts';
+import type { BlockObjectState } from './applied-state.ts';
 import { BLOCK_BYTES } from './extent-map.ts';
 import type { ExtentMap } from './extent-map.ts';
 import { PAGE_BLOCKS } from './page-image.ts';
