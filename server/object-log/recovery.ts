@@ -46,8 +46,8 @@ export type LogEnd =
 
 /** Where segments come from that are not on the local disk. */
 export interface RemoteSegments {
-  /** A segment that the root says is on the backend; waits until it is visible. */
-  open(number: number, term: Term): Promise<SegmentBytes>;
+  /** A segment that the root says is on the backend; waits until it is visible. `scan`: what its index says, when that was looked at already. */
+  open(number: number, term: Term): Promise<SegmentBytes & { readonly scan?: SegmentScan }>;
 }
 
 /** Segments of the backend whose indexes are asked for ahead: each takes some requests one after the other. */
@@ -60,7 +60,8 @@ export function termOfSegment(root: Root, ownerTerm: Term, number: number): Term
 }
 
 export async function findLogEnd(
-  components: { disk: Disk; files: SegmentFiles; remote: RemoteSegments },
+  /** `turn`: waited for before the records of each segment are gone through; a large log has hundred thousands. */
+  components: { disk: Disk; files: SegmentFiles; remote: RemoteSegments; turn?: () => Promise<void> },
   object: { uuid: ObjectUuid; ownerTerm: Term; root: Root },
   from: { segment: number; sequence: number; unstableOpen: boolean },
   /** Segments behind this one are not looked for: they are all on the backend up to it. */
@@ -136,6 +137,7 @@ export async function findLogEnd(
   let gapAt = -1;
   let gap: string | null = null;
   for (const { number, term, local, scan: known } of scanned) {
+    if (known.records.length > 0) await components.turn?.();
     let scan = known;
     // The seal of the last segments may have reached the disk without the records before it: nobody was told that those are durable.
     if (!scan.verified && local !== null && number > root.uploadedSegment && (scan.records.at(-1)?.sequence ?? 0) > proven) {
@@ -214,7 +216,8 @@ function damaged(reason: string): LogEnd {
 }
 
 async function remoteScan(remote: RemoteSegments, number: number, term: Term, uuid: ObjectUuid): Promise<SegmentScan> {
-  const scan = await readSealed(await remote.open(number, term), { uuid, number, term });
+  const bytes = await remote.open(number, term);
+  const scan = bytes.scan ?? (await readSealed(bytes, { uuid, number, term }));
   if (scan !== null) return scan;
   return { header: null, records: [], sealed: false, verified: true, endOffset: 0, durableSequence: 0, headerDamaged: true };
 }

@@ -418,6 +418,10 @@ export function decodeFooter(bytes: Buffer, salt: number): SealFooter | null {
 /** Records of a SEAL payload; null when they are not what a codec wrote. */
 export function decodeIndex(payload: Buffer, entryCount: number): DecodedRecord[] | null {
   const records: DecodedRecord[] = [];
+  if (payload.length < entryCount * TRAILER_ENTRY_BYTES) return null;
+  // One for all: an array each, for hundred thousands of records, is what a move's receiver would stand still for.
+  const words = new Uint32Array((payload.length - entryCount * TRAILER_ENTRY_BYTES) >>> 2);
+  let used = 0;
   let at = 0;
   for (let entry = 0; entry < entryCount; entry += 1) {
     if (at + TRAILER_ENTRY_BYTES > payload.length) return null;
@@ -440,8 +444,9 @@ export function decodeIndex(payload: Buffer, entryCount: number): DecodedRecord[
     const tableBytes = kind === RecordKind.DATA ? blockCount * 4 : 0;
     const tableAt = at + TRAILER_ENTRY_BYTES;
     if (tableAt + tableBytes + timesBytes > payload.length) return null;
-    const crcs = tableBytes === 0 ? NO_CRCS : new Uint32Array(blockCount);
-    for (let index = 0; index < tableBytes / 4; index += 1) crcs[index] = payload.readUInt32LE(tableAt + index * 4);
+    if (used + tableBytes / 4 > words.length) return null;
+    const crcs = tableBytes === 0 ? NO_CRCS : words.subarray(used, used + blockCount);
+    for (let tableEnd = tableAt + tableBytes, word = tableAt; word < tableEnd; word += 4) words[used++] = payload.readUInt32LE(word);
     const times = timesBytes === 0 ? NO_TIMES : decodeTimes(payload, tableAt + tableBytes);
     if (!areTimes(times)) return null;
     records.push({

@@ -89,14 +89,18 @@ export function localSegmentBytes(files: SegmentFiles, segment: LocalSegment, si
   };
 }
 
-/** The index of a sealed segment of exactly `bytes.sizeBytes`, or null when it has no valid seal at its end. */
-export async function readSealed(bytes: SegmentBytes, identity: SegmentIdentity): Promise<SegmentScan | null> {
+/**
+ * The index of a sealed segment of exactly `bytes.sizeBytes`, or null when it has no valid seal at its end. `turn`: waited for before it is decoded, which takes some
+ * milliseconds of the event loop.
+ */
+export async function readSealed(bytes: SegmentBytes, identity: SegmentIdentity, turn?: () => Promise<void>): Promise<SegmentScan | null> {
   if (bytes.sizeBytes < SEGMENT_HEADER_BYTES + RECORD_HEADER_BYTES + SEAL_FOOTER_BYTES) return null;
   const header = decodeSegmentHeader(await bytes.read(0, SEGMENT_HEADER_BYTES));
   if (header === null || !isOf(header, identity)) return null;
   const footer = decodeFooter(await bytes.read(bytes.sizeBytes - SEAL_FOOTER_BYTES, SEAL_FOOTER_BYTES), header.salt);
   if (footer === null || footer.totalBytes !== bytes.sizeBytes) return null;
   const head = await bytes.read(footer.sealOffset, footer.indexOffset - footer.sealOffset + footer.indexBytes);
+  await turn?.();
   const seal = decodeRecord(head, 0, header.term, header.salt);
   if (seal === null || seal.kind !== RecordKind.SEAL || seal.blockCount !== footer.entryCount) return null;
   const records = decodeIndex(head.subarray(seal.payloadOffset, seal.endOffset), footer.entryCount);

@@ -16,7 +16,7 @@ import { findLogEnd } from '../object-log/recovery.ts';
 import type { LogEnd } from '../object-log/recovery.ts';
 import type { SegmentFiles } from '../object-log/segment-files.ts';
 import { readSealed } from '../object-log/segment-scan.ts';
-import type { SegmentBytes } from '../object-log/segment-scan.ts';
+import type { SegmentBytes, SegmentScan } from '../object-log/segment-scan.ts';
 import { BackendReads } from './backend-reads.ts';
 import type { Look } from './backend-reads.ts';
 import type { GarbageEntry } from './checkpoint-codec.ts';
@@ -53,6 +53,8 @@ export interface Loaded {
   readonly garbage: readonly GarbageEntry[];
 }
 
+type ScannedBytes = SegmentBytes & { readonly scan?: SegmentScan };
+
 export interface ObjectLoaderComponents {
   readonly disk: Disk;
   readonly files: SegmentFiles;
@@ -67,6 +69,8 @@ export interface ObjectLoaderComponents {
 export class ObjectLoader {
   readonly #components: ObjectLoaderComponents;
   readonly #reads: BackendReads;
+  /** Of whoever has long work to do last. */
+  #lastTurn: Promise<void> = Promise.resolve();
 
   constructor(components: ObjectLoaderComponents) {
     this.#components = components;
@@ -86,6 +90,7 @@ export class ObjectLoader {
         disk: this.#components.disk,
         files: this.#components.files,
         remote: { open: (number, term) => this.#remoteSegment(uuid, names, number, term) },
+        turn: () => this.#turn(),
       },
       { uuid, ownerTerm: owner?.term ?? { generation: 0, counter: 0, nonce: '0000000000000000' }, root: owner?.root ?? EMPTY_ROOT },
       { segment: loaded.nextSegment, sequence: loaded.sequence, unstableOpen: loaded.state.unstableOpen },
@@ -109,6 +114,12 @@ export class ObjectLoader {
     const segments = end.segments.map((segment) => ({ ...segment, sizeBytes: segment.local === null ? segment.scan.endOffset : 0 }));
     const state = await applyRecovered(loaded.map, table, rows, segments, loaded.state, this.#components.clock, this.#components.pool.framesMax);
     return { state, rows };
+  }
+
+  /** One in each turn of the event loop: several segments arrive at once, and clients of other objects wait. */
+  #turn(): Promise<void> {
+    this.#lastTurn = this.#lastTurn.then(() => new Promise((resolve) => this.#components.clock.soon(resolve)));
+    return this.#lastTurn;
   }
 
   #emptyMap(inode: Inode, uuid: ObjectUuid, names: StorageNames): Loaded {
@@ -185,7 +196,7 @@ export class ObjectLoader {
     return new StoredPages({ store: this.#components.store, reads: this.#reads, names }, uuid, table);
   }
 
-  async #remoteSegment(uuid: ObjectUuid, names: StorageNames, number: number, term: Term): Promise<SegmentBytes> {
+  async #remoteSegment(uuid: ObjectUuid, names: StorageNames, number: number, term: Term): Promise<ScannedBytes> {
     try {
       return await this.#askForSegment(uuid, names, number, term);
     } catch (error) {
@@ -196,10 +207,10 @@ export class ObjectLoader {
   }
 
   /** Its three reads are checked together before anybody sees them: what does not belong together, or is cut, is asked for again. */
-  #askForSegment(uuid: ObjectUuid, names: StorageNames, number: number, term: Term): Promise<SegmentBytes> {
+  #askForSegment(uuid: ObjectUuid, names: StorageNames, number: number, term: Term): Promise<ScannedBytes> {
     const bucket = names.bucket(uuid, '');
     const object = names.object(uuid, '', formatObjectName({ kind: 'segment', number, term }));
-    return this.#reads.ask(`segment ${bucket}/${object}`, 'segment-corrupt', async (): Promise<Look<SegmentBytes>> => {
+    return this.#reads.ask(`segment ${bucket}/${object}`, 'segment-corrupt', async (): Promise<Look<ScannedBytes>> => {
       const head = await this.#components.store.head(bucket, object);
       if (head.kind === 'absent') return head;
       let absent = false;
@@ -220,7 +231,8 @@ export class ObjectLoader {
         },
       };
       try {
-        if ((await readSealed(bytes, { uuid, number, term })) !== null) return { kind: 'right', value: bytes };
+        const scan = await readSealed(bytes, { uuid, number, term }, () => this.#turn());
+        if (scan !== null) return { kind: 'right', value: { ...bytes, scan } };
         return { kind: 'wrong', message: 'is not the sealed segment that it should be' };
       } catch (error) {
         if (absent) return { kind: 'absent' };

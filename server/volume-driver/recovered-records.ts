@@ -1,5 +1,7 @@
-import type { Term } from '../core/ids.ts';
 /** Applies the records that a recovery found behind a checkpoint, or that come from another router, to the extent map. */
+import type { Term } from '../core/ids.ts';
+import { isPending } from '../core/maybe-promise.ts';
+import type { MaybePromise } from '../core/maybe-promise.ts';
 import type { Clock, Timestamp } from '../core/time.ts';
 import { RecordKind } from '../object-log/segment-codec.ts';
 import type { DecodedRecord } from '../object-log/segment-codec.ts';
@@ -10,6 +12,8 @@ import { PAGE_BLOCKS } from './page-image.ts';
 import type { SegmentTable } from './segment-table.ts';
 
 export type RecoveredState = BlockObjectState;
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
 /** Records of one segment, in order. */
 export interface SegmentRecords {
@@ -22,8 +26,10 @@ export interface SegmentRecords {
 
 /** Blocks unmapped at a time: a range of zeros may be larger than the page pool. */
 const UNMAP_BLOCKS = 4096;
-/** Records after which other work of the event loop gets its turn. */
+/** Records of one block after which other work of the event loop gets its turn: one or two milliseconds. */
 const TURN_RECORDS = 2000;
+/** So many blocks take as long as another record. */
+const BLOCKS_PER_RECORD = 16;
 /** Pages of the map that are asked for together, ahead of the records that need them: one after the other a far backend would take minutes. */
 const PAGES_AHEAD_MAX = 256;
 /** Where map.read puts the answer that nobody looks at. */
@@ -43,7 +49,7 @@ export async function applyRecovered(
   framesMax: number,
 ): Promise<RecoveredState> {
   const pagesAhead = Math.min(PAGES_AHEAD_MAX, Math.max(1, Math.floor(framesMax / 4)));
-  let state = from;
+  const state = { ...from };
   let turn = 0;
   for (const segment of segments) {
     let row = rows.get(segment.number);
@@ -62,9 +68,13 @@ export async function applyRecovered(
     let loaded = 0;
     for (let index = 0; index < records.length; index += 1) {
       if (index === loaded) loaded = await loadAhead(map, records, index, pagesAhead);
-      state = await applyRecord(map, row, records[index] as DecodedRecord, state);
-      turn += 1;
-      if (turn % TURN_RECORDS === 0) await new Promise<void>((resolve) => clock.soon(resolve));
+      // Nearly always without waiting: a promise for each of hundred thousands of records takes longer than all the rest.
+      const pending = applyRecord(map, row, records[index] as DecodedRecord, state);
+      if (isPending(pending)) await pending;
+      turn += 1 + Math.min(TURN_RECORDS, Math.floor((records[index] as DecodedRecord).blockCount / BLOCKS_PER_RECORD));
+      if (turn < TURN_RECORDS) continue;
+      turn = 0;
+      await new Promise<void>((resolve) => clock.soon(resolve));
     }
   }
   return state;
@@ -93,31 +103,54 @@ async function loadAhead(map: ExtentMap, records: readonly DecodedRecord[], from
   return end;
 }
 
-async function applyRecord(map: ExtentMap, row: number, record: DecodedRecord, state: RecoveredState): Promise<RecoveredState> {
-  const time: Timestamp = { seconds: record.seconds, nanoseconds: record.nanoseconds };
+/** Changes `state`. */
+function applyRecord(map: ExtentMap, row: number, record: DecodedRecord, state: Mutable<RecoveredState>): MaybePromise<void> {
   switch (record.kind) {
-    case RecordKind.DATA:
-      await map.pin(record.startBlock, record.blockCount);
-      map.set(record.startBlock, record.blockCount, row, record.payloadOffset, record.crcs, 0);
-      map.unpin(record.startBlock, record.blockCount);
-      return { ...state, sizeBytes: record.newSizeBytes, mtime: time, ctime: time };
-    case RecordKind.ZERO:
-      for (let done = 0; done < record.blockCount; done += UNMAP_BLOCKS) {
-        const count = Math.min(UNMAP_BLOCKS, record.blockCount - done);
-        await map.pinExisting(record.startBlock + done, count);
-        map.unmap(record.startBlock + done, count);
-        map.unpin(record.startBlock + done, count);
-      }
-      return { ...state, sizeBytes: record.newSizeBytes, mtime: time, ctime: time };
-    case RecordKind.ATTRIBUTES: {
-      if (record.newSizeBytes < state.sizeBytes) await map.truncate(Math.ceil(record.newSizeBytes / BLOCK_BYTES));
-      const at = (index: number): Timestamp => ({ seconds: record.times[index] ?? 0, nanoseconds: record.times[index + 1] ?? 0 });
-      return { ...state, sizeBytes: record.newSizeBytes, atime: at(0), mtime: at(2), ctime: at(4) };
+    case RecordKind.DATA: {
+      const pinned = map.pin(record.startBlock, record.blockCount);
+      if (isPending(pinned)) return pinned.then(() => applyData(map, row, record, state));
+      return applyData(map, row, record, state);
     }
+    case RecordKind.ZERO:
+      return applyZero(map, record, state);
+    case RecordKind.ATTRIBUTES:
+      return applyAttributes(map, record, state);
     case RecordKind.COMMIT_MARK:
     case RecordKind.SNAPSHOT_MARK:
     case RecordKind.TERM_START:
     case RecordKind.SEAL:
-      return state;
+      return undefined;
   }
+}
+
+function applyData(map: ExtentMap, row: number, record: DecodedRecord, state: Mutable<RecoveredState>): void {
+  map.set(record.startBlock, record.blockCount, row, record.payloadOffset, record.crcs, 0);
+  map.unpin(record.startBlock, record.blockCount);
+  written(record, state);
+}
+
+async function applyZero(map: ExtentMap, record: DecodedRecord, state: Mutable<RecoveredState>): Promise<void> {
+  for (let done = 0; done < record.blockCount; done += UNMAP_BLOCKS) {
+    const count = Math.min(UNMAP_BLOCKS, record.blockCount - done);
+    await map.pinExisting(record.startBlock + done, count);
+    map.unmap(record.startBlock + done, count);
+    map.unpin(record.startBlock + done, count);
+  }
+  written(record, state);
+}
+
+async function applyAttributes(map: ExtentMap, record: DecodedRecord, state: Mutable<RecoveredState>): Promise<void> {
+  if (record.newSizeBytes < state.sizeBytes) await map.truncate(Math.ceil(record.newSizeBytes / BLOCK_BYTES));
+  const at = (index: number): Timestamp => ({ seconds: record.times[index] ?? 0, nanoseconds: record.times[index + 1] ?? 0 });
+  state.sizeBytes = record.newSizeBytes;
+  state.atime = at(0);
+  state.mtime = at(2);
+  state.ctime = at(4);
+}
+
+function written(record: DecodedRecord, state: Mutable<RecoveredState>): void {
+  const time: Timestamp = { seconds: record.seconds, nanoseconds: record.nanoseconds };
+  state.sizeBytes = record.newSizeBytes;
+  state.mtime = time;
+  state.ctime = time;
 }
