@@ -57,13 +57,21 @@ export const ROUNDS: Readonly<Record<string, (round: Round) => Promise<string>>>
     return moved(await pingPong(cluster, { moves: round.moves, seed: round.random.uint32(), name: 'ping-flat.vmdk', progress: round.say }));
   },
 
-  /** The same over a backend that takes a second for each PUT. */
+  /** The same over a backend that takes a second for each PUT. What waits for it comes to the bound, and all of it is copied by each move: the bound is low. */
   'ping-pong-slow-backend': async (round) => {
     const { store, backend } = await hostile(round);
-    const cluster = await clusterOf(round, { backend, cluster: { ...thresholds(0), cooldownMs: 0 } });
+    const environment = { VFERRY_LOG_DIRTY_BYTES_MAX: '512MiB' };
+    const cluster = await clusterOf(round, { backend, environment, cluster: { ...thresholds(0), cooldownMs: 0 } });
     store.setFaults({ http: { putDelayMs: 1000 } });
     return moved(
-      await pingPong(cluster, { moves: round.moves, seed: round.random.uint32(), name: 'ping-flat.vmdk', patient: true, progress: round.say }),
+      await pingPong(cluster, {
+        moves: round.moves,
+        seed: round.random.uint32(),
+        name: 'ping-flat.vmdk',
+        patient: true,
+        moveMsMax: 600_000,
+        progress: round.say,
+      }),
     );
   },
 
@@ -78,7 +86,7 @@ export const ROUNDS: Readonly<Record<string, (round: Round) => Promise<string>>>
       seed: round.random.uint32(),
       name: 'ping-flat.vmdk',
       filledBytes: 256 * MIB,
-      moveMsMax: 180_000,
+      moveMsMax: 600_000,
       progress: round.say,
       // The load makes more of it all the time: segments go up, slowly, while it is too much.
       beforeMove: (last) => store.setFaults((last?.copiedBytes ?? 0) > 384 * MIB ? { http: { putDelayMs: 200 } } : STUCK_UPLOADS),
@@ -98,7 +106,7 @@ export const ROUNDS: Readonly<Record<string, (round: Round) => Promise<string>>>
         seed: round.random.uint32(),
         name: 'ping-flat.vmdk',
         patient: true,
-        moveMsMax: 180_000,
+        moveMsMax: 600_000,
         progress: round.say,
       }),
     );
