@@ -62,7 +62,7 @@ export class FaultActor {
   heal(): void {
     const { machines, peers } = this.#world;
     for (const machine of machines) {
-      for (const way of [machine.toRegistry, machine.fromRegistry, machine.toClients]) Object.assign(way, { cut: false, loss: 0 });
+      for (const way of [machine.toRegistry, machine.fromRegistry, machine.toClients]) Object.assign(way, { cut: false, loss: 0, late: 0 });
       for (const other of machines) if (other !== machine) Object.assign(peers.way(machine.id, other.id), { cut: false, loss: 0 });
       machine.backendCut = false;
       machine.setStoreFaults({});
@@ -169,6 +169,30 @@ export class FaultActor {
           for (const way of ways) way.loss = this.#random() * 0.3;
           await schedule.sleep(this.#duration());
           for (const way of ways) way.loss = 0;
+        },
+      ],
+      [
+        'lapse in a read',
+        1,
+        async () => {
+          const machine = this.#machine();
+          machine.toRegistry.cut = true;
+          await schedule.sleep(1500 + this.#random() * 3000);
+          for (let waits = 0; waits < 2000 && machine.fetching === 0; waits += 1) await schedule.sleep(0.5);
+          machine.stop();
+          await schedule.sleep(2500 + this.#random() * 2500);
+          machine.continue();
+          machine.toRegistry.cut = false;
+        },
+      ],
+      [
+        'late verbs',
+        1.5,
+        async () => {
+          const way = this.#machine().toRegistry;
+          way.late = 0.1 + this.#random() * 0.5;
+          await schedule.sleep(this.#duration());
+          way.late = 0;
         },
       ],
       [
@@ -287,6 +311,7 @@ export class FaultActor {
       ],
       ['harm at a step', 8, () => this.steps.harm(this.steps.drawn())],
       ['kill in work', 2, () => this.steps.killInWork()],
+      ['killed twice', 1, () => this.steps.killTwice()],
       [
         'drain',
         1,

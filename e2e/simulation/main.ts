@@ -1,7 +1,8 @@
 /**
- * `npm run sim -- [--seeds N] [--from S] [--profile faults|calm|steps|both-killed-then-move] [--seconds N] [--keep-going] [--trace]`: plays histories of simulated
+ * `npm run sim -- [--seeds N] [--from S] [--profile faults|calm|steps|both-killed-then-move|switch] [--seconds N] [--keep-going] [--trace]`: plays histories of simulated
  * clusters; a seed that fails prints how to play it again. `--seconds`: of processor time, then no new one is begun.
- * `npm run sim -- --mutants [--only TEXT] [--seeds N] [--seconds N]`: takes guards out of a copy of the sources, one at a time, and says after which seed that was found.
+ * `npm run sim -- --mutants [--only TEXT] [--seeds N] [--seconds N] [--tests]`: takes guards out of a copy of the sources, one at a time, and says after which seed that was found,
+ * or by which unit test; `--tests`: those alone.
  */
 import { performance } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
@@ -16,6 +17,7 @@ const { values } = parseArgs({
     seeds: { type: 'string' },
     seconds: { type: 'string' },
     mutants: { type: 'boolean', default: false },
+    tests: { type: 'boolean', default: false },
     only: { type: 'string', default: '' },
     from: { type: 'string', default: '1' },
     profile: { type: 'string', default: 'faults' },
@@ -29,7 +31,14 @@ const from = Number(values.from);
 const print = (line: string): void => void process.stdout.write(`${line}\n`);
 
 if (values.mutants) {
-  const settings = { seeds: Number(values.seeds ?? 200), from, seconds: Number(values.seconds ?? 120), only: values.only, print };
+  const settings = {
+    seeds: Number(values.seeds ?? 200),
+    from,
+    seconds: Number(values.seconds ?? 120),
+    only: values.only,
+    testsOnly: values.tests,
+    print,
+  };
   const missed = await runMutants(settings);
   print(`${missed.length} were not found`);
 } else process.exitCode = await playAll(profile, Number(values.seeds ?? 1000), Number(values.seconds ?? Infinity));

@@ -10,6 +10,8 @@ import type { DrivenObject, ObjectDriver, Replica } from '../../server/object-ro
 interface Handling {
   /** Objects that this call touched here, in which terms, and when last. */
   readonly touched: Map<FileId, { readonly term: Term; readonly atMs: number }>;
+  /** Objects that it wrote to here, in which terms. */
+  readonly wrote: Map<FileId, Term>;
 }
 
 interface LastAnswer {
@@ -36,8 +38,16 @@ export class OwnershipObserver {
   changes = 0;
 
   readonly #trace: (line: string) => void;
+  readonly #isClean: (fileid: FileId, term: Term) => boolean;
 
-  constructor(nowMs: () => number, problem: (message: string) => void, trace: (line: string) => void) {
+  /** `isClean`: whether the registry says of an object, in this term, that nothing of it is only on its owner's disk. */
+  constructor(
+    nowMs: () => number,
+    problem: (message: string) => void,
+    trace: (line: string) => void,
+    isClean: (fileid: FileId, term: Term) => boolean,
+  ) {
+    this.#isClean = isClean;
     this.#nowMs = nowMs;
     this.#problem = problem;
     this.#trace = trace;
@@ -54,12 +64,16 @@ export class OwnershipObserver {
     lease: () => boolean,
     call: () => T | Promise<T>,
   ): Promise<T> {
-    const handling: Handling = { touched: new Map() };
+    const handling: Handling = { touched: new Map(), wrote: new Map() };
     const result = await this.#handling.run(handling, async () => call());
     if (!reaches(result)) return result;
     for (const [fileid, { term, atMs }] of handling.touched) {
       if (!lease()) this.#problem(`${router.slice(0, 4)} answers for ${fileid} without a lease`);
       this.#answered(fileid, term, router, incarnation, atMs);
+    }
+    for (const [fileid, term] of handling.wrote) {
+      // Who took it over would have it without that write, and could not tell.
+      if (this.#isClean(fileid, term)) this.#problem(`${router.slice(0, 4)} answers a write of ${fileid}, which is clean in the registry`);
     }
     return result;
   }
@@ -155,7 +169,15 @@ export class OwnershipObserver {
         const write = Buffer.from(chunks[0] ?? []).readUInt32LE(0);
         this.#execute(router, driven.fileid, write, driven.term);
         this.#trace(`${name} write ${write} at sector ${offsetBytes / 512}, ${countBytes / 512} sectors`);
-        return driven.write(offsetBytes, countBytes, chunks, stable, ...more);
+        const change = driven.write(offsetBytes, countBytes, chunks, stable, ...more);
+        const handling = this.#handling.getStore();
+        void Promise.resolve(change).then(
+          ({ kind }) => {
+            if (kind !== 'refused') handling?.wrote.set(driven.fileid, driven.term);
+          },
+          () => undefined,
+        );
+        return change;
       },
       commit: (now) => {
         touch();

@@ -153,6 +153,8 @@ export class Machine {
   readonly store: FaultyStore;
   /** The backend cannot be reached from here. */
   backendCut = false;
+  /** Requests of the backend that this machine waits for. */
+  fetching = 0;
   /** Null: nobody listens. */
   station: Station | null = null;
   readonly #world: World;
@@ -343,6 +345,8 @@ export class Machine {
     const records = new OwnedRecords(connection.registry.ownership, this.id);
     owned = () => records.all();
     const registry: ClusterRegistry = withOwnership(connection.registry, records);
+    const journal = await CededJournal.open(disk, DIRECTORY, logger);
+    records.checkClaim = (fileid, expected) => journal.checkClaim(fileid, expected);
     await registry.membership.join(this.id, incarnation, [`peer://${this.name}`], 'simulated');
 
     const store = new RetryingStore({ inner: this.#storeOf(time), clock, random });
@@ -412,7 +416,6 @@ export class Machine {
       },
       logger,
     );
-    const journal = await CededJournal.open(disk, DIRECTORY, logger);
     const pins = await Pins.open(disk, DIRECTORY);
     const objects = new OpenObjects(
       { driver, namespace: registry.namespace, garbage, clock, logger, cededCounter: (fileid) => journal.cededCounter(fileid) },
@@ -515,9 +518,15 @@ export class Machine {
                 time.after(2000, () => reject(new StoreError('retry', 'no way to the backend')));
                 return;
               }
+              this.fetching += 1;
+              const answer = (deliver: () => void): void =>
+                void schedule.after(delayMs, () => {
+                  this.fetching -= 1;
+                  time.enter(deliver);
+                });
               (value.apply(target, args) as Promise<unknown>).then(
-                (result) => void schedule.after(delayMs, () => time.enter(() => resolve(result))),
-                (error: unknown) => void schedule.after(delayMs, () => time.enter(() => reject(error))),
+                (result) => answer(() => resolve(result)),
+                (error: unknown) => answer(() => reject(error)),
               );
             });
           });

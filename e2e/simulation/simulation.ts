@@ -4,6 +4,7 @@
  */
 import type { ObjectBody } from '../../backends/object-store.ts';
 import { seededRandom } from '../../backends/virtual-clock.ts';
+import { sameTerm } from '../../server/core/ids.ts';
 import type { Logger } from '../../server/core/logger.ts';
 import { silentLogger } from '../../server/core/logger.ts';
 import type { Random } from '../../server/core/time.ts';
@@ -101,7 +102,10 @@ class Simulation {
     const trace = (line: string): void => this.#note(line);
     this.#server = new RegistryServer({ nowMs, random }, { vpoolName: 'vpool1', inlineBytesMax: 4096 });
     this.#peers = new SimulatedPeers(this.#schedule, random);
-    this.#observer = new OwnershipObserver(nowMs, problem, trace);
+    this.#observer = new OwnershipObserver(nowMs, problem, trace, (fileid, term) => {
+      const owner = this.#server.inRound ? null : this.#server.owner(fileid);
+      return owner !== null && sameTerm(owner.term, term) && owner.protection.kind === 'clean';
+    });
     const bodyBytes = (body: ObjectBody): Promise<Buffer> => {
       if (body.kind !== 'bytes') throw new Error('bodies are read from simulated disks');
       return Promise.resolve(Buffer.concat(body.chunks));
@@ -228,7 +232,7 @@ class Simulation {
     if (this.#name === 'faults') await this.#faults.run(() => this.#steps > 0 && !isBroken());
     if (!this.#profile.oneVolume) return;
     this.#steps = Infinity;
-    await this.#faults.steps.campaign((work.disks[0] as Disk).fileid, this.#name === 'both-killed-then-move', isBroken);
+    await this.#faults.steps.campaign((work.disks[0] as Disk).fileid, this.#name, isBroken);
     this.#steps = 0;
   }
 
@@ -237,7 +241,9 @@ class Simulation {
     const world: WorkWorld = {
       schedule: this.#schedule,
       random: this.#random,
+      stableShare: this.#chance(0.2) ? 0.15 : 0.75,
       disksFail: () => this.#faults.disksFailed,
+      move: (fileid) => this.#faults.steps.moveNow(fileid),
       wasRepeated: (fileid, change) => this.#restMs < REST_MS && this.#observer.wasRepeated(fileid, change),
       problem: (message) => this.#problem(message),
     };

@@ -3,6 +3,7 @@ import type { OwnerRecord } from '../../registry/ports.ts';
 import { FAIL_POINTS, type FailPoint, failPointError, MOVE_FAIL_POINTS } from '../../server/core/fail-points.ts';
 import type { FileId } from '../../server/core/ids.ts';
 import type { FaultWorld } from './fault-actor.ts';
+import type { ProfileName } from './profiles.ts';
 import { isExpected, LEASE_MS, type Machine } from './simulated-router.ts';
 
 /** At the step: to the router that is there, to the other one of the move, or between them and others. */
@@ -10,6 +11,7 @@ const HARMS = [
   'kill',
   'power cut',
   'kill other',
+  'power cut other',
   'kill both',
   'error',
   'stop',
@@ -20,6 +22,7 @@ const HARMS = [
   'cut backend',
   'clients leave',
   'forget',
+  'late verbs',
 ] as const;
 type Harm = (typeof HARMS)[number];
 
@@ -30,7 +33,7 @@ interface Step {
 
 /** Points of the log, the keeper and recoveries, where a process is killed. */
 const QUIET_POINTS = FAIL_POINTS.filter((point) => !/^(registry|flip|remove|reclaim)\./.test(point));
-const KNOWN: readonly Step[] = [
+const KNOWN_STEPS: readonly Step[] = [
   { point: 'move.give-before-ceded', harm: 'kill other' },
   { point: 'move.give-after-ceded', harm: 'kill other' },
   { point: 'move.take-caught-up', harm: 'kill both' },
@@ -41,6 +44,29 @@ const KNOWN: readonly Step[] = [
   { point: 'move.give-frozen', harm: 'error' },
   { point: 'move.give-frozen', harm: 'clients leave' },
   { point: 'move.give-after-cede', harm: 'clients leave' },
+];
+/** Between the question to the registry and the first answer of the new owner. */
+const SWITCH_STEPS: readonly Step[] = [
+  { point: 'move.give-before-ceded', harm: 'stop' },
+  { point: 'move.give-after-ceded', harm: 'stop' },
+  { point: 'move.give-after-ceded', harm: 'late verbs' },
+  { point: 'move.give-after-ceded', harm: 'late verbs' },
+  { point: 'move.give-after-ceded', harm: 'answers lost' },
+  { point: 'move.give-after-ceded', harm: 'cut registry' },
+  { point: 'move.give-after-ceded', harm: 'kill' },
+  { point: 'move.give-after-transfer', harm: 'kill other' },
+  { point: 'move.give-after-transfer', harm: 'kill both' },
+  { point: 'move.give-after-transfer', harm: 'forget' },
+  { point: 'move.give-after-cede', harm: 'kill other' },
+  { point: 'move.give-after-cede', harm: 'power cut other' },
+  { point: 'move.give-after-cede', harm: 'cut peers' },
+  { point: 'move.take-before-confirm', harm: 'cut peers' },
+  { point: 'move.take-before-confirm', harm: 'stop' },
+  { point: 'move.take-confirmed', harm: 'kill' },
+  { point: 'move.take-confirmed', harm: 'power cut' },
+  { point: 'move.take-activated', harm: 'power cut' },
+  { point: 'move.take-activated', harm: 'forget' },
+  { point: 'log.after-write', harm: 'kill' },
 ];
 /** How long a move may take to its step. */
 const REACH_MS_MAX = 3000;
@@ -72,13 +98,16 @@ export class StepFaults {
   }
 
   /**
-   * Harm after harm to one volume, until `isBroken` or a few have been. `known`: mostly the ones after which a write was once missing (a receiver that dies before
-   * the change of owner, both killed before the switch, an error that ends a move in the giver).
+   * Harm after harm to one volume, until `isBroken` or a few have been. `both-killed-then-move`: mostly the ones after which a write was once missing (a receiver
+   * that dies before the change of owner, both killed before the switch, an error that ends a move in the giver). `switch`: mostly those around the change of owner.
    */
-  async campaign(object: FileId, known: boolean, isBroken: () => boolean): Promise<void> {
+  async campaign(object: FileId, profile: ProfileName, isBroken: () => boolean): Promise<void> {
+    const known = profile === 'switch' ? SWITCH_STEPS : profile === 'both-killed-then-move' ? KNOWN_STEPS : [];
     for (let left = 4 + this.#int(4); left > 0 && !isBroken(); left -= 1) {
       await this.settled(object);
-      await this.harm(known && this.#chance(0.75) ? (KNOWN[this.#int(KNOWN.length)] as Step) : this.drawn(), object);
+      const step = known.length > 0 && this.#chance(0.75) ? (known[this.#int(known.length)] as Step) : this.drawn();
+      if (profile === 'switch' && this.#chance(0.1)) await this.killTwice();
+      await this.harm(step, object);
       if (this.#chance(0.3)) await this.moveOn(object);
     }
   }
@@ -120,6 +149,30 @@ export class StepFaults {
     other.start();
     if (this.#chance(0.7)) await this.moveOn(owner.fileid);
     await mended;
+  }
+
+  /** An object goes to some other router, if it has an owner. */
+  moveNow(object: FileId): void {
+    const move = this.#drawnMove(object);
+    if (move !== null) this.ask(move.owner, move.receiver);
+  }
+
+  /** A kill before a sync; then, as soon as what was written is found and served again, the power is cut. */
+  async killTwice(): Promise<void> {
+    const { machines, schedule, traps, random } = this.#world;
+    const machine = machines[this.#int(machines.length)] as Machine;
+    const trap = traps.arm(machine, 'log.after-write', 1 + this.#int(3), () => this.#die(machine, 'log.after-write'));
+    await this.#until(() => trap.sprung, REACH_MS_MAX);
+    trap.disarm();
+    if (!trap.sprung) return;
+    this.reached.add('log.after-write kill, power cut');
+    await schedule.sleep(5);
+    machine.start();
+    await this.#until(() => machine.station !== null, SETTLE_MS_MAX);
+    await schedule.sleep(random.fraction() ** 2 * 800);
+    machine.kill(true);
+    await schedule.sleep(random.fraction() * 400);
+    machine.start();
   }
 
   /** The object goes to another router than the one that has it, as soon as it is served by somebody. */
@@ -186,7 +239,8 @@ export class StepFaults {
       case 'power cut':
         return this.#die(one, point, harm === 'power cut');
       case 'kill other':
-        return other.kill(false);
+      case 'power cut other':
+        return other.kill(harm === 'power cut other');
       case 'kill both':
         other.kill(false);
         return this.#die(one, point);
@@ -205,6 +259,9 @@ export class StepFaults {
       case 'answers lost':
         one.fromRegistry.cut = true;
         return;
+      case 'late verbs':
+        one.toRegistry.late = 1;
+        return;
       case 'cut backend':
         one.backendCut = true;
         return;
@@ -221,10 +278,11 @@ export class StepFaults {
   /** Ends what a harm has begun. */
   async #mend(harm: Harm, one: Machine, other: Machine): Promise<void> {
     const { schedule, peers, random } = this.#world;
-    if (!/^(stop|cut|answers)/.test(harm)) return;
+    if (!/^(stop|cut|answers|late)/.test(harm)) return;
     await schedule.sleep(random.fraction() * (this.#chance(0.6) ? 1500 : 1.5 * LEASE_MS));
     peers.way(one.id, other.id).cut = false;
     one.toRegistry.cut = one.fromRegistry.cut = false;
+    one.toRegistry.late = 0;
     one.backendCut = false;
     one.continue();
     other.continue();

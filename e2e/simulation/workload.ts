@@ -12,6 +12,10 @@ import type { Schedule } from './schedule.ts';
 export interface WorkWorld {
   readonly schedule: Schedule;
   readonly random: Random;
+  /** Of the writes of a VM. */
+  readonly stableShare: number;
+  /** An operator moves it somewhere. */
+  readonly move: (fileid: FileId) => void;
   /** Disks fail: errors that say so are no bugs. */
   readonly disksFail: () => boolean;
   /** A change that was executed again where that is known not to be excluded. */
@@ -79,7 +83,7 @@ export class Disk {
   async step(client: Client): Promise<void> {
     const { random } = this.#world;
     const kind = random.fraction();
-    if (kind < 0.5) await this.#write(client, random.fraction() < 0.75);
+    if (kind < 0.5) await this.#write(client, random.fraction() < this.#world.stableShare);
     else if (kind < 0.85) await this.read(client, ...this.#range());
     else if (kind < 0.95) await this.#commit(client);
     else await this.#getattr(client);
@@ -393,6 +397,12 @@ export class DoomedVolume {
     const removal = { beganMs: schedule.nowMs, endedMs: Infinity };
     this.#removal = removal;
     const name = Buffer.from(this.#name);
+    if (this.#handle !== null && random.fraction() < 0.5) {
+      // Who has it is told that it went; and who has it then?
+      this.#world.move(fileidOf(this.#handle) as FileId);
+      await schedule.sleep(random.fraction() * 30);
+      removal.beganMs = schedule.nowMs;
+    }
     // Removed, or replaced by something else under its name.
     if (random.fraction() < 0.5) {
       const { result } = await client.call(`remove ${this.#name}`, (fs, caller) => fs.remove(caller, this.#directory, name));

@@ -8,10 +8,21 @@ export interface Patch {
   readonly replace: string;
 }
 
+/** A test that fails without the guard, for what the simulation is the wrong tool for. */
+export interface FoundBy {
+  /** What is run, from the root. */
+  readonly file: string;
+  /** Part of its name. */
+  readonly test: string;
+  /** Where that name is written, if not there. */
+  readonly textIn?: string;
+}
+
 export interface Mutant {
   /** What is missing. */
   readonly name: string;
   readonly patches: readonly Patch[];
+  readonly foundBy?: FoundBy;
   /** Tried in this order, each for its share of the seeds; default all that have faults. */
   readonly profiles?: readonly ProfileName[];
 }

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 
 import type { ProfileName } from '../profiles.ts';
-import { type Mutant, MUTANTS, type Patch } from './mutants.ts';
+import { type FoundBy, type Mutant, MUTANTS, type Patch } from './mutants.ts';
 
 const ROOT = join(import.meta.dirname, '../../..');
 const FOLDERS = ['server', 'registry', 'backends', 'cache', 'e2e'];
@@ -24,6 +24,8 @@ interface MutationSettings {
   readonly seconds: number;
   /** Only mutants whose name has this in it. */
   readonly only: string;
+  /** Unit tests only, no seeds. */
+  readonly testsOnly: boolean;
   readonly print: (line: string) => void;
 }
 
@@ -33,14 +35,16 @@ export async function runMutants(settings: MutationSettings): Promise<string[]> 
   const directory = await mkdtemp(join(tmpdir(), 'vferry-mutants-'));
   try {
     for (const folder of [...FOLDERS, 'package.json']) {
-      await cp(join(ROOT, folder), join(directory, folder), { recursive: true, filter: (path) => !/\.test\.ts$|node_modules/.test(path) });
+      await cp(join(ROOT, folder), join(directory, folder), { recursive: true, filter: (path) => !path.includes('node_modules') });
     }
     await symlink(join(ROOT, 'node_modules'), join(directory, 'node_modules'));
     // What is not right already would be taken for the mutant's.
-    const nothing = await search(directory, { name: 'nothing', patches: [] }, { ...settings, seeds: Math.min(settings.seeds, 20) });
-    if (!nothing.startsWith('not found')) throw new Error(`with nothing taken out: ${nothing}`);
+    if (!settings.testsOnly) {
+      const nothing = await search(directory, { name: 'nothing', patches: [] }, { ...settings, seeds: Math.min(settings.seeds, 20) });
+      if (!nothing.startsWith('not found')) throw new Error(`with nothing taken out: ${nothing}`);
+    }
     for (const mutant of MUTANTS) {
-      if (!mutant.name.includes(settings.only)) continue;
+      if (!mutant.name.includes(settings.only) || (settings.testsOnly && mutant.foundBy === undefined)) continue;
       const found = await hunted(directory, mutant, settings);
       if (found.startsWith('not found')) missed.push(mutant.name);
       settings.print(`| ${mutant.name} | ${found} |`);
@@ -62,7 +66,10 @@ async function hunted(directory: string, mutant: Mutant, settings: MutationSetti
       patched.set(patch.file, source);
     }
     for (const [file, source] of patched) await writeFile(join(directory, file), source);
-    return await search(directory, mutant, settings);
+    const byTest = mutant.foundBy !== undefined && (await fails(directory, mutant.foundBy)) ? `test: ${mutant.foundBy.test} | ` : null;
+    if (settings.testsOnly) return byTest ?? `not found by its test "${mutant.foundBy?.test ?? ''}" | `;
+    const bySeed = await search(directory, mutant, settings);
+    return byTest !== null && bySeed.startsWith('not found') ? byTest + bySeed : bySeed;
   } finally {
     for (const [file, source] of originals) await writeFile(join(directory, file), source);
   }
@@ -89,6 +96,18 @@ async function search(directory: string, mutant: Mutant, settings: MutationSetti
     played.push(`${profile} ${settings.from}-${result.seed}`);
   }
   return `not found in ${played.join(', ')} | `;
+}
+
+/** Whether the test fails; one that hangs does. */
+async function fails(directory: string, { file, test }: FoundBy): Promise<boolean> {
+  const pattern = test.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
+  const args = ['--test', '--test-timeout=120000', `--test-name-pattern=${pattern}`, file];
+  const environment = { ...process.env };
+  // Inside of a test runner it would report to that one.
+  delete environment['NODE_TEST_CONTEXT'];
+  const child = spawn(process.execPath, args, { cwd: directory, stdio: 'ignore', env: environment });
+  const [code] = (await once(child, 'exit')) as [number | null];
+  return code !== 0;
 }
 
 interface Played {

@@ -3,6 +3,7 @@
  * renewed once a second; the redo log of what was answered, which is on the router's disk and comes back to the registry in a recovery round.
  */
 import type { ClusterRegistry, OutboxEntry, OwnerRecord, RouterRecord } from '../../../registry/ports.ts';
+import type { VerbRequest } from '../../../registry/sqlite/worker-protocol.ts';
 import { ApplianceError, errorCode } from '../../../server/core/errors.ts';
 import type { Incarnation, RouterId } from '../../../server/core/ids.ts';
 import type { Random } from '../../../server/core/time.ts';
@@ -12,6 +13,8 @@ import { registryPorts } from './registry-ports.ts';
 import type { RegistryServer } from './registry-server.ts';
 
 const COMMAND_TIMEOUT_MS = 1000;
+/** How wrong a second of a machine may be, and more. */
+const CLOCK_RATE_MAX = 0.01;
 const RENEW_EVERY_MS = 1000;
 const LEASE_MARGIN_MS = 1000;
 const STANDSTILL_MS = 5000;
@@ -70,15 +73,24 @@ export class RegistryConnection {
     this.#back = new Lane(options.schedule, options.random, options.wayBack);
     this.#lastTurnMs = options.time.monotonicMs();
     const { server, random } = options;
+    // As the registry on Redis does (decision 0020): what the caller gave up is not executed behind what it did then. One of a client is known by its operation id.
+    const inTime = (request: VerbRequest): VerbRequest => {
+      const { mutation } = request;
+      if (mutation === null || mutation.operationId !== null) return request;
+      const notAfterMs = Math.min(mutation.notAfterMs, options.time.wallMs() + COMMAND_TIMEOUT_MS * (1 - CLOCK_RATE_MAX));
+      return { ...request, mutation: { ...mutation, notAfterMs } };
+    };
     const ports = registryPorts(
       server,
       {
-        change: (request) =>
-          this.#ask(() => server.execute(request, options.time.wallMs())).then(({ outcome, entry, sentMs }) => {
+        change: (asked) => {
+          const request = inTime(asked);
+          return this.#ask(() => server.execute(request, options.time.wallMs())).then(({ outcome, entry, sentMs }) => {
             if (entry !== null) options.redo.append(options.schedule.nowMs, entry);
             this.#confirmedMs = Math.max(this.#confirmedMs, sentMs);
             return outcome as never;
-          }),
+          });
+        },
         read: (work) => this.#ask(() => ({ outcome: work(), entry: null })).then(({ outcome }) => outcome),
       },
       random,
