@@ -30,6 +30,12 @@ export class LoadProcess implements AsyncDisposable {
     return load;
   }
 
+  get pid(): number {
+    const { pid } = this.#child;
+    if (pid === undefined) throw new Error('the load has no process');
+    return pid;
+  }
+
   /** @throws Error with the target's name when a reply was wrong or the server went away. */
   async run(work: Workload): Promise<LoadResult> {
     const result = await this.#order({ order: 'run', work });
