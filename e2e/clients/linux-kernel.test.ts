@@ -50,7 +50,7 @@ test('a Linux kernel client unpacks, renames, truncates, lists 20,000 files and 
       { kind: 'file', path: 'job/checksums', content: checksums },
       { kind: 'file', path: 'job/names', content: `${names.toSorted().join('\n')}\n` },
     ],
-    timeoutS: 240,
+    timeoutS: 600,
     onLine: (line, send) => {
       seen.push(line);
       if (line === 'please kill the router') {

@@ -77,7 +77,7 @@ export async function vmThroughTrouble(t: TestContext, { prefix, url }: PrivateR
     rootDevice: '/dev/vda',
     drives,
     prefix,
-    timeoutS: 120,
+    timeoutS: 600,
     onLine: (line, send) => {
       if (line !== 'please make trouble') return;
       made = (async () => {
@@ -96,7 +96,7 @@ export async function vmThroughTrouble(t: TestContext, { prefix, url }: PrivateR
   await made;
 
   await trouble.betweenBoots();
-  const second = await bootGuest({ rootDevice: '/dev/vda', drives, prefix, timeoutS: 60 });
+  const second = await bootGuest({ rootDevice: '/dev/vda', drives, prefix, timeoutS: 600 });
   assert.equal(second.status, 0, `${second.lines.join('\n')}\n${second.console.slice(-2000)}`);
   assert.deepEqual(
     second.lines.filter((line) => line.startsWith('ok ')),

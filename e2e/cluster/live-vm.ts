@@ -61,7 +61,7 @@ export class LiveVm implements AsyncDisposable {
     const vm = new LiveVm(scratch, kernelPath, initramfs);
     try {
       vm.#machine = await vm.#start(diskUrl, null);
-      await vm.#line(/^started$/, 120_000);
+      await vm.#line(/^started$/, 600_000);
       return vm;
     } catch (error) {
       await vm[Symbol.asyncDispose]();
@@ -78,7 +78,7 @@ export class LiveVm implements AsyncDisposable {
   async report(): Promise<VmReport> {
     this.#reports += 1;
     this.#send(`report ${this.#reports}`);
-    const line = await this.#line(new RegExp(`^report ${this.#reports} `), 60_000);
+    const line = await this.#line(new RegExp(`^report ${this.#reports} `), 600_000);
     const number = (key: string): number => Number(new RegExp(`${key}=(\\d+)`).exec(line)?.[1] ?? Number.NaN);
     return { operations: number('operations'), longestMs: number('longest_us') / 1000, errors: number('errors'), wrong: number('wrong') };
   }
@@ -109,7 +109,7 @@ export class LiveVm implements AsyncDisposable {
   async verifyAndEnd(): Promise<void> {
     const { child } = this.#present();
     this.#send('stop');
-    const verdict = await this.#line(/^EXIT \d+$/, 120_000);
+    const verdict = await this.#line(/^EXIT \d+$/, 600_000);
     if (child.exitCode === null) await once(child, 'close');
     if (verdict !== 'EXIT 0') throw new Error(`the guest says:\n${this.#lines.slice(-20).join('\n')}`);
   }
@@ -146,7 +146,7 @@ export class LiveVm implements AsyncDisposable {
     const control = join(this.#scratch, `qmp-${this.#machines}`);
     const command = ['setpriv', '--pdeathsig', 'KILL', 'qemu-system-x86_64', '-accel', 'tcg,thread=multi', '-cpu', 'max', '-smp', '1'];
     command.push('-m', String(MEMORY_MIB), '-display', 'none', '-no-reboot', '-nodefaults', '-no-user-config');
-    command.push('-kernel', this.#kernel, '-initrd', this.#initramfs, '-append', 'console=ttyS0 panic=-1 quiet');
+    command.push('-kernel', this.#kernel, '-initrd', this.#initramfs, '-append', 'console=ttyS0 panic=-1 quiet no_timer_check');
     command.push('-serial', `file:${join(this.#scratch, `console-${this.#machines}`)}`);
     command.push('-device', 'virtio-serial-pci', '-chardev', 'stdio,id=result,signal=off', '-device', 'virtserialport,chardev=result,name=result');
     command.push('-drive', `if=virtio,format=raw,cache=none,file=${diskUrl}`, '-qmp', `unix:${control},server=on,wait=off`);

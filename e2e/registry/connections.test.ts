@@ -32,7 +32,7 @@ async function assertWorks(member: Member): Promise<void> {
 async function renewed({ registry }: Member): Promise<void> {
   const endsAtMs = (): number => systemClock.monotonicMs() + registry.lease.leftMs;
   const beforeMs = endsAtMs();
-  const deadlineMs = systemClock.monotonicMs() + 60_000;
+  const deadlineMs = systemClock.monotonicMs() + 240_000;
   while (endsAtMs() < beforeMs + 300) {
     assert.ok(systemClock.monotonicMs() < deadlineMs && registry.lease.valid, 'the lease was not renewed');
     await systemClock.sleep(20);
@@ -62,8 +62,8 @@ test('TLS: the server must be of the CA, the client shows its certificate; the l
   await assertWorks(member);
   await renewed(member);
   // Without the CA the server is anybody; without a certificate the server refuses.
-  await assert.rejects(Member.open({ vpoolName: 'tls', settings, openTimeoutMs: 1_000 }), /certificate|self-signed|signed/);
-  await assert.rejects(Member.open({ vpoolName: 'tls', settings: { ...settings, caFile: ca }, openTimeoutMs: 1_000 }), {
+  await assert.rejects(Member.open({ vpoolName: 'tls', settings, openTimeoutMs: 3_000 }), /certificate|self-signed|signed/);
+  await assert.rejects(Member.open({ vpoolName: 'tls', settings: { ...settings, caFile: ca }, openTimeoutMs: 3_000 }), {
     code: 'registry-unavailable',
   });
 });
@@ -80,7 +80,7 @@ test('an ACL user with no more rights than the docs give it; a wrong password is
   await renewed(member);
   assert.equal(member.registry.health(), null, 'renewals are allowed, too');
   for await (const problem of member.registry.verify()) assert.fail(problem);
-  await assert.rejects(Member.open({ vpoolName: 'acl', settings: { ...settings, password: 'wrong' }, openTimeoutMs: 1_000 }), /WRONGPASS/);
+  await assert.rejects(Member.open({ vpoolName: 'acl', settings: { ...settings, password: 'wrong' }, openTimeoutMs: 3_000 }), /WRONGPASS/);
 });
 
 function clusterNode(t: TestContext, busPort: number): Promise<RedisService> {
@@ -94,7 +94,7 @@ test('Redis Cluster: the node that serves the slot of the vPool is found from an
   assert.equal(await seed.primary.command('CLUSTER', 'ADDSLOTSRANGE', '0', '99'), '+OK');
   assert.equal(await server.primary.command('CLUSTER', 'ADDSLOTSRANGE', '100', '16383'), '+OK');
   assert.equal(await seed.primary.command('CLUSTER', 'MEET', '127.0.0.1', String(server.primary.port), String(serverBus)), '+OK');
-  const deadlineMs = systemClock.monotonicMs() + 60_000;
+  const deadlineMs = systemClock.monotonicMs() + 240_000;
   for (const { primary } of [seed, server]) {
     while (!(await primary.command('CLUSTER', 'INFO')).includes('cluster_state:ok')) {
       assert.ok(systemClock.monotonicMs() < deadlineMs, 'the Cluster is well');
@@ -139,14 +139,14 @@ test('a Redis that would throw keys away when its memory is full is refused at t
 test('a running router waits while its Redis is not fit, says why, and goes on when it is again', async (t) => {
   const { primary } = await RedisService.forTest(t, { configuration: ['maxmemory-policy allkeys-lru'] });
   await primary.command('CONFIG', 'SET', 'maxmemory-policy', 'noeviction');
-  await using member = await Member.joined({ vpoolName: 'unfit', settings: redisSettings([primary.port]), patienceMs: 200 });
+  await using member = await Member.joined({ vpoolName: 'unfit', settings: redisSettings([primary.port]), patienceMs: 2_000 });
   await assertWorks(member);
   // It starts with its own settings again.
   await primary.kill();
   await primary.start();
   const { namespace } = member.registry;
   const look = async (): Promise<string> => (await namespace.lookup(namespace.root, new Uint8Array(Buffer.from('directory')))).kind;
-  const deadlineMs = systemClock.monotonicMs() + 60_000;
+  const deadlineMs = systemClock.monotonicMs() + 240_000;
   while (!/maxmemory-policy allkeys-lru/.test(member.registry.health() ?? '')) {
     assert.ok(systemClock.monotonicMs() < deadlineMs, member.registry.health() ?? 'well');
     await assert.rejects(look(), { code: 'registry-unavailable' });

@@ -29,7 +29,7 @@ function overSentinels(service: RedisService): MemberOptions {
 
 /** Waits until a replica has all that the primary has. */
 async function replicates(service: RedisService): Promise<void> {
-  const deadlineMs = systemClock.monotonicMs() + 60_000;
+  const deadlineMs = systemClock.monotonicMs() + 240_000;
   for (;;) {
     const info = await service.primary.command('INFO', 'replication');
     const wanted = /master_repl_offset:(\d+)/.exec(info)?.[1];
@@ -110,7 +110,9 @@ test('a primary that has lost its replicas answers no read and acknowledges no c
   // Nobody writes anything: only a write of the reader's own, with its WAIT, shows that the replica is gone.
   const reader = stackOf(t).use(await Member.open({ vpoolName: 'alone', settings, patienceMs: 200 }));
   const { namespace, ownership } = reader.registry;
-  assert.equal((await namespace.lookup(namespace.root, name)).kind, 'absent');
+  // Two hundred milliseconds of patience are little on a slow machine.
+  const look = async (): Promise<string> => (await namespace.lookup(namespace.root, name)).kind;
+  for (let looks = 0; (await look().catch(() => 'unavailable')) !== 'absent'; looks += 1) assert.ok(looks < 1000, 'no read came through');
   replica.pause();
   // Half of down-after: until then nobody can have been promoted, and reads may rest on what was confirmed before.
   await systemClock.sleep(1_100);
@@ -124,12 +126,12 @@ test('a primary that has lost its replicas answers no read and acknowledges no c
   const file = { class: 'inline', mode: 0o644, uid: 0, gid: 0, sizeBytes: 0, atime: null, mtime: null, exclusiveVerifier: null } as const;
   replica.pause();
   await assert.rejects(member.registry.namespace.createFile(member.mutation('c|1'), namespace.root, name, file), { code: 'registry-unavailable' });
-  const deadlineMs = systemClock.monotonicMs() + 30_000;
+  const deadlineMs = systemClock.monotonicMs() + 240_000;
   while (member.registry.lease.valid && systemClock.monotonicMs() < deadlineMs) await systemClock.sleep(20);
   assert.equal(member.registry.lease.valid, false, 'nor is a lease renewed');
   replica.resume();
   await replicates(service);
-  const again = stackOf(t).use(await Member.joined({ vpoolName: 'alone', settings, patienceMs: 5_000 }));
+  const again = stackOf(t).use(await Member.joined({ vpoolName: 'alone', settings: { ...settings, leaseMs: 20_000 }, patienceMs: 120_000 }));
   const created = await again.registry.namespace.createFile(again.mutation('c|1'), namespace.root, name, file);
   assert.equal(created.kind, 'created', 'the one that was not acknowledged, or the first: once');
   assert.ok(created.kind === 'created');
@@ -143,7 +145,7 @@ test('replies that get lost: asked again with the same operation id, each change
   const routers: Member[] = [];
   for (const path of paths) {
     const settings = redisSettings([path.port], { commandTimeoutMs: 300 });
-    routers.push(stackOf(t).use(await Member.joined({ vpoolName: 'lost', settings })));
+    routers.push(stackOf(t).use(await Member.joined({ vpoolName: 'lost', settings, patienceMs: 60_000 })));
   }
   const load = new NamespaceLoad(routers, 4, 5);
   load.start();
@@ -153,7 +155,7 @@ test('replies that get lost: asked again with the same operation id, each change
     const asked = routers[round % 2]?.registry.counts().retries ?? 0;
     path?.cut();
     // A change in which the answer is missing: there is one as long as clients run.
-    const deadlineMs = systemClock.monotonicMs() + 60_000;
+    const deadlineMs = systemClock.monotonicMs() + 240_000;
     while (routers[round % 2]?.registry.counts().retries === asked) {
       assert.ok(systemClock.monotonicMs() < deadlineMs, 'nothing was asked again');
       await systemClock.sleep(20);

@@ -44,7 +44,7 @@ class LeaseProcess {
     this.#child.kill(name);
   }
 
-  async until(condition: (look: Look) => boolean, timeoutMs = 60_000): Promise<Look> {
+  async until(condition: (look: Look) => boolean, timeoutMs = 240_000): Promise<Look> {
     const deadlineMs = systemClock.monotonicMs() + timeoutMs;
     for (;;) {
       const found = this.looks.find(condition);
@@ -57,7 +57,7 @@ class LeaseProcess {
 
 test('a process that is stopped for longer than its lease sees that it is over before it answers anything; shorter, and it goes on', async (t) => {
   const { primary } = await RedisService.forTest(t);
-  const child = new LeaseProcess(t, primary.port, 4_000);
+  const child = new LeaseProcess(t, primary.port, 10_000);
   await child.until((look) => look.valid);
   child.signal('SIGSTOP');
   await systemClock.sleep(400);
@@ -66,7 +66,7 @@ test('a process that is stopped for longer than its lease sees that it is over b
   await child.until((look) => look.atMs > resumedAtMs + 1_000);
   assert.ok(child.looks.every((look) => look.valid));
   child.signal('SIGSTOP');
-  await systemClock.sleep(3_100);
+  await systemClock.sleep(9_100);
   const beforeMs = processMonotonicMs();
   child.signal('SIGCONT');
   const first = await child.until((look) => look.atMs > beforeMs);
@@ -94,15 +94,16 @@ test('a loop that stood still for more than 5 s must begin anew, however long it
 
 test('Redis away: what is owned goes on for the lease less a second after the last renewal, then ends', async (t) => {
   const { primary } = await RedisService.forTest(t);
-  const leaseMs = 3_000;
+  // Renewed each second: a slow machine may miss some.
+  const leaseMs = 10_000;
   const member = stackOf(t).use(
     await Member.joined({ vpoolName: 'away', settings: redisSettings([primary.port], { leaseMs, commandTimeoutMs: 500 }), patienceMs: 100 }),
   );
   const { registry } = member;
   await systemClock.sleep(1_500);
   primary.pause();
-  // What Redis answered before it stood still has arrived.
-  await systemClock.sleep(500);
+  // What Redis answered before it stood still has arrived, in the thread and here.
+  for (let turn = 0; turn < 20; turn += 1) await systemClock.sleep(25);
   const lastConfirmedAtMs = systemClock.monotonicMs() - registry.confirmedAgoMs;
   const beforeMs = systemClock.monotonicMs();
   const { leftMs } = registry.lease;
@@ -141,7 +142,7 @@ test('an incarnation that was replaced, or marked dead, loses its lease within s
     counter = (await membership.routers()).find((router) => router.id === killed.router)?.leaseCounter ?? 0;
   }
   for (const member of [replaced, killed]) {
-    const deadlineMs = systemClock.monotonicMs() + 30_000;
+    const deadlineMs = systemClock.monotonicMs() + 240_000;
     while (member.lapses.length === 0 && systemClock.monotonicMs() < deadlineMs) await systemClock.sleep(20);
     assert.deepEqual(
       member.lapses.map((error) => (error as { code?: string }).code),
@@ -186,7 +187,7 @@ for (const ahead of ['wall clock', 'time since boot'] as const) {
     assert.equal(keeper.valid, true, 'a clock that was set by some seconds is none');
     aheadMs += 6_000;
     if (ahead === 'wall clock') assert.equal(keeper.valid, false, 'seen at once');
-    const deadlineMs = systemClock.monotonicMs() + 30_000;
+    const deadlineMs = systemClock.monotonicMs() + 240_000;
     while (keeper.valid && systemClock.monotonicMs() < deadlineMs) await systemClock.sleep(20);
     assert.equal(keeper.valid, false);
     aheadMs = 0;

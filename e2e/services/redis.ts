@@ -70,7 +70,7 @@ export class RedisNode {
     const { promise, resolve, reject } = Promise.withResolvers<string>();
     const socket = connect(this.port, this.host, () => socket.write(`${words.join(' ')}\r\n`));
     let text = '';
-    socket.setTimeout(5000, () => socket.destroy(new Error(`redis on port ${this.port} does not answer`)));
+    socket.setTimeout(60_000, () => socket.destroy(new Error(`redis on port ${this.port} does not answer`)));
     socket.on('data', (chunk) => {
       text += chunk.toString();
       const answer = completeAnswer(text);
@@ -84,12 +84,12 @@ export class RedisNode {
   }
 
   /** Waits until `INFO <section>` has a line `<line>`. @throws Error when it has not in time. */
-  async waitForInfo(section: string, line: string, timeoutMs = 60_000): Promise<void> {
+  async waitForInfo(section: string, line: string, timeoutMs = 240_000): Promise<void> {
     await this.waitForLine(['INFO', section], line, timeoutMs);
   }
 
   /** Waits until the answer to a command has this line. @throws Error when it has not in time. */
-  async waitForLine(command: readonly string[], line: string, timeoutMs = 60_000): Promise<void> {
+  async waitForLine(command: readonly string[], line: string, timeoutMs = 240_000): Promise<void> {
     await this.#daemon.waitUntil(async () => {
       const answer = await this.command(...command).catch(() => '');
       return answer.split('\r\n').includes(line);

@@ -54,7 +54,7 @@ export async function bootGuest(options: GuestOptions): Promise<GuestResult> {
 function qemuCommand(options: GuestOptions, kernelPath: string, initramfs: string, consoleLog: string): string[] {
   const command = [...(options.prefix ?? []), 'qemu-system-x86_64', '-accel', 'tcg,thread=multi', '-cpu', 'max', '-smp', '1'];
   command.push('-m', String(options.memoryMiB ?? 512), '-display', 'none', '-no-reboot', '-nodefaults', '-no-user-config');
-  command.push('-kernel', kernelPath, '-initrd', initramfs, '-append', 'console=ttyS0 panic=-1 quiet');
+  command.push('-kernel', kernelPath, '-initrd', initramfs, '-append', 'console=ttyS0 panic=-1 quiet no_timer_check');
   command.push('-serial', `file:${consoleLog}`, '-netdev', 'user,id=net', '-device', 'virtio-net-pci,netdev=net,romfile=');
   command.push('-device', 'virtio-serial-pci', '-chardev', 'stdio,id=result,signal=off', '-device', 'virtserialport,chardev=result,name=result');
   for (const drive of options.drives ?? []) command.push('-drive', drive);
