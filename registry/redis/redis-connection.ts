@@ -12,8 +12,12 @@ import type { Clock } from '../../server/core/time.ts';
 import type { LuaScript, ScriptArgument, ScriptReply } from './redis-link.ts';
 import type { RedisRegistrySettings } from './redis-settings.ts';
 
-/** A Redis that accepts and says nothing hangs; every try of it is time in which Sentinel may have named another. */
-const OPEN_TIMEOUT_MS = 500;
+/** A host that does not accept is away; every try of it is time in which Sentinel may have named another. One that accepts may be slow: it has a command's time. */
+const CONNECT_TIMEOUT_MS = 500;
+/** Of ioredis, which looks at its clock and not at what came while the process stood still; ours ends first. */
+const BACKSTOP_MS = 60_000;
+/** Of a time-out. */
+const STEPS = 5;
 
 export interface RedisAddress {
   readonly host: string;
@@ -102,7 +106,7 @@ export class RedisConnection {
       ...(credentials.password === null ? {} : { password: credentials.password }),
       ...tlsOptions(settings),
       connectionName: components.name,
-      connectTimeout: settings.commandTimeoutMs,
+      connectTimeout: BACKSTOP_MS,
       // A server that hangs answers no end of the stream either.
       disconnectTimeout: 10,
       lazyConnect: true,
@@ -121,13 +125,17 @@ export class RedisConnection {
       lastError = error;
     });
     const connection = new RedisConnection(address, redis, clock);
-    // A server that accepts and says nothing more would hold AUTH for ever.
-    const timeoutMs = Math.min(settings.commandTimeoutMs, OPEN_TIMEOUT_MS);
-    const cancel = clock.after(timeoutMs, () => redis.disconnect());
+    const connectMs = Math.min(settings.commandTimeoutMs, CONNECT_TIMEOUT_MS);
+    let cancel = afterRunning(clock, connectMs, () => redis.disconnect());
+    // What ioredis says first (AUTH, the connection's name) would be waited for for ever.
+    redis.on('connect', () => {
+      cancel();
+      cancel = afterRunning(clock, settings.commandTimeoutMs, () => redis.disconnect());
+    });
     try {
       await redis.connect();
       // AUTH was sent before, but its refusal is only an event.
-      const [pong] = await connection.run([{ kind: 'plain', words: ['PING'] }], timeoutMs);
+      const [pong] = await connection.run([{ kind: 'plain', words: ['PING'] }], settings.commandTimeoutMs);
       if (pong?.kind === 'refused') throw pong.error;
       return connection;
     } catch (error) {
@@ -173,14 +181,9 @@ export class RedisConnection {
     }
     const { promise: late, reject } = Promise.withResolvers<never>();
     const startedMs = this.#clock.monotonicMs();
-    // Answers that came while this process stood still are taken first.
-    const cancel = this.#clock.after(timeoutMs, () =>
-      this.#clock.soon(() =>
-        this.#clock.soon(() => {
-          reject(unavailable(`Redis at ${this.address.host}:${this.address.port} did not answer within ${timeoutMs} ms`));
-        }),
-      ),
-    );
+    const cancel = afterRunning(this.#clock, timeoutMs, () => {
+      reject(unavailable(`Redis at ${this.address.host}:${this.address.port} did not answer within ${timeoutMs} ms`));
+    });
     try {
       const results = await Promise.race([pipeline.exec(), late]);
       if (results === null) throw unavailable('Redis answered no batch');
@@ -214,6 +217,31 @@ export class RedisConnection {
     this.#onEnd = [];
     for (const callback of callbacks) callback();
   }
+}
+
+/**
+ * Calls back once after so much time in which this process ran: what it stood still counts for a step at most, and what came meanwhile is taken first. On a machine
+ * that has too much to do nobody would be connected else, nor hear an answer, and leases would lapse one after the other. The returned function cancels.
+ */
+function afterRunning(clock: Clock, delayMs: number, callback: () => void): () => void {
+  let cancel: () => void = () => undefined;
+  let isOver = false;
+  const wait = (steps: number): void => {
+    cancel = clock.after(delayMs / STEPS, () => {
+      if (steps > 1) wait(steps - 1);
+      else
+        clock.soon(() =>
+          clock.soon(() => {
+            if (!isOver) callback();
+          }),
+        );
+    });
+  };
+  wait(STEPS);
+  return () => {
+    isOver = true;
+    cancel();
+  };
 }
 
 /** ioredis takes Buffers only. */
