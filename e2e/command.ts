@@ -34,7 +34,7 @@ export async function run(command: readonly string[], options: CommandOptions = 
   // A program that exits without reading its input is judged by its exit code.
   child.stdin.on('error', () => undefined);
   child.stdin.end(options.input);
-  const timeoutMs = options.timeoutMs ?? 60_000;
+  const timeoutMs = options.timeoutMs ?? 240_000;
   let tooSlow = false;
   const timer = setTimeout(() => {
     tooSlow = true;

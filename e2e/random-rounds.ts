@@ -21,7 +21,7 @@ export const TIGHT_SETTINGS: Readonly<Record<string, string>> = {
 };
 
 const ACTORS = 6;
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 240_000;
 
 export interface RandomRounds {
   /** Ready. It is stopped at the end. */

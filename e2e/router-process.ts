@@ -255,7 +255,7 @@ export class RouterProcess implements AsyncDisposable {
     if (this.running) throw new Error('fsck: the router runs');
     const command = [...(this.#options.prefix ?? []), NODE, MAIN, 'fsck', '--data', this.dataDirectory, '--vpool', this.vpool];
     const environment = this.#options.environment ?? {};
-    const { code, stdout, stderr } = await run(command, { environment, cwd: tmpdir(), timeoutMs: 120_000, allowedCodes: [0, 1, 2] });
+    const { code, stdout, stderr } = await run(command, { environment, cwd: tmpdir(), timeoutMs: 600_000, allowedCodes: [0, 1, 2] });
     return { code, output: `${stdout.toString()}${stderr}` };
   }
 
@@ -304,6 +304,6 @@ export class RouterProcess implements AsyncDisposable {
 /** fetch from inside another network namespace: a short-lived Node, since this process cannot enter it. */
 async function httpThrough(prefix: readonly string[], url: string): Promise<HttpAnswer> {
   const program = `fetch(${JSON.stringify(url)}).then(async (r) => console.log(JSON.stringify({ status: r.status, body: await r.text() })))`;
-  const result = await run([...prefix, NODE, '-e', program], { timeoutMs: 10_000 });
+  const result = await run([...prefix, NODE, '-e', program], { timeoutMs: 60_000 });
   return JSON.parse(result.stdout.toString()) as HttpAnswer;
 }

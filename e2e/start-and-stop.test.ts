@@ -41,7 +41,7 @@ async function isGone(url: string): Promise<boolean> {
 for (const [name, command] of WAYS) {
   // A SIGINT to npx alone ends at a shell that waits; Ctrl-C goes to the whole group and gets through.
   for (const signal of name.startsWith('npx') ? (['SIGTERM'] as const) : (['SIGTERM', 'SIGINT'] as const)) {
-    test(`${name} gets ready, and ${signal} to it ends the router cleanly`, { timeout: 60_000 }, async (t) => {
+    test(`${name} gets ready, and ${signal} to it ends the router cleanly`, { timeout: 600_000 }, async (t) => {
       const directory = await scratchFor(t, 'start');
       const [nfsPort, adminPort] = await freePorts(2);
       const url = `http://127.0.0.1:${adminPort}`;

@@ -56,7 +56,7 @@ export async function vmOver(t: TestContext, backend: Backend, vpool: string, br
 export async function toolsOver(t: TestContext, backend: Backend, vpool: string): Promise<void> {
   const { router, prefix, url } = await privateRouterOn(t, backend, vpool);
   const scratch = await scratchFor(t, 'tools');
-  const qemu = async (...args: string[]): Promise<string> => (await run([...prefix, ...args], { timeoutMs: 120_000 })).stdout.toString();
+  const qemu = async (...args: string[]): Promise<string> => (await run([...prefix, ...args], { timeoutMs: 600_000 })).stdout.toString();
 
   const files = new Map<string, Buffer>([
     ['empty.vmx', Buffer.alloc(0)],

@@ -17,7 +17,7 @@ const MAIN = join(import.meta.dirname, '..', '..', 'server', 'main.ts');
 
 async function vferry(args: readonly string[], environment: Readonly<Record<string, string>>) {
   const inherited = { AWS_ACCESS_KEY_ID: '', AWS_SECRET_ACCESS_KEY: '', ST_USER: '', ST_KEY: '' };
-  return await run([process.execPath, MAIN, ...args], { environment: { ...inherited, ...environment }, allowedCodes: [0, 1, 2], timeoutMs: 120_000 });
+  return await run([process.execPath, MAIN, ...args], { environment: { ...inherited, ...environment }, allowedCodes: [0, 1, 2], timeoutMs: 600_000 });
 }
 
 /** The report of a test by URL. */

@@ -31,7 +31,7 @@ test('qemu-img creates, converts, compares, maps, checks, resizes and benches im
   const scratch = await scratchFor(t, 'qemu-img');
   const image = join(scratch, 'source.raw');
   await makeImage(image, 64 * MIB);
-  const qemu = async (...args: string[]): Promise<string> => (await run([...prefix, ...args], { timeoutMs: 120_000 })).stdout.toString();
+  const qemu = async (...args: string[]): Promise<string> => (await run([...prefix, ...args], { timeoutMs: 600_000 })).stdout.toString();
   const flat = `${url}/disk-flat.vmdk`;
   const qcow = `${url}/disk.qcow2`;
 

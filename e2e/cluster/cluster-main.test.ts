@@ -26,7 +26,7 @@ test('one command starts three routers of one datastore, says how to mount them,
     await ready.promise;
     const mounts = [...output.matchAll(/^[ABC] {2}mount .* (127[\d.]+):\/vpool1 .*admin (http\S+)$/gm)].map((match) => match[1] ?? '');
     assert.equal(mounts.length, 3);
-    const hosts = await Promise.all(mounts.map((host) => NfsClient.connect({ host, nfsPort: port, timeoutMs: 60_000 })));
+    const hosts = await Promise.all(mounts.map((host) => NfsClient.connect({ host, nfsPort: port, timeoutMs: 240_000 })));
     const [first] = hosts;
     assert.ok(first !== undefined);
     const root = Buffer.from(succeeded(await first.mount('/vpool1')).handle);

@@ -37,13 +37,13 @@ export class ClusterRouter {
   }
 
   /** A mounted client of this router. Calls fail after `timeoutMs` (default 60 s). */
-  connect(timeoutMs = 60_000): Promise<StoreClient> {
+  connect(timeoutMs = 240_000): Promise<StoreClient> {
     return connectStore(this.process, { timeoutMs });
   }
 
   /** A client for single calls, not mounted. */
   nfs(options: Partial<NfsClientOptions> = {}): Promise<NfsClient> {
-    return NfsClient.connect({ host: this.address, nfsPort: this.process.nfsPort, timeoutMs: 60_000, ...options });
+    return NfsClient.connect({ host: this.address, nfsPort: this.process.nfsPort, timeoutMs: 240_000, ...options });
   }
 
   /** Pulls a cable: nothing arrives on this way any more, nothing is refused. @throws Error when the cluster was not started `cuttable`. */

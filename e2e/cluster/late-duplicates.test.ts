@@ -139,7 +139,7 @@ async function allClean(cluster: Cluster): Promise<void> {
   for (;;) {
     const unclean = (await cluster.operator.volumes()).filter(({ protection }) => protection !== 'clean');
     if (unclean.length === 0) return;
-    if (performance.now() - began > 60_000) throw new Error(`not clean after a minute: ${JSON.stringify(unclean)}`);
+    if (performance.now() - began > 240_000) throw new Error(`not clean after four minutes: ${JSON.stringify(unclean)}`);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }

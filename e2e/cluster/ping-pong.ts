@@ -60,7 +60,7 @@ export async function pingPong(cluster: Cluster, options: PingPongOptions): Prom
   try {
     for (let index = 0; index < (options.connections ?? 16); index += 1) {
       const address = (index % 2 === 0 ? a : b).process;
-      const client = options.patient === true ? await connectPatiently(address, {}, patience) : await connectStore(address, { timeoutMs: 60_000 });
+      const client = options.patient === true ? await connectPatiently(address, {}, patience) : await connectStore(address, { timeoutMs: 240_000 });
       clients.push(timedClient(client, stalls));
     }
     const [first, second] = clients;

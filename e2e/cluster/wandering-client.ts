@@ -212,7 +212,7 @@ export class WanderingClient implements StoreClient {
     argsBytesMax = 16_384,
   ): Promise<{ readonly result: T; readonly answeredBy: string }> {
     const began = performance.now();
-    const patienceMs = this.#options.patienceMs ?? 90_000;
+    const patienceMs = this.#options.patienceMs ?? 240_000;
     let xid = newXid();
     // What it took, when it took more than one call.
     let before = '';

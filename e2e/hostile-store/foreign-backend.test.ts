@@ -32,7 +32,7 @@ test('a backend that was away at the start and comes back as another one gets no
 
   await router.start();
   {
-    await using client = await connectStore(router, { timeoutMs: 30_000 });
+    await using client = await connectStore(router, { timeoutMs: 240_000 });
     const disk = await client.create(client.root, 'a-flat.vmdk', 'guarded', {});
     for (let at = 0; at < 8 * MIB; at += MIB) {
       const written = await client.write(disk.handle, at, Buffer.alloc(MIB, 1 + at / MIB), Stability.FILE_SYNC);

@@ -76,7 +76,7 @@ test('many requests at once on overlapping blocks see only what registers can sh
   const router = await RouterProcess.forTest(t, { environment: { ...TIGHT_SETTINGS, ...hostile.environment } });
   const patience = new Patience();
   const clients: StoreClient[] = [];
-  for (let index = 0; index < 4; index += 1) clients.push(stackOf(t).use(await connectPatiently(router, { timeoutMs: 60_000 }, patience)));
+  for (let index = 0; index < 4; index += 1) clients.push(stackOf(t).use(await connectPatiently(router, { timeoutMs: 240_000 }, patience)));
   const [first] = clients;
   assert.ok(first !== undefined);
   const load = await RegisterLoad.create(first, SEED);
@@ -92,7 +92,7 @@ test('many requests at once on overlapping blocks see only what registers can sh
   // What was read in that weather was judged; the rest may be read faster.
   hostile.setFaults({});
   await router.start();
-  const again = stackOf(t).use(await connectPatiently(router, { timeoutMs: 60_000 }, patience));
+  const again = stackOf(t).use(await connectPatiently(router, { timeoutMs: 240_000 }, patience));
   await load.check(again);
   t.diagnostic(`${readBytes} bytes from the backend, ${patience.times} times JUKEBOX, ${hostile.server.seen.length} requests`);
 });

@@ -69,7 +69,7 @@ async function kindOf(member: Member, text: string): Promise<string> {
 }
 
 /** Asks again while the registry is unavailable. */
-async function until<T>(ask: () => Promise<T> | T, timeoutMs = 60_000): Promise<T> {
+async function until<T>(ask: () => Promise<T> | T, timeoutMs = 240_000): Promise<T> {
   const deadlineMs = systemClock.monotonicMs() + timeoutMs;
   for (;;) {
     try {

@@ -135,7 +135,7 @@ export class NamespaceLoad {
   }
 
   /** Waits until `count` more changes were acknowledged. */
-  async more(count: number, timeoutMs = 60_000): Promise<void> {
+  async more(count: number, timeoutMs = 240_000): Promise<void> {
     const wanted = this.acknowledged + count;
     const deadlineMs = systemClock.monotonicMs() + timeoutMs;
     while (this.acknowledged < wanted) {

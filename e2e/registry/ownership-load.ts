@@ -127,7 +127,7 @@ export class OwnershipLoad {
   }
 
   /** Waits until `count` more changes were acknowledged. */
-  async more(count: number, timeoutMs = 60_000): Promise<void> {
+  async more(count: number, timeoutMs = 240_000): Promise<void> {
     const wanted = this.changes + count;
     const deadlineMs = systemClock.monotonicMs() + timeoutMs;
     while (this.changes < wanted) {
