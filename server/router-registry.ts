@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 
-import type { ClusterRegistry, Registry } from '../registry/ports.ts';
+import type { ClusterRegistry, Membership, Registry } from '../registry/ports.ts';
 import { openSqliteRegistry, SQLITE_REGISTRY_DEFAULTS } from '../registry/sqlite/sqlite-registry.ts';
 import { VERSION } from './cli/version.ts';
 import { Cluster, hostPort } from './cluster.ts';
@@ -48,6 +48,31 @@ export async function openEmbedded({ settings, directory, self, clock, random, l
   return registry;
 }
 
+/** Who left for good is no member any more, which the next renewal of its lease is told: no reason to begin anew instead of stopping. */
+export class Departure {
+  readonly #beginAnew: (error: Error) => void;
+  #hasLeft = false;
+
+  constructor(beginAnew: (error: Error) => void) {
+    this.#beginAnew = beginAnew;
+  }
+
+  /** The membership, through which this router leaves. */
+  noticed(membership: Membership): Membership {
+    return {
+      ...membership,
+      leave: (router, incarnation) => {
+        this.#hasLeft = true;
+        return membership.leave(router, incarnation);
+      },
+    };
+  }
+
+  lapsed(error: Error): void {
+    if (!this.#hasLeft) this.#beginAnew(error);
+  }
+}
+
 /** A member of a cluster. Its registry is disposed of last. */
 export interface Joined extends AsyncDisposable {
   readonly registry: ClusterRegistry;
@@ -65,7 +90,7 @@ export async function joinCluster(opening: Opening): Promise<Joined> {
   const { settings, directory, self, clock, random, logger, disk, dependencies } = opening;
   await using stack = new AsyncDisposableStack();
   let records: OwnedRecords | null = null;
-  let hasLeft = false;
+  const departure = new Departure(dependencies.beginAnew);
   // Only a cluster loads the client of Redis.
   const { openRedisRegistry } = await import('../registry/redis/redis-registry.ts');
   const isKnown = existsSync(join(directory, VPOOL_FILE));
@@ -79,10 +104,7 @@ export async function joinCluster(opening: Opening): Promise<Joined> {
     settings: { ...settings.registry.redis, leaseMs: settings.cluster.leaseMs },
     inlineBytesMax: settings.vpool.inlineBytesMax,
     owned: () => records?.all() ?? [],
-    lapsed: (error: Error) => {
-      // Who left for good is no member any more, which the next renewal is told: no reason to begin anew instead of stopping.
-      if (!hasLeft) dependencies.beginAnew(error);
-    },
+    lapsed: (error: Error) => departure.lapsed(error),
     clock,
     random,
     logger: logger.child({ part: 'registry' }),
@@ -94,13 +116,7 @@ export async function joinCluster(opening: Opening): Promise<Joined> {
     vpool: redis.vpool,
     namespace: redis.namespace,
     ownership: records,
-    membership: {
-      ...redis.membership,
-      leave: (router, incarnation) => {
-        hasLeft = true;
-        return redis.membership.leave(router, incarnation);
-      },
-    },
+    membership: departure.noticed(redis.membership),
     outbox: redis.outbox,
     lease: redis.lease,
     get confirmedAgoMs() {

@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { seededRandom } from '../../backends/virtual-clock.ts';
 import type { OwnerRecord } from '../../registry/ports.ts';
 import { errorCode } from '../core/errors.ts';
+import { failPointError, watchFailPoints } from '../core/fail-points.ts';
 import { silentLogger } from '../core/logger.ts';
 import type { Logger } from '../core/logger.ts';
 import { settleForeign } from '../object-log/foreign-segments.ts';
@@ -267,6 +268,26 @@ test('an object may be thawed while its log is being frozen, at any moment: it g
   const moved = await pair.move(a, object, b);
   const bytes = await pair.run(contents(moved));
   for (let turns = 0; turns < 24; turns += 1) assert.deepEqual([bytes[turns * BLOCK], bytes[(100 + turns) * BLOCK]], [1 + turns, 101 + turns]);
+});
+
+test('an error of the fail point behind an activation leaves one keeper of the object, and no second', async (t) => {
+  const pair = await Pair.start();
+  const { a, b } = pair;
+  const object = await pair.open(a);
+  accepted(await pair.run(write(object, 0, 1)));
+  let hits = 0;
+  watchFailPoints((name) => {
+    if (name !== 'move.replica-activated') return;
+    hits += 1;
+    throw failPointError(name);
+  });
+  t.after(() => watchFailPoints(null));
+  const moved = await pair.move(a, object, b);
+  assert.equal(hits, 1);
+  accepted(await pair.run(write(moved, BLOCK, 2)));
+  await pair.clean(moved);
+  const bytes = await pair.run(contents(moved));
+  assert.deepEqual([bytes[0], bytes[BLOCK]], [1, 2]);
 });
 
 test('an object that is busy otherwise is not given away, and can be later', async () => {
@@ -954,4 +975,24 @@ test('an object is not clean before it has rested: who takes it over knows nothi
   const repeatedMs = cluster.clock.monotonicMs();
   const third = await cleanAfterMs(moved, repeatedMs);
   assert.ok(third >= restMs && third < restMs + 2_000, `clean ${third} ms after a call was answered once more`);
+});
+
+test('an object that is being given away is not clean while only this router has what was written', async () => {
+  const pair = await Pair.start('file', { restMs: 0 });
+  const { a, b, cluster } = pair;
+  const object = await pair.open(a);
+  accepted(await pair.run(write(object, 0, 1)));
+  const move = await pair.run(cluster.begin(a, object, b));
+  for (let second = 0; second < 20; second += 1) {
+    object.tick();
+    await pair.run(cluster.clock.sleep(1000));
+  }
+  assert.deepEqual(
+    (await pair.stored()).filter((name) => name.includes('checkpoint')),
+    [],
+    'no checkpoint is made meanwhile',
+  );
+  assert.equal(cluster.commons.owner?.protection.kind, 'unprotected');
+  move.source.thaw();
+  await pair.clean(object);
 });

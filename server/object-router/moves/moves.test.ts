@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
+import { failPointError, watchFailPoints } from '../../core/fail-points.ts';
 import type { FileId } from '../../core/ids.ts';
 import { HOLD_MS_MAX } from '../peer-port.ts';
 import type { Mishap } from './testing/move-world.ts';
@@ -94,6 +95,22 @@ test('a log whose disk hangs while it is frozen holds the object for seconds, no
   await world.clock.run(world.write('a', DISK, 'after the disk'));
   assert.deepEqual(await world.clock.run(world.life('b').moves.receiver.receive(order(world, 'a'))), { kind: 'moved' });
   assert.deepEqual([world.servers(DISK), world.missing(DISK)], [['b'], []]);
+});
+
+test('an error of the fail point behind the change of owner leaves no object that nobody can open', async (t) => {
+  const world = await pair();
+  world.watching = true;
+  let hits = 0;
+  watchFailPoints((name) => {
+    if (name !== 'move.take-confirmed') return;
+    hits += 1;
+    throw failPointError(name);
+  });
+  t.after(() => watchFailPoints(null));
+  assert.deepEqual(await world.clock.run(world.life('b').moves.receiver.receive(order(world, 'a'))), { kind: 'moved' });
+  await world.clock.run(world.write('b', DISK, 'afterwards'));
+  assert.deepEqual([hits, world.servers(DISK), world.missing(DISK)], [1, ['b'], []]);
+  assert.ok(world.events.includes('b disk activate'), 'the copy is not left behind for an opening to find');
 });
 
 test('an object that arrives is not adopted beside an opening that began while it was copied', async () => {
