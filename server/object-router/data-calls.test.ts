@@ -160,3 +160,25 @@ test('a WRITE that was done is remembered also without a lease, and never answer
   await new Promise((resolve) => setImmediate(resolve));
   assert.deepEqual([isLeft, repetitions.isDone(100, call)], [true, true]);
 });
+
+test('a READ that ends without a lease is not answered: another router may have newer data', async () => {
+  const bytes = Promise.withResolvers<number>();
+  const served = {
+    inode: { type: 'file', mode: 0o666, uid: 0, gid: 0 },
+    users: 0,
+    driven: { fileid: 100, read: () => bytes.promise },
+    attributes: () => ({ sizeBytes: 512 }),
+  } as unknown as ServedObject;
+  const lease = { valid: true };
+  const core = { places: { cluster: null, lease } } as unknown as RouterCore;
+  const calls = new DataCalls(core, { fileSizeMaxBytes: 2 ** 40, allWritesStable: false });
+  const rights = { uid: 0, gid: 0, gids: [] };
+  const read = async (): Promise<Status> => (await calls.readServed(rights, served, 0, Buffer.alloc(512))).status;
+  const inTime = read();
+  bytes.resolve(512);
+  assert.equal(await inTime, Status.OK);
+  const late = read();
+  lease.valid = false;
+  assert.equal(await late, Status.JUKEBOX);
+  assert.equal(served.users, 0);
+});

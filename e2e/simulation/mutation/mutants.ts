@@ -78,6 +78,7 @@ const NO_APPEND_HOLD: Patch = {
   find: 'log.hold(new ApplianceError(',
   replace: 'void (new ApplianceError(',
 };
+const OLD_VERBS: Patch = { file: VERBS, find: 'if (nowMs > mutation.notAfterMs) {', replace: 'if (nowMs === -1) {' };
 const CLAIM_WITHOUT_TERM: Patch = {
   file: OWNERSHIP,
   find: '} else if (expected === null || !sameTerm(entry.owner.term, expected)) {',
@@ -112,6 +113,7 @@ export const MUTANTS: readonly Mutant[] = [
   { name: 'lease looked at, when an operation starts and when it is answered', patches: [NO_LEASE] },
   {
     name: 'lease looked at when a read is answered',
+    foundBy: { file: 'server/object-router/data-calls.test.ts', test: 'a READ that ends without a lease is not answered' },
     patches: [
       {
         file: DATA,
@@ -122,6 +124,10 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'lease looked at when a write is answered',
+    foundBy: {
+      file: 'server/object-router/data-calls.test.ts',
+      test: 'a WRITE that was done is remembered also without a lease, and never answered then',
+    },
     patches: [{ file: DATA, find: 'if (!this.#core.places.lease.valid) return this.#core.places.noAnswer();', replace: '' }],
   },
   {
@@ -132,6 +138,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'who has no lease judges nobody',
+    foundBy: { file: 'server/object-router/member-watch.test.ts', test: 'in which its own lease was short, is not held against anybody' },
     patches: [
       {
         file: 'server/object-router/member-watch.ts',
@@ -142,6 +149,11 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'a dead incarnation executes no verb',
+    foundBy: {
+      file: 'registry/sqlite/sqlite-registry.test.ts',
+      test: 'an incarnation that never joined, was replaced, left or was marked dead is refused for every verb',
+      textIn: 'registry/conformance/operations.ts',
+    },
     patches: [
       { file: VERBS, find: 'if (records.routerOf(mutation.incarnation) === null) throw incarnationDead(mutation.incarnation);', replace: '' },
     ],
@@ -151,7 +163,15 @@ export const MUTANTS: readonly Mutant[] = [
     name: 'a claim takes nothing of the living',
     patches: [CLAIM_OF_THE_LIVING, { file: PLACES, find: "? 'dead' : 'other'", replace: "? 'dead' : 'dead'" }],
   },
-  { name: 'a claim compares the term', patches: [CLAIM_WITHOUT_TERM] },
+  {
+    name: 'a claim compares the term',
+    foundBy: {
+      file: 'registry/sqlite/sqlite-registry.test.ts',
+      test: 'a claim that expected another term is a conflict and shows the record',
+      textIn: 'registry/conformance/ownership.ts',
+    },
+    patches: [CLAIM_WITHOUT_TERM],
+  },
   {
     name: 'a claim closes the term before it',
     patches: [
@@ -162,8 +182,22 @@ export const MUTANTS: readonly Mutant[] = [
       },
     ],
   },
-  { name: 'what is unprotected is not taken over (router)', patches: [NO_WAIT_FOR_UNPROTECTED] },
-  { name: 'what is unprotected is not taken over (driver)', patches: [NO_REFUSAL_OF_UNPROTECTED] },
+  {
+    name: 'what is unprotected is not taken over (router)',
+    foundBy: {
+      file: 'server/object-router/object-places.test.ts',
+      test: 'what only a dead router has is waited for, told as recovering, and opened by nobody else',
+    },
+    patches: [NO_WAIT_FOR_UNPROTECTED],
+  },
+  {
+    name: 'what is unprotected is not taken over (driver)',
+    foundBy: {
+      file: 'server/volume-driver/object-move.test.ts',
+      test: 'what a giver kept as cache is an owner’s log again when the receiver died with the only other copy',
+    },
+    patches: [NO_REFUSAL_OF_UNPROTECTED],
+  },
   { name: 'what is unprotected is not taken over (both)', patches: [NO_WAIT_FOR_UNPROTECTED, NO_REFUSAL_OF_UNPROTECTED] },
   // ---- protection
   {
@@ -178,9 +212,17 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'clean only when everything is on the backend',
+    foundBy: {
+      file: 'server/volume-driver/object-move.test.ts',
+      test: 'an object that is being given away is not clean while only this router has what was written',
+    },
     patches: [{ file: KEEPER, find: ' && this.#checkpointSequence === this.#object.appliedSequence;', replace: ';' }],
   },
-  { name: 'clean only after a rest', patches: [NO_REST] },
+  {
+    name: 'clean only after a rest',
+    foundBy: { file: 'server/volume-driver/object-move.test.ts', test: 'an object is not clean before it has rested' },
+    patches: [NO_REST],
+  },
   {
     name: 'clean only with attributes told',
     patches: [
@@ -222,17 +264,31 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'a change that is old is not begun',
+    foundBy: {
+      file: 'server/object-router/object-places.test.ts',
+      test: 'a change is not begun any more at an age at which a copy of it could meet its successor',
+    },
     patches: [{ file: PLACES, find: 'const BEGIN_MS_MAX = 30_000;', replace: 'const BEGIN_MS_MAX = 1e9;' }],
   },
   {
     name: 'a verb that is old is not executed',
-    patches: [{ file: VERBS, find: 'if (nowMs > mutation.notAfterMs) {', replace: 'if (nowMs === -1) {' }],
+    foundBy: {
+      file: 'registry/sqlite/sqlite-registry.test.ts',
+      test: 'a verb past its not-after time has no effect',
+      textIn: 'registry/conformance/names.ts',
+    },
+    patches: [OLD_VERBS],
   },
   { name: 'a verb is executed once', patches: [{ file: VERBS, find: 'if (stored !== null) return stored;', replace: '' }] },
   { name: 'forwarded calls say the term', patches: [NO_TERM] },
   // ---- moves
   {
     name: 'a change of owner compares the attempt',
+    foundBy: {
+      file: 'registry/sqlite/sqlite-registry.test.ts',
+      test: 'a transfer gives the record to the living incarnation of the router that it moves to',
+      textIn: 'registry/conformance/ownership.ts',
+    },
     patches: [
       {
         file: OWNERSHIP,
@@ -243,6 +299,11 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'a change of owner compares the term',
+    foundBy: {
+      file: 'registry/sqlite/sqlite-registry.test.ts',
+      test: 'a transfer gives the record to the living incarnation of the router that it moves to',
+      textIn: 'registry/conformance/ownership.ts',
+    },
     patches: [
       {
         file: OWNERSHIP,
@@ -253,25 +314,63 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'the receiver lives in the life that was asked',
+    foundBy: {
+      file: 'registry/sqlite/sqlite-registry.test.ts',
+      test: 'a transfer gives the record to the living incarnation of the router that it moves to',
+      textIn: 'registry/conformance/ownership.ts',
+    },
     patches: [{ file: OWNERSHIP, find: 'receiver.dead || receiver.incarnation !== entry.receiver', replace: 'receiver.dead' }],
   },
-  { name: 'a new term after a change of owner that came to nothing', patches: [NO_CLAIM_ANEW] },
+  {
+    name: 'a new term after a change of owner that came to nothing',
+    profiles: ['switch', 'both-killed-then-move'],
+    foundBy: { file: 'server/object-router/moves/moves.test.ts', test: 'at every step of a move: ' },
+    patches: [NO_CLAIM_ANEW],
+  },
+  {
+    name: 'a new term after a change of owner that came to nothing; old verbs are not executed',
+    profiles: ['switch'],
+    patches: [NO_CLAIM_ANEW, OLD_VERBS],
+  },
   { name: 'the giver holds calls in a switch', patches: [NO_HOLD_AT_GIVER] },
-  { name: 'the giver holds appends in a freeze', patches: [NO_APPEND_HOLD] },
+  {
+    name: 'the giver holds appends in a freeze',
+    foundBy: { file: 'server/volume-driver/object-move.test.ts', test: 'who waits for room to write hears of the hold at once' },
+    patches: [NO_APPEND_HOLD],
+  },
   { name: 'the giver holds calls and appends', patches: [NO_HOLD_AT_GIVER, NO_APPEND_HOLD] },
-  { name: 'the receiver holds calls', patches: [{ file: RECEIVER, find: 'hold = host.hold(fileid);', replace: '' }] },
+  {
+    name: 'the receiver holds calls',
+    profiles: ['switch', 'both-killed-then-move'],
+    foundBy: {
+      file: 'server/object-router/moves/moves.test.ts',
+      test: 'an object that arrives is not adopted beside an opening that began while it was copied',
+    },
+    patches: [{ file: RECEIVER, find: 'hold = host.hold(fileid);', replace: '' }],
+  },
   { name: 'the giver lets go', patches: [{ file: GIVER, find: 'this.#around.host.moved(driven.fileid, owner);', replace: '' }] },
   {
     name: 'the giver compares where the copy ends; so does the receiver',
+    foundBy: { file: 'server/volume-driver/object-move.test.ts', test: 'a giver that names another end of its log than it sends ends no process' },
     patches: [
       { file: GIVER, find: 'if (attempt.frozen.lastSequence !== lastSequence) {', replace: 'if (lastSequence < 0) {' },
       { file: RECEIVER, find: 'if (lastSequence !== frozen.lastSequence) {', replace: 'if (lastSequence < 0) {' },
       { file: RECEIVER, find: 'while (isBefore(replica.position, frozen.end)) {', replace: 'while (frozen.lastSequence < 0) {' },
     ],
   },
-  { name: 'the copy is synced before the owner changes', patches: [{ file: REPLICA, find: 'await this.#log.sync();', replace: '' }] },
+  {
+    name: 'the copy is synced before the owner changes',
+    profiles: ['switch', 'both-killed-then-move'],
+    foundBy: {
+      file: 'server/volume-driver/object-move.test.ts',
+      test: ' moves under writes, and everything acknowledged is there, also after a restart of the receiver',
+    },
+    patches: [{ file: REPLICA, find: 'await this.#log.sync();', replace: '' }],
+  },
   {
     name: 'the copy is kept until it can never be the owner',
+    profiles: ['switch', 'both-killed-then-move'],
+    foundBy: { file: 'server/object-router/moves/moves.test.ts', test: 'at every step of a move: ' },
     patches: [
       {
         file: RECEIVER,
@@ -282,20 +381,49 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'what arrived is entered by a recovery',
+    profiles: ['switch', 'both-killed-then-move'],
+    foundBy: {
+      file: 'server/volume-driver/object-move.test.ts',
+      test: 'a receiver that dies after it confirmed finds its copy when the giver lets go nevertheless',
+    },
     patches: [{ file: DRIVER, find: 'if (sameTerm(replica.attempt, owner.term)) files.enter', replace: 'if (owner === undefined) files.enter' }],
   },
-  { name: 'the keeper rests during a move', patches: [{ file: KEEPER, find: 'this.#pinned = true;', replace: '' }] },
-  { name: 'ceded: later terms are above it', patches: [NO_CEDED_COUNTER] },
-  { name: 'ceded: a registry that forgot a move is not believed', patches: [NO_FORGOTTEN] },
+  {
+    name: 'the keeper rests during a move',
+    foundBy: {
+      file: 'server/volume-driver/object-move.test.ts',
+      test: 'between freeze and the first write at the receiver nothing is asked of backend or registry',
+    },
+    patches: [{ file: KEEPER, find: 'this.#pinned = true;', replace: '' }],
+  },
+  {
+    name: 'ceded: later terms are above it',
+    foundBy: { file: 'server/object-router/moves/moves.test.ts', test: 'at every step of a move: ' },
+    patches: [NO_CEDED_COUNTER],
+  },
+  {
+    name: 'ceded: a registry that forgot a move is not believed',
+    foundBy: {
+      file: 'server/object-router/moves/ceded-journal.test.ts',
+      test: 'a claim over a record from before a move away is refused, whatever the registry says',
+    },
+    patches: [NO_FORGOTTEN],
+  },
   { name: 'ceded: both', patches: [NO_CEDED_COUNTER, NO_FORGOTTEN] },
   {
     name: 'nothing comes back before it is known to have gone',
+    profiles: ['switch', 'both-killed-then-move'],
+    foundBy: {
+      file: 'server/object-router/moves/moves.test.ts',
+      test: 'an object does not come back to a router that does not know yet whether it gave it away',
+    },
     patches: [
       { file: 'server/object-router/moves/moves.ts', find: 'if (this.giver.isGiving(order.fileid)) return', replace: 'if (order.fileid < 0) return' },
     ],
   },
   {
     name: 'a fault of the log ends the attempt',
+    foundBy: { file: 'server/volume-driver/object-move.test.ts', test: 'a fault of the log ends the attempt, whenever it comes' },
     patches: [{ file: SOURCE, find: 'log.faults !== this.#faults || log.problem !== null', replace: 'log === null' }],
   },
   {
@@ -346,6 +474,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'a recovery makes durable what it found',
+    foundBy: { file: 'server/volume-driver/faults.test.ts', test: 'what only the page cache had is durable before a recovery tells of it' },
     patches: [
       {
         file: DRIVER,
@@ -356,6 +485,10 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'a recovery that may have lost data renews the verifier',
+    foundBy: {
+      file: 'server/volume-driver/object-move.test.ts',
+      test: 'a window of UNSTABLE data that moved is still open when the receiver dies: the verifier changes',
+    },
     patches: [
       {
         file: DRIVER,
