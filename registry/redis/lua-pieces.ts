@@ -176,9 +176,12 @@ end
 
 /** Writing owner records: needs OWNER. */
 const PUT_OWNER = String.raw`
-local function epochOf(term)
-  local generation, counter = struct.unpack('<I8I8', term)
-  return generation, counter
+-- Of two terms' epochs: below 0, 0, above 0.
+local function compareEpochs(a, b)
+  local generationA, counterA = struct.unpack('<I8I8', a)
+  local generationB, counterB = struct.unpack('<I8I8', b)
+  if generationA ~= generationB then return generationA - generationB end
+  return counterA - counterB
 end
 local function encodeOwner(o)
   return struct.pack(OWNER, 1, o.seq, o.fileid, o.uuid, o.router, o.incarnation, o.term, o.counterMax, o.moves, o.moving, o.verifier,

@@ -150,10 +150,8 @@ while at <= #changes do
     local old = readOwner(id(o.fileid))
     local put = dropped('O' .. id(o.fileid)) <= sequence
     if put and old then
-      local generation, counter = epochOf(o.term)
-      local oldGeneration, oldCounter = epochOf(old.term)
-      if generation == oldGeneration and counter == oldCounter then put = old.seq < sequence
-      else put = generation > oldGeneration or (generation == oldGeneration and counter > oldCounter) end
+      local order = compareEpochs(o.term, old.term)
+      if order == 0 then put = old.seq < sequence else put = order > 0 end
       if old.counterMax > o.counterMax then
         -- Numbers given out are never given out again, whoever wins.
         if put then o.counterMax = old.counterMax end
@@ -208,10 +206,7 @@ if not i or (i.class ~= 2 and i.class ~= 3) or not string.find(i.fixed, o.uuid, 
 local old = readOwner(id(o.fileid))
 o.seq, o.holder = 0, nil
 if old then
-  local generation, counter = epochOf(o.term)
-  local oldGeneration, oldCounter = epochOf(old.term)
-  local higher = generation > oldGeneration or (generation == oldGeneration and counter > oldCounter)
-  if not higher then return {o.term == old.term and 'done' or 'conflict', old.raw} end
+  if compareEpochs(o.term, old.term) <= 0 then return {o.term == old.term and 'done' or 'conflict', old.raw} end
   o.seq, o.holder, o.counterMax = old.seq, old.holder, math.max(o.counterMax, old.counterMax)
 end
 storeOwner(o)
