@@ -22,12 +22,12 @@ const PROBE: ProbeOptions = { effort: 'quick', progress: () => undefined, signal
 const UUID = '0123456789abcdef0123456789abcdef';
 const IDENTITY = `vf-vpool1-01234567-ns/vpool-${UUID}`;
 
-/** Patience passes twenty times as fast. */
+/** Patience passes five times as fast: not so fast that a file system on a slow machine is taken for one that hangs. */
 const HASTY: Clock = {
   ...systemClock,
-  monotonicMs: () => systemClock.monotonicMs() * 20,
-  after: (delayMs, callback) => systemClock.after(delayMs / 20, callback),
-  sleep: (delayMs) => systemClock.sleep(delayMs / 20),
+  monotonicMs: () => systemClock.monotonicMs() * 5,
+  after: (delayMs, callback) => systemClock.after(delayMs / 5, callback),
+  sleep: (delayMs) => systemClock.sleep(delayMs / 5),
 };
 
 /** A scratch directory with a data directory and a backend directory in it. */
