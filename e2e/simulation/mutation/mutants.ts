@@ -193,7 +193,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'what is unprotected is not taken over (driver)',
     foundBy: {
-      file: 'server/volume-driver/object-move.test.ts',
+      file: 'server/volume-driver/move-deaths.test.ts',
       test: 'what a giver kept as cache is an owner’s log again when the receiver died with the only other copy',
     },
     patches: [NO_REFUSAL_OF_UNPROTECTED],
@@ -213,7 +213,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'clean only when everything is on the backend',
     foundBy: {
-      file: 'server/volume-driver/object-move.test.ts',
+      file: 'server/volume-driver/move-attempts.test.ts',
       test: 'an object that is being given away is not clean while only this router has what was written',
     },
     patches: [{ file: KEEPER, find: ' && this.#checkpointSequence === this.#object.appliedSequence;', replace: ';' }],
@@ -335,7 +335,7 @@ export const MUTANTS: readonly Mutant[] = [
   { name: 'the giver holds calls in a switch', patches: [NO_HOLD_AT_GIVER] },
   {
     name: 'the giver holds appends in a freeze',
-    foundBy: { file: 'server/volume-driver/object-move.test.ts', test: 'who waits for room to write hears of the hold at once' },
+    foundBy: { file: 'server/volume-driver/move-attempts.test.ts', test: 'who waits for room to write hears of the hold at once' },
     patches: [NO_APPEND_HOLD],
   },
   { name: 'the giver holds calls and appends', patches: [NO_HOLD_AT_GIVER, NO_APPEND_HOLD] },
@@ -351,7 +351,7 @@ export const MUTANTS: readonly Mutant[] = [
   { name: 'the giver lets go', patches: [{ file: GIVER, find: 'this.#around.host.moved(driven.fileid, owner);', replace: '' }] },
   {
     name: 'the giver compares where the copy ends; so does the receiver',
-    foundBy: { file: 'server/volume-driver/object-move.test.ts', test: 'a giver that names another end of its log than it sends ends no process' },
+    foundBy: { file: 'server/volume-driver/move-claims.test.ts', test: 'a giver that names another end of its log than it sends ends no process' },
     patches: [
       { file: GIVER, find: 'if (attempt.frozen.lastSequence !== lastSequence) {', replace: 'if (lastSequence < 0) {' },
       { file: RECEIVER, find: 'if (lastSequence !== frozen.lastSequence) {', replace: 'if (lastSequence < 0) {' },
@@ -383,7 +383,7 @@ export const MUTANTS: readonly Mutant[] = [
     name: 'what arrived is entered by a recovery',
     profiles: ['switch', 'both-killed-then-move'],
     foundBy: {
-      file: 'server/volume-driver/object-move.test.ts',
+      file: 'server/volume-driver/move-deaths.test.ts',
       test: 'a receiver that dies after it confirmed finds its copy when the giver lets go nevertheless',
     },
     patches: [{ file: DRIVER, find: 'if (sameTerm(replica.attempt, owner.term)) files.enter', replace: 'if (owner === undefined) files.enter' }],
@@ -423,7 +423,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'a fault of the log ends the attempt',
-    foundBy: { file: 'server/volume-driver/object-move.test.ts', test: 'a fault of the log ends the attempt, whenever it comes' },
+    foundBy: { file: 'server/volume-driver/move-attempts.test.ts', test: 'a fault of the log ends the attempt, whenever it comes' },
     patches: [{ file: SOURCE, find: 'log.faults !== this.#faults || log.problem !== null', replace: 'log === null' }],
   },
   {
