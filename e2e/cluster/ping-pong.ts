@@ -30,7 +30,9 @@ export interface PingPongOptions {
   readonly beforeMove?: (last: MoveReport | null) => void;
   /** Told every 20 moves. */
   readonly progress?: (line: string) => void;
-  /** How long a move may take. Default 60 s. */
+  /** After this time four moves are enough: a slow machine takes a minute for each. Default: all are made. */
+  readonly enoughAfterMs?: number;
+  /** How long a move may take. Default: four minutes. */
   readonly moveMsMax?: number;
 }
 
@@ -75,7 +77,9 @@ export async function pingPong(cluster: Cluster, options: PingPongOptions): Prom
     let report: MoveReport | null = null;
     try {
       await operator.waitForOwner(path, a);
+      const startedMs = performance.now();
       for (let move = 0; move < options.moves && !over; move += 1) {
+        if (move >= 4 && performance.now() - startedMs > (options.enoughAfterMs ?? Infinity)) break;
         await new Promise((resolve) => setTimeout(resolve, options.pauseMs ?? 200));
         options.beforeMove?.(report);
         seen.quietMs.push(stalls.take().longestMs);
