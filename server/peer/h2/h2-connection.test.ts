@@ -212,26 +212,30 @@ test("Node's server: two streams at once, windows far smaller than what is sent,
   });
 });
 
-test('[!] a peer whose window is used up is sent nothing until it takes more, and the other stream goes on', async () => {
-  await withNodeServer({ settings: { initialWindowSize: 50_000 } }, async (connection, streams) => {
-    const [held, free] = [new Collected(connection.request(REQUEST)), new Collected(connection.request(REQUEST))];
-    await until(() => streams.length === 2, 'both streams are there');
-    for (const stream of streams) stream.respond({ ':status': 200 });
-    await until(() => held.answer !== null && free.answer !== null, 'the settings came');
-    let isSent = false;
-    const sent = held.send(pattern(60_000, 1)).then(() => (isSent = true));
-    const received: Buffer[] = [];
-    streams[1]!.on('data', (chunk: Buffer) => received.push(chunk));
-    await free.send(pattern(10_000, 2));
-    await until(() => Buffer.concat(received).length === 10_000, 'the other stream went on');
-    assert.equal(isSent, false);
-    const late: Buffer[] = [];
-    streams[0]!.on('data', (chunk: Buffer) => late.push(chunk));
-    await sent;
-    await until(() => Buffer.concat(late).length === 60_000, 'the rest came');
-    assert.ok(Buffer.concat(late).equals(pattern(60_000, 1)));
+for (const [window, bytes] of [
+  [50_000, 60_000],
+  [5000, 8000],
+] as const)
+  test(`[!] a peer whose window of ${window} bytes is used up is sent nothing until it takes more, and the other stream goes on`, async () => {
+    await withNodeServer({ settings: { initialWindowSize: window } }, async (connection, streams) => {
+      const [held, free] = [new Collected(connection.request(REQUEST)), new Collected(connection.request(REQUEST))];
+      await until(() => streams.length === 2, 'both streams are there');
+      for (const stream of streams) stream.respond({ ':status': 200 });
+      await until(() => held.answer !== null && free.answer !== null, 'the settings came');
+      let isSent = false;
+      const sent = held.send(pattern(bytes, 1)).then(() => (isSent = true));
+      const received: Buffer[] = [];
+      streams[1]!.on('data', (chunk: Buffer) => received.push(chunk));
+      await free.send(pattern(3000, 2));
+      await until(() => Buffer.concat(received).length === 3000, 'the other stream went on');
+      assert.equal(isSent, false);
+      const late: Buffer[] = [];
+      streams[0]!.on('data', (chunk: Buffer) => late.push(chunk));
+      await sent;
+      await until(() => Buffer.concat(late).length === bytes, 'the rest came');
+      assert.ok(Buffer.concat(late).equals(pattern(bytes, 1)));
+    });
   });
-});
 
 /** A server of this code on a socket that only takes notes. */
 function server(): { connection: H2Connection; opened: Collected[]; failures: string[]; written: () => Buffer } {
