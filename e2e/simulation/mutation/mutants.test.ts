@@ -30,6 +30,7 @@ test('a unit test that is said to find a mutant is there', async () => {
   for (const { name, foundBy } of MUTANTS) {
     if (foundBy === undefined) continue;
     const source = await readFile(join(ROOT, foundBy.textIn ?? foundBy.file), 'utf8');
-    assert.ok(source.includes(foundBy.test), `${name}: there is no "${foundBy.test}" in ${foundBy.file}`);
+    // Names that are made of values stand there without them.
+    assert.ok(source.includes(foundBy.test.replace(/: \{.*/, ': ')), `${name}: there is no "${foundBy.test}" in ${foundBy.file}`);
   }
 });

@@ -324,7 +324,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'a new term after a change of owner that came to nothing',
     profiles: ['switch', 'both-killed-then-move'],
-    foundBy: { file: 'server/object-router/moves/moves.test.ts', test: 'at every step of a move: ' },
+    foundBy: { file: 'server/object-router/moves/moves.test.ts', test: 'at every step of a move: {"kind":"late","ms":5000}' },
     patches: [NO_CLAIM_ANEW],
   },
   {
@@ -351,7 +351,10 @@ export const MUTANTS: readonly Mutant[] = [
   { name: 'the giver lets go', patches: [{ file: GIVER, find: 'this.#around.host.moved(driven.fileid, owner);', replace: '' }] },
   {
     name: 'the giver compares where the copy ends; so does the receiver',
-    foundBy: { file: 'server/volume-driver/move-claims.test.ts', test: 'a giver that names another end of its log than it sends ends no process' },
+    foundBy: {
+      file: 'server/volume-driver/move-simulation.test.ts',
+      test: 'wherever an object moves, and whatever goes wrong on the way, what was acknowledged is there, once',
+    },
     patches: [
       { file: GIVER, find: 'if (attempt.frozen.lastSequence !== lastSequence) {', replace: 'if (lastSequence < 0) {' },
       { file: RECEIVER, find: 'if (lastSequence !== frozen.lastSequence) {', replace: 'if (lastSequence < 0) {' },
@@ -362,15 +365,15 @@ export const MUTANTS: readonly Mutant[] = [
     name: 'the copy is synced before the owner changes',
     profiles: ['switch', 'both-killed-then-move'],
     foundBy: {
-      file: 'server/volume-driver/object-move.test.ts',
-      test: ' moves under writes, and everything acknowledged is there, also after a restart of the receiver',
+      file: 'server/volume-driver/move-simulation.test.ts',
+      test: 'wherever an object moves, and whatever goes wrong on the way, what was acknowledged is there, once',
     },
     patches: [{ file: REPLICA, find: 'await this.#log.sync();', replace: '' }],
   },
   {
     name: 'the copy is kept until it can never be the owner',
     profiles: ['switch', 'both-killed-then-move'],
-    foundBy: { file: 'server/object-router/moves/moves.test.ts', test: 'at every step of a move: ' },
+    foundBy: { file: 'server/object-router/moves/moves.test.ts', test: 'at every step of a move: {"kind":"late","ms":5000}' },
     patches: [
       {
         file: RECEIVER,
@@ -383,22 +386,25 @@ export const MUTANTS: readonly Mutant[] = [
     name: 'what arrived is entered by a recovery',
     profiles: ['switch', 'both-killed-then-move'],
     foundBy: {
-      file: 'server/volume-driver/move-deaths.test.ts',
-      test: 'a receiver that dies after it confirmed finds its copy when the giver lets go nevertheless',
+      file: 'server/volume-driver/move-simulation.test.ts',
+      test: 'wherever an object moves, and whatever goes wrong on the way, what was acknowledged is there, once',
     },
     patches: [{ file: DRIVER, find: 'if (sameTerm(replica.attempt, owner.term)) files.enter', replace: 'if (owner === undefined) files.enter' }],
   },
   {
     name: 'the keeper rests during a move',
     foundBy: {
-      file: 'server/volume-driver/object-move.test.ts',
-      test: 'between freeze and the first write at the receiver nothing is asked of backend or registry',
+      file: 'server/volume-driver/move-simulation.test.ts',
+      test: 'wherever an object moves, and whatever goes wrong on the way, what was acknowledged is there, once',
     },
     patches: [{ file: KEEPER, find: 'this.#pinned = true;', replace: '' }],
   },
   {
     name: 'ceded: later terms are above it',
-    foundBy: { file: 'server/object-router/moves/moves.test.ts', test: 'at every step of a move: ' },
+    foundBy: {
+      file: 'server/object-router/moves/ceded-journal.test.ts',
+      test: 'what was written is there after a power cut, the newest of each object',
+    },
     patches: [NO_CEDED_COUNTER],
   },
   {
