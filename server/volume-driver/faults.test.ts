@@ -375,6 +375,36 @@ test('after a power cut, which takes the memory of completed calls, a recovery t
   assert.equal((await read(life, 0))[0], count);
 });
 
+test('a cached segment that is evicted while a recovery reads back its calls is read as if it had never been here', async () => {
+  const settings = { segmentFileBytes: 4096 * KIB, cacheBytes: 4096 * KIB, checkpointAfterBytes: 4096 * KIB };
+  const life = await start(undefined, settings);
+  const { commons } = life.world;
+  for (let call = 1; call <= 40; call += 1)
+    accepted(await life.run(life.object.write(0, BLOCK, [Buffer.alloc(BLOCK, call)], true, NOW, Uint32Array.of(call, 0, 0, 0))));
+  await life.run(life.router.clock.sleep(600));
+  assert.ok(life.router.files.cacheBytes > 0, 'sealed segments are on the backend, and no checkpoint covers them');
+  life.router.kill();
+  commons.isMemoryLost = true;
+  const router = await SimulatedRouter.start(life.world, { ...SETTINGS, ...settings }, silentLogger);
+  const { files } = router;
+  const keep = files.keep.bind(files);
+  let evicted = 0;
+  // Called for what is not on the backend, when the end of the log is known.
+  files.keep = async (segment) => {
+    for (const cached of files.segmentsOf(segment.uuid).filter(({ place }) => place === 'cache')) {
+      await files.drop(cached);
+      evicted += 1;
+    }
+    await keep(segment);
+  };
+  const object = await router.clock.run(router.driver.open(life.world.inode));
+  assert.ok(evicted > 0);
+  const target = Buffer.alloc(BLOCK);
+  assert.equal(await router.clock.run(Promise.resolve(object.read(0, target))), BLOCK);
+  assert.equal(target[0], 40);
+  assert.ok(commons.recoveredCalls.has(40), 'of the others nothing is known');
+});
+
 test('while the backend is away writes go on up to the bound, wait there, and go on when it is back', async () => {
   const life = await start(undefined, { dirtyBytesMax: 512 * KIB });
   life.router.store.setFaults({ failBefore: 1 });

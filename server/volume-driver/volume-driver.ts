@@ -8,7 +8,7 @@ import type { Inode } from '../../registry/inode.ts';
 import type { ClosedEpoch, Mutation, OwnerRecord, Registry } from '../../registry/ports.ts';
 import { assert } from '../core/assert.ts';
 import type { Disk } from '../core/disk.ts';
-import { ApplianceError } from '../core/errors.ts';
+import { ApplianceError, errorCode } from '../core/errors.ts';
 import { failPoint } from '../core/fail-points.ts';
 import type { Histogram } from '../core/histogram.ts';
 import { sameTerm } from '../core/ids.ts';
@@ -18,6 +18,7 @@ import type { Clock, Random } from '../core/time.ts';
 import { timestampOf } from '../core/time.ts';
 import { settleForeign } from '../object-log/foreign-segments.ts';
 import type { FoundSegment, LogEnd } from '../object-log/recovery.ts';
+import type { DecodedRecord } from '../object-log/segment-codec.ts';
 import type { SegmentFiles } from '../object-log/segment-files.ts';
 import { scanEveryRecord, scanLocalSegment, sealByCopy } from '../object-log/segment-scan.ts';
 import type { DrivenObject, FormerOwner, ObjectDriver, Replica } from '../object-router/driver-port.ts';
@@ -240,19 +241,31 @@ export class VolumeDriver implements ObjectDriver {
 
   /** Calls of the newest records, in their order: of sealed segments, too, whose indexes do not name them. */
   async #readBackCalls(end: LogEnd & { kind: 'found' }): Promise<readonly Uint32Array[]> {
-    const { disk, files } = this.#components;
     let calls: Uint32Array[] = [];
     for (let index = end.segments.length - 1; index >= 0 && calls.length < CALLS_READ_BACK; index -= 1) {
-      const { local, scan, records } = end.segments[index] as FoundSegment;
-      const first = records[0]?.sequence;
-      const last = records.at(-1)?.sequence;
+      const found = end.segments[index] as FoundSegment;
+      const first = found.records[0]?.sequence;
+      const last = found.records.at(-1)?.sequence;
       if (first === undefined || last === undefined) continue;
-      const read = scan.verified || local === null ? records : (await scanEveryRecord(disk, files, local)).records;
+      const read = await this.#recordsWithCalls(found);
       const older: Uint32Array[] = [];
       for (const { call, sequence } of read) if (call !== null && sequence >= first && sequence <= last) older.push(call);
       calls = [...older, ...calls];
     }
     return calls;
+  }
+
+  /** Records of a segment, with the calls that they name if its file is here. */
+  async #recordsWithCalls({ local, scan, records }: FoundSegment): Promise<readonly DecodedRecord[]> {
+    const { disk, files } = this.#components;
+    if (scan.verified || local === null) return records;
+    try {
+      return (await scanEveryRecord(disk, files, local)).records;
+    } catch (error) {
+      // A cached copy may be evicted while we look.
+      if (errorCode(error) !== 'ENOENT' || local.place !== 'cache') throw error;
+      return records;
+    }
   }
 
   async #start(
