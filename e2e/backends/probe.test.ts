@@ -41,7 +41,7 @@ test('probes of real services', async (t) => {
   await t.test('Swift is fit, with the registry as fence, and nothing is left there', async () => {
     const report = await tested(`swift+${service.authUrl}`, st);
     assert.deepEqual([report.code, report.verdict, report.fence], [0, 'fit', 'registry'], JSON.stringify(report));
-    assert.ok(Math.abs(report.figures.clockSkewMs ?? Infinity) < 2000);
+    assert.ok(Math.abs(report.figures.clockSkewMs ?? Infinity) < 30_000);
     assert.ok((report.figures.uploadBytesPerSecond ?? 0) > 0 && (report.figures.downloadBytesPerSecond ?? 0) > 0);
     assert.deepEqual(await bucketsOf(swift), []);
   });
