@@ -342,19 +342,11 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'the receiver holds calls',
     profiles: ['switch', 'both-killed-then-move'],
-    foundBy: {
-      file: 'server/object-router/moves/moves.test.ts',
-      test: 'an object that arrives is not adopted beside an opening that began while it was copied',
-    },
     patches: [{ file: RECEIVER, find: 'hold = host.hold(fileid);', replace: '' }],
   },
   { name: 'the giver lets go', patches: [{ file: GIVER, find: 'this.#around.host.moved(driven.fileid, owner);', replace: '' }] },
   {
     name: 'the giver compares where the copy ends; so does the receiver',
-    foundBy: {
-      file: 'server/volume-driver/move-simulation.test.ts',
-      test: 'wherever an object moves, and whatever goes wrong on the way, what was acknowledged is there, once',
-    },
     patches: [
       { file: GIVER, find: 'if (attempt.frozen.lastSequence !== lastSequence) {', replace: 'if (lastSequence < 0) {' },
       { file: RECEIVER, find: 'if (lastSequence !== frozen.lastSequence) {', replace: 'if (lastSequence < 0) {' },
@@ -373,7 +365,6 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'the copy is kept until it can never be the owner',
     profiles: ['switch', 'both-killed-then-move'],
-    foundBy: { file: 'server/object-router/moves/moves.test.ts', test: 'at every step of a move: {"kind":"late","ms":5000}' },
     patches: [
       {
         file: RECEIVER,
