@@ -86,10 +86,10 @@ export class LaneConnection {
   close(reason: string): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    for (const stream of this.streams) stream.close(reason);
-    // What is unsent in the kernel is thrown away as well: it must not be executed after its callers were told that it failed.
-    resetSocket(this.#socket);
+    // First: what is unsent in the kernel is thrown away as well, as it must not be executed after its callers were told that it failed.
+    resetSocket(this.#socket, this.#carrier);
     this.#h2?.close();
+    for (const stream of this.streams) stream.close(reason);
     // TLS is told a turn later: it may be what calls this, and does not survive to be thrown away in the middle.
     if (this.#carrier !== this.#socket) this.#host.clock.soon(() => this.#carrier.destroy());
   }

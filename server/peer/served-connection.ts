@@ -141,7 +141,7 @@ export class ServedConnection {
   /** As `close`, and the peer sees a reset: answers that are under way must not arrive. */
   reset(reason: string): void {
     if (this.#isClosed) return;
-    resetSocket(this.#socket);
+    resetSocket(this.#socket, this.#carrier);
     this.close(reason);
   }
 

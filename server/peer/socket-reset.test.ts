@@ -44,3 +44,29 @@ test('a socket that is still connecting, or gone, is closed without an error', a
   assert.deepEqual(errors, []);
   server.close();
 });
+
+test('a socket whose other end has just said goodbye is closed as well', async () => {
+  const server = net.createServer((socket) => {
+    socket.on('error', () => {});
+    socket.resume();
+    socket.end();
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const socket = net.connect({ host: '127.0.0.1', port: (server.address() as AddressInfo).port });
+  socket.on('error', () => {});
+  socket.resume();
+  await new Promise<void>((resolve) =>
+    socket.once('end', () =>
+      // Behind Node's own end of the socket, which the system has not carried out yet.
+      process.nextTick(() => {
+        process.nextTick(() => {
+          assert.deepEqual([socket.writableEnded, socket.writableFinished], [true, false]);
+          resetSocket(socket);
+          resolve();
+        });
+      }),
+    ),
+  );
+  await until(() => !process.getActiveResourcesInfo().includes('TCPSocketWrap'), 'all handles were closed');
+  server.close();
+});
