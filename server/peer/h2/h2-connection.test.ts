@@ -383,6 +383,50 @@ test('[!] a peer that asks for answers and takes none is given up', () => {
   assert.ok(socket.writableLength < 64 * KIB);
 });
 
+test('[!] a peer that opens streams for ever and takes no answer is given up', () => {
+  const socket = new Duplex({ read() {}, write() {} });
+  const failures: string[] = [];
+  const connection = new H2Connection('server', socket, SETTINGS, {
+    opened: (stream) => {
+      stream.respond([[':status', '404']]);
+      stream.end();
+    },
+    failed: (reason) => void failures.push(reason),
+  });
+  connection.receive(OPENING);
+  // Each ends at once: never more than one is open.
+  for (let i = 0; i < 3000 && failures.length === 0; i++) connection.receive(frameOf(FrameType.HEADERS, 5, 1 + 2 * i, Buffer.of(0x83, 0x84)));
+  assert.match(failures[0]!, /more requests than answers/);
+  assert.ok(socket.writableLength < 64 * KIB);
+});
+
+test('the end of a stream is said once, behind what was written, however slow the system takes it', () => {
+  const takes: (() => void)[] = [];
+  const writes: Buffer[] = [];
+  const socket = new Duplex({
+    read() {},
+    write(chunk: Buffer, _encoding, done) {
+      writes.push(Buffer.from(chunk));
+      takes.push(done);
+    },
+  });
+  let ended: H2Stream | null = null;
+  const connection = new H2Connection('server', socket, SETTINGS, { opened: (stream) => (ended = stream), failed: assert.fail });
+  connection.receive(Buffer.concat([OPENING, HEADERS]));
+  const stream = ended as H2Stream | null;
+  const bytes = Buffer.concat([Buffer.alloc(FRAME_HEAD_BYTES), pattern(100, 1)]);
+  let sent = 0;
+  stream!.write([{ bytes }], 100, () => (sent += 1));
+  stream!.end();
+  assert.equal(sent, 0);
+  while (takes.length > 0) takes.shift()!();
+  assert.equal(sent, 1);
+  const all = Buffer.concat(writes);
+  const tail = Buffer.concat([data(pattern(100, 1)), data(Buffer.alloc(0), 1)]);
+  assert.ok(all.subarray(-tail.length).equals(tail));
+  assert.equal(all.indexOf(data(Buffer.alloc(0), 1)), all.length - FRAME_HEAD_BYTES);
+});
+
 test('[!] whatever comes, it is taken or ends the connection, and a stream gets no byte that was not sent to it', () => {
   const frame = fc
     .tuple(fc.integer({ min: 0, max: 11 }), fc.integer({ min: 0, max: 255 }), fc.integer({ min: 0, max: 4 }), fc.uint8Array({ maxLength: 40 }))

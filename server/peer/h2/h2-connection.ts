@@ -77,9 +77,9 @@ export class H2Stream {
     this.windowBytes = windowBytes;
   }
 
-  /** The answer's headers (at a server, once, first). */
+  /** The answer's headers (at a server, once, within `opened`). */
   respond(headers: HeaderList): void {
-    this.#connection.sendHeaders(this.id, headers);
+    this.#connection.sendAnswer(this.id, headers);
   }
 
   /**
@@ -158,12 +158,13 @@ export class H2Connection {
     const stream = new H2Stream(this, this.#sender, this.#nextId, this.#settings.windowBytes);
     this.#nextId += 2;
     this.#streams.set(stream.id, stream);
-    this.sendHeaders(stream.id, headers);
+    this.#sender.control(headersFrame(stream.id, headers));
     return stream;
   }
 
-  sendHeaders(id: number, headers: HeaderList): void {
-    this.#sender.control(frameOf(FrameType.HEADERS, Flag.END_HEADERS, id, encodeHeaders(headers)));
+  /** @throws H2Error when the peer opens streams and does not take the answers. */
+  sendAnswer(id: number, headers: HeaderList): void {
+    this.#sender.answer(headersFrame(id, headers));
   }
 
   /** A stream's own direction has ended. */
@@ -467,6 +468,10 @@ export class H2Connection {
     this.#sender.answer(frameOf(FrameType.SETTINGS, Flag.ACK, 0, NO_BYTES));
     this.#sender.pump();
   }
+}
+
+function headersFrame(id: number, headers: HeaderList): Buffer {
+  return frameOf(FrameType.HEADERS, Flag.END_HEADERS, id, encodeHeaders(headers));
 }
 
 function protocolError(what: string): H2Error {

@@ -103,7 +103,8 @@ export class H2Sender {
   end(stream: Outgoing): void {
     if (this.#isClosed || stream.isEnding) return;
     stream.isEnding = true;
-    if (!this.#waiting.includes(stream)) this.#writeEnd(stream);
+    // Otherwise behind the write that waits or is under way, once it is over.
+    if (stream.sent === null) this.#writeEnd(stream);
   }
 
   /** The stream is gone: what it has not sent is not sent any more. */
