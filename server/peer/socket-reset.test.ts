@@ -3,8 +3,11 @@ import http2 from 'node:http2';
 import net from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { test } from 'node:test';
+import tls from 'node:tls';
 
+import { tlsOptions } from './peer-identity.ts';
 import { resetSocket } from './socket-reset.ts';
+import { clusterCertificates } from './testing/certificates.ts';
 import { until } from './testing/stepped-clock.ts';
 
 test('the other end sees a reset, not an orderly end, and no handle stays open, also below HTTP/2', async () => {
@@ -45,28 +48,33 @@ test('a socket that is still connecting, or gone, is closed without an error', a
   server.close();
 });
 
-test('a socket whose other end has just said goodbye is closed as well', async () => {
-  const server = net.createServer((socket) => {
-    socket.on('error', () => {});
-    socket.resume();
-    socket.end();
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const socket = net.connect({ host: '127.0.0.1', port: (server.address() as AddressInfo).port });
-  socket.on('error', () => {});
-  socket.resume();
-  await new Promise<void>((resolve) =>
-    socket.once('end', () =>
-      // Behind Node's own end of the socket, which the system has not carried out yet.
-      process.nextTick(() => {
+for (const isTls of [false, true])
+  test(`a socket whose other end has just said goodbye is closed as well${isTls ? ', below TLS' : ''}`, async () => {
+    const { a, b } = await clusterCertificates();
+    const goodbye = (socket: net.Socket): void => {
+      socket.on('error', () => {});
+      socket.resume();
+      socket.end();
+    };
+    const server = isTls ? tls.createServer(tlsOptions(b), goodbye) : net.createServer(goodbye);
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const socket = net.connect({ host: '127.0.0.1', port: (server.address() as AddressInfo).port });
+    const carrier = isTls ? tls.connect({ socket, ...tlsOptions(a), checkServerIdentity: () => undefined }) : socket;
+    for (const one of [socket, carrier]) one.on('error', () => {});
+    carrier.resume();
+    await new Promise<void>((resolve) =>
+      carrier.once('end', () =>
+        // Behind Node's own end of the socket, which the system has not carried out yet.
         process.nextTick(() => {
-          assert.deepEqual([socket.writableEnded, socket.writableFinished], [true, false]);
-          resetSocket(socket);
-          resolve();
-        });
-      }),
-    ),
-  );
-  await until(() => !process.getActiveResourcesInfo().includes('TCPSocketWrap'), 'all handles were closed');
-  server.close();
-});
+          process.nextTick(() => {
+            assert.deepEqual([carrier.writableEnded, carrier.writableFinished], [true, false]);
+            resetSocket(socket, carrier);
+            resolve();
+          });
+        }),
+      ),
+    );
+    if (isTls) setImmediate(() => carrier.destroy());
+    await until(() => !process.getActiveResourcesInfo().includes('TCPSocketWrap'), 'all handles were closed');
+    server.close();
+  });
