@@ -161,9 +161,7 @@ export class ObjectMoveSource implements MoveSource {
 
   cede(): CededSegments {
     const { files, log, keeper, object, logger } = this.#components;
-    const { uuid } = object;
-    // Not the object: the caller keeps this for longer.
-    const left: CededSegments = { read: (segment, offsetBytes, lengthBytes) => readCached(files, uuid, segment, offsetBytes, lengthBytes) };
+    const left = cachedSegments(files, object.uuid);
     if (this.#state === 'over') return left;
     this.#end();
     keeper.cede();
@@ -208,6 +206,11 @@ export class ObjectMoveSource implements MoveSource {
   #over(why: string): ApplianceError {
     return new ApplianceError('object-busy', `the attempt to move object ${this.#components.object.uuid} is over: ${why}`, { retryable: true });
   }
+}
+
+/** Kept for much longer than the object: made where there is no log, object or map, since all closures of a function keep what any of them names. */
+function cachedSegments(files: SegmentFiles, uuid: ObjectUuid): CededSegments {
+  return { read: (segment, offsetBytes, lengthBytes) => readCached(files, uuid, segment, offsetBytes, lengthBytes) };
 }
 
 /** As CededSegments.read. */
