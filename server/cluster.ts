@@ -160,7 +160,7 @@ export class Cluster implements AsyncDisposable {
     const journal = await CededJournal.open(disk, directory, logger.child({ part: 'moves' }));
     stack.defer(() => journal.close());
     const pins = await Pins.open(disk, directory);
-    const memory = stack.use(RepetitionFile.open(directory, clock));
+    const memory = stack.use(RepetitionFile.open(directory));
     if (memory.waitMs > 0) {
       logger.warn(
         { waitMs: memory.waitMs },

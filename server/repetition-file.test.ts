@@ -23,7 +23,7 @@ function words(key: number): Uint32Array {
 test('what a process remembered, its next life knows, before any answer could have left', async (t) => {
   const directory = scratch(t);
   const clock = new VirtualClock();
-  const file = RepetitionFile.open(directory, clock);
+  const file = RepetitionFile.open(directory, () => clock.monotonicMs());
   assert.deepEqual([file.waitMs, file.isLost], [0, false]);
   const repetitions = new Repetitions(clock, 2 ** 12, file);
   const call = async (): Promise<void> => {
@@ -32,7 +32,7 @@ test('what a process remembered, its next life knows, before any answer could ha
   };
   await repetitions.run(100, words(1), call());
   // Nothing of the first life is asked to write anything any more: it was killed.
-  using later = RepetitionFile.open(directory, clock);
+  using later = RepetitionFile.open(directory, () => clock.monotonicMs());
   const next = new Repetitions(clock, 2 ** 12, later);
   assert.equal(next.isDone(100, words(1)), true);
   assert.equal(next.isDone(100, words(2)), false);
@@ -44,7 +44,7 @@ test('batches go over the end of the ring, and the newest count', async (t) => {
   const clock = new VirtualClock();
   const count = 2 ** 19 + 700;
   {
-    using file = RepetitionFile.open(directory, clock);
+    using file = RepetitionFile.open(directory, () => clock.monotonicMs());
     const repetitions = new Repetitions(clock, 2 ** 10, file);
     for (let key = 0; key < count; key += 1) {
       repetitions.remember(100, words(key));
@@ -52,7 +52,7 @@ test('batches go over the end of the ring, and the newest count', async (t) => {
     }
     await Promise.resolve();
   }
-  using later = RepetitionFile.open(directory, clock);
+  using later = RepetitionFile.open(directory, () => clock.monotonicMs());
   const keys = [...later.load()].map((call) => call.words[0] as number);
   assert.equal(keys.length, 2 ** 19);
   const kept = new Set(keys);
@@ -63,7 +63,7 @@ test('the next life goes on behind the newest, also where the ring ends in the m
   const directory = scratch(t);
   const clock = new VirtualClock();
   const live = async (from: number, to: number): Promise<void> => {
-    using file = RepetitionFile.open(directory, clock);
+    using file = RepetitionFile.open(directory, () => clock.monotonicMs());
     const repetitions = new Repetitions(clock, 2 ** 10, file);
     for (let key = from; key < to; key += 1) repetitions.remember(100, words(key));
     await Promise.resolve();
@@ -80,7 +80,7 @@ test('the next life goes on behind the newest, also where the ring ends in the m
   clock.advance(10_000);
   await live(end - 5, end + 5);
   await live(end + 5, end + 8);
-  using later = RepetitionFile.open(directory, clock);
+  using later = RepetitionFile.open(directory, () => clock.monotonicMs());
   const keys = [...later.load()].map((call) => call.words[0] as number);
   assert.deepEqual(
     keys.slice(-13),
@@ -92,20 +92,51 @@ test('calls older than the window are left where they are', async (t) => {
   const directory = scratch(t);
   const clock = new VirtualClock();
   {
-    using file = RepetitionFile.open(directory, clock);
+    using file = RepetitionFile.open(directory, () => clock.monotonicMs());
     new Repetitions(clock, 2 ** 10, file).remember(100, words(1));
     await Promise.resolve();
   }
   clock.advance(REPETITION_WINDOW_MS + 3000);
-  using later = RepetitionFile.open(directory, clock);
+  using later = RepetitionFile.open(directory, () => clock.monotonicMs());
   assert.deepEqual([...later.load()], []);
+});
+
+test('the wall clock may be set: calls stay in their order, and none is too old by it', async (t) => {
+  const directory = scratch(t);
+  const clock = new VirtualClock();
+  const wall = t.mock.method(Date, 'now', () => 1_000_000_000_000);
+  const live = async (...keys: number[]): Promise<void> => {
+    using file = RepetitionFile.open(directory);
+    const repetitions = new Repetitions(clock, 2 ** 10, file);
+    for (const key of keys) repetitions.remember(100, words(key));
+    await Promise.resolve();
+  };
+  await live(1, 2);
+  wall.mock.mockImplementation(() => 1_000_000_000_000 - 3_600_000);
+  await live(3, 4);
+  wall.mock.mockImplementation(() => 1_000_000_000_000 + 3_600_000);
+  using later = RepetitionFile.open(directory);
+  assert.deepEqual(
+    [...later.load()].map((call) => call.words[0]),
+    [1, 2, 3, 4],
+  );
+});
+
+test('a file of another version says nothing, and its copies are waited for', async (t) => {
+  const directory = scratch(t);
+  RepetitionFile.open(directory)[Symbol.dispose]();
+  const fd = openSync(join(directory, 'repetitions.ring'), 'r+');
+  writeSync(fd, Buffer.from('VFREP001'), 0, 8, 0);
+  closeSync(fd);
+  using later = RepetitionFile.open(directory);
+  assert.deepEqual([later.waitMs, later.isLost], [REPETITION_WINDOW_MS, true]);
 });
 
 test('a file of before a reboot says nothing, and the machine must have been up for a while', async (t) => {
   const directory = scratch(t);
   const clock = new VirtualClock();
   {
-    using file = RepetitionFile.open(directory, clock);
+    using file = RepetitionFile.open(directory, () => clock.monotonicMs());
     new Repetitions(clock, 2 ** 10, file).remember(100, words(1));
     await Promise.resolve();
   }
@@ -114,12 +145,20 @@ test('a file of before a reboot says nothing, and the machine must have been up 
   closeSync(fd);
   const uptimeMs = { value: REPETITION_WINDOW_MS - 4000 };
   {
-    using rebooted = RepetitionFile.open(directory, clock, () => uptimeMs.value);
+    using rebooted = RepetitionFile.open(
+      directory,
+      () => clock.monotonicMs(),
+      () => uptimeMs.value,
+    );
     assert.deepEqual([rebooted.waitMs, rebooted.isLost], [4000, true]);
     assert.deepEqual([...rebooted.load()], []);
   }
   // It is this boot's file from then on.
-  using again = RepetitionFile.open(directory, clock, () => uptimeMs.value);
+  using again = RepetitionFile.open(
+    directory,
+    () => clock.monotonicMs(),
+    () => uptimeMs.value,
+  );
   assert.deepEqual([again.waitMs, again.isLost], [0, false]);
 });
 
@@ -127,7 +166,7 @@ test('damaged records are passed over', async (t) => {
   const directory = scratch(t);
   const clock = new VirtualClock();
   {
-    using file = RepetitionFile.open(directory, clock);
+    using file = RepetitionFile.open(directory, () => clock.monotonicMs());
     const repetitions = new Repetitions(clock, 2 ** 10, file);
     repetitions.remember(100, words(1));
     repetitions.remember(100, words(2));
@@ -136,7 +175,7 @@ test('damaged records are passed over', async (t) => {
   const fd = openSync(join(directory, 'repetitions.ring'), 'r+');
   writeSync(fd, Buffer.from([0xff]), 0, 1, 64);
   closeSync(fd);
-  using later = RepetitionFile.open(directory, clock);
+  using later = RepetitionFile.open(directory, () => clock.monotonicMs());
   assert.deepEqual(
     [...later.load()].map((call) => call.words[0]),
     [2],

@@ -9,21 +9,20 @@ import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 
 import { errorCode } from './core/errors.ts';
-import type { Clock } from './core/time.ts';
 import { REPETITION_WINDOW_MS } from './object-router/peer-port.ts';
 import { JOURNAL_ENTRY_BYTES } from './object-router/repetitions.ts';
 import type { RememberedCall, RepetitionJournal } from './object-router/repetitions.ts';
 
 const FILE_NAME = 'repetitions.ring';
-const MAGIC = Buffer.from('VFREP001');
+const MAGIC = Buffer.from('VFREP002');
 const HEADER_BYTES = 64;
-/** Entry, wall clock in seconds (u32), CRC-32 of both. */
+/** Entry, seconds since the machine's boot and one (u32), CRC-32 of both. */
 const RECORD_BYTES = JOURNAL_ENTRY_BYTES + 8;
 const RECORDS = 2 ** 19;
 
 export class RepetitionFile implements RepetitionJournal, Disposable {
   readonly #fd: number;
-  readonly #clock: Clock;
+  readonly #sinceBootMs: () => number;
   readonly #remembered: RememberedCall[] = [];
   /** How long the router has to wait before it serves anything: what its former life completed is not known. */
   readonly waitMs: number;
@@ -31,20 +30,25 @@ export class RepetitionFile implements RepetitionJournal, Disposable {
   readonly isLost: boolean;
   #next = 0;
 
-  private constructor(fd: number, clock: Clock, existed: boolean, bootId: string, uptimeMs: () => number) {
+  private constructor(fd: number, existed: boolean, bootId: string, sinceBootMs: () => number, uptimeMs: () => number) {
     this.#fd = fd;
-    this.#clock = clock;
+    this.#sinceBootMs = sinceBootMs;
     const header = Buffer.alloc(HEADER_BYTES);
     readSync(fd, header, 0, HEADER_BYTES, 0);
-    const isOurs = existed && header.subarray(0, 8).equals(MAGIC) && header.toString('latin1', 8, 8 + bootId.length) === bootId;
+    const isOfVersion = header.subarray(0, 8).equals(MAGIC);
+    const isOurs = existed && isOfVersion && header.toString('latin1', 8, 8 + bootId.length) === bootId;
     if (isOurs) this.#load();
     else this.#begin(bootId);
     this.isLost = existed && !isOurs;
-    this.waitMs = !existed || isOurs ? 0 : Math.max(0, REPETITION_WINDOW_MS - uptimeMs());
+    // Of another version, or damaged: the machine may have been up all the time.
+    this.waitMs = !existed || isOurs ? 0 : Math.max(0, REPETITION_WINDOW_MS - (isOfVersion ? uptimeMs() : 0));
   }
 
-  /** Opens or makes the file. `uptimeMs`: of the machine. Throws system errors. */
-  static open(directory: string, clock: Clock, uptimeMs = (): number => os.uptime() * 1000): RepetitionFile {
+  /**
+   * Opens or makes the file. `sinceBootMs`: a clock that all processes of one boot share and nobody sets: by the wall clock, a step back would put the calls in a
+   * wrong order, and one forward make them too old. `uptimeMs`: how long the machine has been up. Throws system errors.
+   */
+  static open(directory: string, sinceBootMs = monotonicMs, uptimeMs = (): number => os.uptime() * 1000): RepetitionFile {
     const path = join(directory, FILE_NAME);
     const bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
     let fd: number;
@@ -57,7 +61,7 @@ export class RepetitionFile implements RepetitionJournal, Disposable {
       existed = false;
     }
     try {
-      return new RepetitionFile(fd, clock, existed, bootId, uptimeMs);
+      return new RepetitionFile(fd, existed, bootId, sinceBootMs, uptimeMs);
     } catch (error) {
       closeSync(fd);
       throw error;
@@ -71,7 +75,7 @@ export class RepetitionFile implements RepetitionJournal, Disposable {
   append(entries: Buffer): void {
     const count = entries.length / JOURNAL_ENTRY_BYTES;
     const bytes = Buffer.allocUnsafe(count * RECORD_BYTES);
-    const seconds = Math.floor(this.#clock.wallMs() / 1000) % 2 ** 32;
+    const seconds = this.#seconds();
     for (let index = 0; index < count; index += 1) {
       const at = index * RECORD_BYTES;
       entries.copy(bytes, at, index * JOURNAL_ENTRY_BYTES, (index + 1) * JOURNAL_ENTRY_BYTES);
@@ -83,6 +87,10 @@ export class RepetitionFile implements RepetitionJournal, Disposable {
     this.#write(bytes.subarray(0, first * RECORD_BYTES), this.#next);
     if (first < count) this.#write(bytes.subarray(first * RECORD_BYTES), 0);
     this.#next = (this.#next + count) % RECORDS;
+  }
+
+  #seconds(): number {
+    return Math.floor(this.#sinceBootMs() / 1000) + 1;
   }
 
   #write(bytes: Buffer, record: number): void {
@@ -103,7 +111,7 @@ export class RepetitionFile implements RepetitionJournal, Disposable {
   #load(): void {
     const bytes = Buffer.alloc(RECORDS * RECORD_BYTES);
     const read = readSync(this.#fd, bytes, 0, bytes.length, HEADER_BYTES);
-    const sinceSeconds = Math.floor((this.#clock.wallMs() - REPETITION_WINDOW_MS) / 1000) - 1;
+    const sinceSeconds = this.#seconds() - Math.ceil(REPETITION_WINDOW_MS / 1000) - 1;
     /** By place; 0: nothing is there. */
     const seconds = new Uint32Array(RECORDS);
     let newest = 0;
@@ -128,4 +136,9 @@ export class RepetitionFile implements RepetitionJournal, Disposable {
   [Symbol.dispose](): void {
     closeSync(this.#fd);
   }
+}
+
+/** CLOCK_MONOTONIC: unlike the uptime it is the machine's in a container, too. */
+function monotonicMs(): number {
+  return Number(process.hrtime.bigint() / 1_000_000n);
 }
