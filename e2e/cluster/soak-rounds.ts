@@ -60,7 +60,7 @@ export const ROUNDS: Readonly<Record<string, (round: Round) => Promise<string>>>
   /** The same over a backend that takes a second for each PUT. What waits for it comes to the bound, and all of it is copied by each move: the bound is low. */
   'ping-pong-slow-backend': async (round) => {
     const { store, backend } = await hostile(round);
-    const environment = { VFERRY_LOG_DIRTY_BYTES_MAX: '512MiB' };
+    const environment = { VFERRY_LOG_DIRTY_BYTES_MAX: '128MiB' };
     const cluster = await clusterOf(round, { backend, environment, cluster: { ...thresholds(0), cooldownMs: 0 } });
     store.setFaults({ http: { putDelayMs: 1000 } });
     return moved(
