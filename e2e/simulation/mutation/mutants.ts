@@ -106,6 +106,16 @@ const NO_RECOVERED: Patch = {
   find: 'recovered: (fileid, calls) => repetitions.recovered(fileid, calls),',
   replace: 'recovered: () => undefined,',
 };
+const NO_QUESTION: Patch = {
+  file: HOST,
+  find: 'if (inode === null) await this.#objects.unlink(fileid);',
+  replace: 'if (fileid > 0) return;',
+};
+const NO_WAIT_FOR_ARRIVAL: Patch = {
+  file: 'server/object-router/object-service.ts',
+  find: 'for (let held = objects.held(fileid); held !== null; held = objects.held(fileid)) await held;',
+  replace: '',
+};
 const NO_LEASE: Patch = { file: PLACES, find: 'this.lease = components.lease;', replace: 'this.lease = { valid: true, leftMs: 1e9 };' };
 
 export const MUTANTS: readonly Mutant[] = [
@@ -365,6 +375,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'the copy is kept until it can never be the owner',
     profiles: ['switch', 'both-killed-then-move'],
+    foundBy: { file: 'server/object-router/moves/moves.test.ts', test: 'a copy is kept while the owner may still let go' },
     patches: [
       {
         file: RECEIVER,
@@ -443,15 +454,19 @@ export const MUTANTS: readonly Mutant[] = [
     patches: [{ file: 'server/object-router/namespace-calls.ts', find: 'await this.#core.places.inodeChanged(inode);\n', replace: '' }],
   },
   {
+    name: 'what changes while it arrives is waited for, and asked for',
+    foundBy: { file: 'server/object-router/object-service.test.ts', test: 'of an object that is just arriving is answered when' },
+    patches: [NO_QUESTION, NO_WAIT_FOR_ARRIVAL],
+  },
+  {
+    name: 'what changes while it arrives is waited for',
+    foundBy: { file: 'server/object-router/object-service.test.ts', test: 'of an object that is just arriving is answered when' },
+    patches: [NO_WAIT_FOR_ARRIVAL],
+  },
+  {
     name: 'what changes while it arrives is asked for',
-    patches: [
-      { file: HOST, find: 'if (inode === null) await this.#objects.unlink(fileid);', replace: 'if (fileid < 0) await this.#objects.unlink(fileid);' },
-      {
-        file: 'server/object-router/object-service.ts',
-        find: 'for (let held = objects.held(fileid); held !== null; held = objects.held(fileid)) await held;',
-        replace: '',
-      },
-    ],
+    foundBy: { file: 'server/object-router/object-service.test.ts', test: 'that only the router was told from which an object came is asked for' },
+    patches: [NO_QUESTION],
   },
   // ---- the log
   {

@@ -152,6 +152,26 @@ test('an object does not come back to a router that does not know yet whether it
   assert.deepEqual(world.missing(DISK), []);
 });
 
+test('a copy is kept while the owner may still let go, though it did not say so in time and the registry does not know of it yet', async () => {
+  const confirmed = async (mishap: Mishap | null): Promise<MoveWorld> => {
+    const world = await pair();
+    world.watching = true;
+    // The same steps each time.
+    const at = mishap === null ? -1 : (await confirmed(null)).events.indexOf('b peer moveConfirm');
+    if (mishap !== null) world.mishap = { at, what: mishap };
+    const received = await world.clock.run(world.life('b').moves.receiver.receive(order(world, 'a')));
+    await world.clock.advance(5_000);
+    // What a client was told is nowhere else: who threw the copy away could not open the object any more.
+    await world.clock.run(world.write('b', DISK, 'afterwards'), 20_000);
+    assert.deepEqual([received, world.servers(DISK), world.missing(DISK)], [{ kind: 'moved' }, ['b'], []]);
+    return world;
+  };
+  const world = await confirmed({ kind: 'late', ms: 400 });
+  // It was asked before the owner changed, and once more.
+  const after = world.events.slice(world.events.indexOf('b peer moveConfirm'));
+  assert.ok(after.indexOf('b registry owner') < after.indexOf('a registry transfer'), after.join('\n'));
+});
+
 /** A move under writes from both sides with a mishap at one event; everything is in order again afterwards. Returns the events of the move. */
 async function moveWith(mishap: { readonly at: number; readonly what: Mishap } | null): Promise<readonly string[]> {
   const world = await pair();
