@@ -5,8 +5,9 @@ import { VirtualClock } from '../../backends/virtual-clock.ts';
 import type { Inode } from '../../registry/inode.ts';
 import type { Namespace, OwnerRecord } from '../../registry/ports.ts';
 import { ApplianceError } from '../core/errors.ts';
-import type { FileId, Incarnation, RouterId } from '../core/ids.ts';
+import type { FileId, Incarnation, RouterId, Term } from '../core/ids.ts';
 import { silentLogger } from '../core/logger.ts';
+import { Stability, Status } from '../nfsd/file-system.ts';
 import type { AttributeCalls } from './attribute-calls.ts';
 import type { DataCalls } from './data-calls.ts';
 import type { DrivenObject, ObjectDriver } from './driver-port.ts';
@@ -51,7 +52,15 @@ async function arriving() {
     { fsid: 1n, handleOf: () => Buffer.alloc(0) },
   );
   const service = new ObjectService(
-    { core: { objects, registry: { namespace } } as unknown as RouterCore, data: {} as DataCalls, attributes: {} as AttributeCalls },
+    {
+      core: {
+        objects,
+        registry: { namespace },
+        places: { lease: { valid: true }, find: () => Promise.resolve({ kind: 'here', served: objects.get(DISK) }) },
+      } as unknown as RouterCore,
+      data: { writeServed: () => ({ status: Status.OK }) } as unknown as DataCalls,
+      attributes: {} as AttributeCalls,
+    },
     SELF,
   );
   const host = new RouterMoveHost({
@@ -104,3 +113,15 @@ for (const change of ['removal', 'change of mode'] as const) {
     assert.deepEqual([served.unlinked, served.inode.mode], change === 'removal' ? [true, 0o644] : [false, 0o600]);
   });
 }
+
+test('what is sent to an owner is executed in the term that it was sent to, and in no later one of the same router', async () => {
+  const { registry, objects, service } = await arriving();
+  const term = (counter: number): Term => ({ generation: 1, counter, nonce: 'ab'.repeat(8) });
+  objects.adopt({ ...DRIVEN, term: term(7) } as unknown as DrivenObject, registry.inode as Inode);
+  const caller = { uid: 0, gid: 0, gids: [], address: '10.0.0.1', operationId: 'c|1' };
+  const write = (counter: number) =>
+    service.write({ fileid: DISK, inodeGeneration: 7, term: term(counter) }, caller, 0, 4, [Buffer.alloc(4)], Stability.FILE_SYNC);
+  assert.equal((await write(7)).kind, 'done');
+  // It was here in term 5, was given away, and came back: who still writes to term 5 may have been overtaken by what was written elsewhere.
+  assert.deepEqual(await write(5), { kind: 'not-owner', hint: { ...SELF, term: term(7) } });
+});

@@ -106,6 +106,13 @@ const NO_RECOVERED: Patch = {
   find: 'recovered: (fileid, calls) => repetitions.recovered(fileid, calls),',
   replace: 'recovered: () => undefined,',
 };
+const NO_END_AT_GIVER: Patch = { file: GIVER, find: 'if (attempt.frozen.lastSequence !== lastSequence) {', replace: 'if (lastSequence < 0) {' };
+const NO_END_AT_RECEIVER: Patch = { file: RECEIVER, find: 'if (lastSequence !== frozen.lastSequence) {', replace: 'if (lastSequence < 0) {' };
+const NO_TAIL: Patch = {
+  file: RECEIVER,
+  find: 'while (isBefore(replica.position, frozen.end)) {',
+  replace: 'while (frozen.lastSequence < 0) {',
+};
 const NO_QUESTION: Patch = {
   file: HOST,
   find: 'if (inode === null) await this.#objects.unlink(fileid);',
@@ -264,6 +271,7 @@ export const MUTANTS: readonly Mutant[] = [
   { name: 'a recovery learns of calls from the log', patches: [NO_RECOVERED] },
   {
     name: 'the memory of calls is exported when no change runs',
+    foundBy: { file: 'server/object-router/router-move-host.test.ts', test: 'a hold waits for changes that end' },
     patches: [
       {
         file: HOST,
@@ -290,7 +298,11 @@ export const MUTANTS: readonly Mutant[] = [
     patches: [OLD_VERBS],
   },
   { name: 'a verb is executed once', patches: [{ file: VERBS, find: 'if (stored !== null) return stored;', replace: '' }] },
-  { name: 'forwarded calls say the term', patches: [NO_TERM] },
+  {
+    name: 'forwarded calls say the term',
+    foundBy: { file: 'server/object-router/object-service.test.ts', test: 'is executed in the term that it was sent to' },
+    patches: [NO_TERM],
+  },
   // ---- moves
   {
     name: 'a change of owner compares the attempt',
@@ -352,16 +364,24 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'the receiver holds calls',
     profiles: ['switch', 'both-killed-then-move'],
+    foundBy: { file: 'server/object-router/moves/moves.test.ts', test: 'at every step of a move: {"kind":"lost","when":"before","ms":0}' },
     patches: [{ file: RECEIVER, find: 'hold = host.hold(fileid);', replace: '' }],
   },
   { name: 'the giver lets go', patches: [{ file: GIVER, find: 'this.#around.host.moved(driven.fileid, owner);', replace: '' }] },
   {
     name: 'the giver compares where the copy ends; so does the receiver',
-    patches: [
-      { file: GIVER, find: 'if (attempt.frozen.lastSequence !== lastSequence) {', replace: 'if (lastSequence < 0) {' },
-      { file: RECEIVER, find: 'if (lastSequence !== frozen.lastSequence) {', replace: 'if (lastSequence < 0) {' },
-      { file: RECEIVER, find: 'while (isBefore(replica.position, frozen.end)) {', replace: 'while (frozen.lastSequence < 0) {' },
-    ],
+    foundBy: { file: 'server/object-router/moves/moves.test.ts', test: 'a copy that does not end where the owner says' },
+    patches: [NO_END_AT_GIVER, NO_END_AT_RECEIVER, NO_TAIL],
+  },
+  {
+    name: 'the giver compares where the copy ends',
+    foundBy: { file: 'server/object-router/moves/moves.test.ts', test: 'a copy that does not end where the owner says' },
+    patches: [NO_END_AT_GIVER],
+  },
+  {
+    name: 'the receiver compares where the copy ends',
+    foundBy: { file: 'server/object-router/moves/moves.test.ts', test: 'a copy that does not end where the owner says' },
+    patches: [NO_END_AT_RECEIVER],
   },
   {
     name: 'the copy is synced before the owner changes',

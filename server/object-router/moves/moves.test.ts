@@ -152,6 +152,29 @@ test('an object does not come back to a router that does not know yet whether it
   assert.deepEqual(world.missing(DISK), []);
 });
 
+test('a copy that does not end where the owner says that its log ends is none, and neither is one that ends where the owner does not', async () => {
+  const world = await pair();
+  // Of a log that ends elsewhere than its giver says: nobody acknowledged more than what is there, but nobody knows what is wrong either.
+  world.saysMoreRecords = 1;
+  const received = await world.clock.run(world.life('b').moves.receiver.receive(order(world, 'a')));
+  assert.equal(received.kind, 'refused');
+  assert.match((received as { reason: string }).reason, /the copy ends with 5, the owner's log with 6/);
+  assert.deepEqual([world.servers(DISK), world.missing(DISK)], [['a'], []]);
+  world.saysMoreRecords = 0;
+  // And a receiver that says that it has less than was written.
+  const { giver } = world.life('a').moves;
+  const answer = await world.clock.run(giver.moveAsk({ ...order(world, 'a') }, routerId('b'), '0'.repeat(16), 'operator'));
+  assert.equal(answer.kind, 'offer');
+  const attempt = world.owners.get(DISK)?.moving?.attempt;
+  assert.ok(attempt !== undefined);
+  const frozen = await world.clock.run(giver.moveFreeze(DISK, attempt, { segment: 1, offsetBytes: 0, calls: 1 }));
+  assert.equal(frozen?.lastSequence, 5);
+  const outcome = await world.clock.run(giver.moveConfirm(DISK, attempt, 4));
+  assert.deepEqual(outcome, { kind: 'aborted', reason: 'the receiver confirmed up to 4, the log ends with 5' });
+  await world.clock.run(world.write('a', DISK, 'afterwards'));
+  assert.deepEqual([world.servers(DISK), world.missing(DISK)], [['a'], []]);
+});
+
 test('a copy is kept while the owner may still let go, though it did not say so in time and the registry does not know of it yet', async () => {
   const confirmed = async (mishap: Mishap | null): Promise<MoveWorld> => {
     const world = await pair();

@@ -209,6 +209,8 @@ export class MoveWorld {
   readonly events: string[] = [];
   /** More calls ended since the last part than fit in the answer to a freeze. */
   tooManyCalls = false;
+  /** A log that is frozen is said to have so many records more than it has. */
+  saysMoreRecords = 0;
   /** A freeze of a log does not end before this does: its disk hangs. */
   freezing: Promise<void> | null = null;
   mishap: { readonly at: number; readonly what: Mishap } | null = null;
@@ -675,7 +677,7 @@ export class FakeObject implements MovableObject {
         await this.#life.world.freezing;
         return {
           lastSegment: 1,
-          lastSequence: values.length,
+          lastSequence: values.length + this.#life.world.saysMoreRecords,
           end: { segment: 1, offsetBytes: values.length * RECORD_BYTES },
           verifier: Buffer.alloc(8),
           termWrote: true,
