@@ -126,11 +126,16 @@ export class RedisConnection {
     });
     const connection = new RedisConnection(address, redis, clock);
     const connectMs = Math.min(settings.commandTimeoutMs, CONNECT_TIMEOUT_MS);
-    let cancel = afterRunning(clock, connectMs, () => redis.disconnect());
+    const giveUp = (): void => redis.disconnect();
+    let cancel = afterRunning(clock, connectMs, () => {
+      // A TLS handshake comes after the host accepted and before ioredis says that it is connected: it has a command's time, too.
+      if (isAccepted(redis)) cancel = afterRunning(clock, settings.commandTimeoutMs, giveUp);
+      else giveUp();
+    });
     // What ioredis says first (AUTH, the connection's name) would be waited for for ever.
     redis.on('connect', () => {
       cancel();
-      cancel = afterRunning(clock, settings.commandTimeoutMs, () => redis.disconnect());
+      cancel = afterRunning(clock, settings.commandTimeoutMs, giveUp);
     });
     try {
       await redis.connect();
@@ -217,6 +222,12 @@ export class RedisConnection {
     this.#onEnd = [];
     for (const callback of callbacks) callback();
   }
+}
+
+/** Its host accepted the connection. Between a lookup of the address and the first attempt there is no stream. */
+function isAccepted(redis: Redis): boolean {
+  const stream = redis.stream as Redis['stream'] | undefined;
+  return stream !== undefined && stream !== null && !stream.connecting && !stream.destroyed;
 }
 
 /**
