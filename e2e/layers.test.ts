@@ -98,13 +98,17 @@ const ADAPTERS: readonly { readonly modules: RegExp; readonly files: readonly Re
     files: [/^server\/oncrpc\//, /^server\/peer\//, /^server\/admin\//, /^backends\/tcp-reachable\.ts$/],
   },
   {
-    modules: /^node:(http|https|http2|tls)$/,
+    // Peers speak HTTP/2 of their own (decision 0036); only their tests compare it with Node's.
+    modules: /^node:(http|https|http2)$/,
     files: [
-      /^server\/peer\//,
       /^server\/cli\/admin-client\.ts$/,
       /^server\/cluster-ca\/join-(server|client)\.ts$/,
       /^backends\/(swift\/swift-http|s3\/s3-client|probe\/server-time)\.ts$/,
     ],
+  },
+  {
+    modules: /^node:tls$/,
+    files: [/^server\/peer\//, /^server\/cluster-ca\/join-(server|client)\.ts$/, /^backends\/swift\/swift-http\.ts$/],
   },
   { modules: /^@aws-sdk\//, files: [/^backends\/s3\//] },
   { modules: /^node:sqlite$/, files: [/^registry\/sqlite\//] },
@@ -218,6 +222,7 @@ test('the rules bite: forbidden imports of every kind are seen', () => {
     ['server/object-log/x.ts', "import * as fs from 'node:fs';"],
     ['server/volume-driver/x.ts', "import {\n  connect,\n  isIP,\n} from 'node:net';"],
     ['server/object-router/x.ts', "import { z } from 'zod';"],
+    ['server/peer/x.ts', "import { connect } from 'node:http2';"],
     ['cache/x.ts', "import left from 'left-pad';"],
   ] as const;
   for (const [file, text] of forbidden) {
