@@ -25,6 +25,10 @@ class World {
   /** Reads wait for it. */
   gate: Promise<unknown> = Promise.resolve();
   isAway = false;
+  /** Records that cannot be read. */
+  readonly damaged = new Set<number>();
+  /** Every read, by time. */
+  readonly reads: { readonly fileid: number; readonly atMs: number }[] = [];
   readonly watch: InodeWatch;
 
   constructor() {
@@ -44,6 +48,8 @@ class World {
       namespace: {
         inode: async (fileid) => {
           if (this.isAway) throw new ApplianceError('registry-unavailable', 'it is away', { retryable: true });
+          if (this.damaged.has(fileid)) throw new ApplianceError('registry-corrupt', 'no inode');
+          this.reads.push({ fileid, atMs: this.clock.monotonicMs() });
           const inode = this.live.get(fileid) ?? null;
           await this.gate;
           return inode;
@@ -125,5 +131,55 @@ test('what was heard while the registry was asked is not put back, and nothing i
   world.held.delete(2);
   await world.wait(PROMISED_MS);
   assert.equal(moving.inode.mode, 0o600);
+  await world.watch.stop();
+});
+
+test('the reads of thousands of open objects are spread over the whole period', async () => {
+  const world = new World();
+  for (let fileid = 1; fileid <= 4000; fileid += 1) world.open(fileid);
+  // The first round was of what was open then: nothing.
+  await world.wait(PROMISED_MS);
+  const perObject = new Map<number, number>();
+  const perPart = new Map<number, number>();
+  for (const { fileid, atMs } of world.reads) {
+    perObject.set(fileid, (perObject.get(fileid) ?? 0) + 1);
+    const part = Math.floor(atMs / 100);
+    perPart.set(part, (perPart.get(part) ?? 0) + 1);
+  }
+  assert.deepEqual([perObject.size, Math.min(...perObject.values()), Math.max(...perObject.values())], [4000, 2, 2]);
+  // 40 in 100 ms is even.
+  assert.ok(Math.max(...perPart.values()) <= 60, `${Math.max(...perPart.values())} reads in 100 ms`);
+  // It does not wait for the end of the period.
+  const beganMs = world.clock.monotonicMs();
+  await world.watch.stop();
+  assert.equal(world.clock.monotonicMs(), beganMs);
+});
+
+test('an older inode than this router was told of is not taken over: the registry has forgotten, and will be told again', async () => {
+  const world = new World();
+  const served = world.open(1);
+  const told = inodeOf(1, 0o640, 5);
+  served.inode = told;
+  // Before the change, and with the owner's copy of its time.
+  for (const forgotten of [inodeOf(1, 0o644, 1), inodeOf(1, 0o644, 5)]) {
+    world.live.set(1, forgotten);
+    await world.wait(PROMISED_MS);
+    assert.equal(served.inode, told);
+  }
+  const later = inodeOf(1, 0o600, 6);
+  world.live.set(1, later);
+  await world.wait(PROMISED_MS);
+  assert.equal(served.inode, later);
+  await world.watch.stop();
+});
+
+test('an inode that cannot be read keeps nobody from looking at the others', async () => {
+  const world = new World();
+  for (let fileid = 1; fileid <= 100; fileid += 1) world.open(fileid);
+  world.damaged.add(1);
+  const changed = inodeOf(100, 0o600, 2);
+  world.live.set(100, changed);
+  await world.wait(PROMISED_MS);
+  assert.equal(world.served.get(100)?.inode, changed);
   await world.watch.stop();
 });
