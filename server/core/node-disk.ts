@@ -10,9 +10,10 @@ import { systemClock } from './node-time.ts';
 const SYNC_WRITE_BYTES_MAX = 256 * 1024;
 
 /**
- * Small reads are mostly of pages that the page cache has: a system call of 1 us, against 60-100 us by way of the thread pool (toolchain.md 7). Whether
- * the page is there cannot be asked, so it is tried: a read that was slow came from the disk and stopped the event loop for that long; after it all
- * reads go through the pool for a while, twice as long each time that happens in a row.
+ * Small reads are mostly of pages that the page cache has: a system call of 1 us, against 60-100 us by way of the thread pool (toolchain.md 7), and tens of ms
+ * where others wait for the disk there. Whether the page is there cannot be asked, so it is tried: a read that was slow came from the disk and stopped the event
+ * loop for that long; after it all reads go through the pool for a while, twice as long each time that happens in a row. One that was slow while this process
+ * read nothing from any disk only lost its processor to others (decision 0037).
  */
 const SYNC_READ_BYTES_MAX = 64 * 1024;
 const SLOW_READ_MS = 1;
@@ -20,7 +21,7 @@ const POOL_FIRST_MS = 500;
 const POOL_MS_MAX = 30_000;
 /** Quick reads in a row after which a slow one counts as the first again. */
 const FORGIVEN_AFTER = 20_000;
-const reads = { poolUntilMs: 0, pauseMs: POOL_FIRST_MS, quick: 0 };
+const reads = { poolUntilMs: 0, pauseMs: POOL_FIRST_MS, quick: 0, blocks: 0 };
 
 function mayReadAtOnce(bytes: number): boolean {
   return bytes <= SYNC_READ_BYTES_MAX && (reads.poolUntilMs === 0 || systemClock.monotonicMs() > reads.poolUntilMs);
@@ -33,6 +34,11 @@ function readTook(startedMs: number): void {
     if (reads.quick === FORGIVEN_AFTER) reads.pauseMs = POOL_FIRST_MS;
     return;
   }
+  // Of the whole process: uploads may have read them. 0: never anything, or the kernel does not count.
+  const blocks = process.resourceUsage().fsRead;
+  const isFromCache = blocks > 0 && blocks === reads.blocks;
+  reads.blocks = blocks;
+  if (isFromCache) return;
   reads.quick = 0;
   reads.poolUntilMs = now + reads.pauseMs;
   reads.pauseMs = Math.min(POOL_MS_MAX, reads.pauseMs * 2);

@@ -55,10 +55,17 @@ async function arriving() {
     {
       core: {
         objects,
+        clock,
         registry: { namespace },
-        places: { lease: { valid: true }, find: () => Promise.resolve({ kind: 'here', served: objects.get(DISK) }) },
+        places: {
+          lease: { valid: true },
+          find: async () => {
+            await objects.held(DISK);
+            return { kind: 'here', served: objects.get(DISK) };
+          },
+        },
       } as unknown as RouterCore,
-      data: { writeServed: () => ({ status: Status.OK }) } as unknown as DataCalls,
+      data: { writeServed: () => ({ status: Status.OK }), readServed: () => ({ status: Status.OK }) } as unknown as DataCalls,
       attributes: {} as AttributeCalls,
     },
     SELF,
@@ -117,7 +124,7 @@ for (const change of ['removal', 'change of mode'] as const) {
 test('what is sent to an owner is executed in the term that it was sent to, and in no later one of the same router', async () => {
   const { registry, objects, service } = await arriving();
   const term = (counter: number): Term => ({ generation: 1, counter, nonce: 'ab'.repeat(8) });
-  objects.adopt({ ...DRIVEN, term: term(7) } as unknown as DrivenObject, registry.inode as Inode);
+  objects.adopt({ ...DRIVEN, term: term(7) }, registry.inode as Inode);
   const caller = { uid: 0, gid: 0, gids: [], address: '10.0.0.1', operationId: 'c|1' };
   const write = (counter: number) =>
     service.write({ fileid: DISK, inodeGeneration: 7, term: term(counter) }, caller, 0, 4, [Buffer.alloc(4)], Stability.FILE_SYNC);
@@ -125,3 +132,25 @@ test('what is sent to an owner is executed in the term that it was sent to, and 
   // It was here in term 5, was given away, and came back: who still writes to term 5 may have been overtaken by what was written elsewhere.
   assert.deepEqual(await write(5), { kind: 'not-owner', hint: { ...SELF, term: term(7) } });
 });
+
+for (const { waitedMs, kind } of [
+  { waitedMs: 50, kind: 'done' },
+  { waitedMs: 1500, kind: 'not-owner' },
+] as const) {
+  test(`what meets a new owner in the moment of its activation is ${kind === 'done' ? 'done there, not sent once more' : 'sent again if that took long'}`, async () => {
+    const { clock, registry, objects, service } = await arriving();
+    const release = objects.hold(DISK);
+    const term: Term = { generation: 1, counter: 7, nonce: 'ab'.repeat(8) };
+    const target = { fileid: DISK, inodeGeneration: 7, term };
+    const caller = { uid: 0, gid: 0, gids: [], address: '10.0.0.1', operationId: 'c|1' };
+    const written = service.write(target, caller, 0, 4, [Buffer.alloc(4)], Stability.FILE_SYNC);
+    const read = service.read(target, caller, 0, Buffer.alloc(4));
+    const older = service.read({ ...target, term: { ...term, counter: 5 } }, caller, 0, Buffer.alloc(4));
+    await clock.run(clock.sleep(waitedMs));
+    const served = objects.adopt({ ...DRIVEN, term }, registry.inode as Inode);
+    release();
+    assert.deepEqual([(await written).kind, (await read).kind, (await older).kind], [kind, kind, 'not-owner']);
+    const count = kind === 'done' ? 1 : 0;
+    assert.deepEqual([served.peerIo.reads, served.peerIo.writes], [count, count]);
+  });
+}

@@ -15,9 +15,13 @@ import type { ServedObject } from './open-objects.ts';
 import { forwardedCaller } from './peer-caller.ts';
 import type { Forwarded, ObjectTarget, OwnerHint, PeerCaller, PeerService } from './peer-port.ts';
 import { wordsOfHex, wordsOfText } from './repetitions.ts';
+import type { CallWords } from './repetitions.ts';
 import type { RouterCore } from './router-core.ts';
 
 type Moves = 'moveAsk' | 'moveFetch' | 'moveFreeze' | 'moveConfirm' | 'moveAbort' | 'moveOffer';
+
+/** A hold of a move is shorter. Far less than what a memory of completed calls has beyond the life of a call (REPETITION_WINDOW_MS). */
+const SOON_MS_MAX = 1_000;
 
 export class ObjectService implements Omit<PeerService, Moves> {
   readonly #core: RouterCore;
@@ -47,9 +51,13 @@ export class ObjectService implements Omit<PeerService, Moves> {
 
   read(target: ObjectTarget, caller: PeerCaller, offsetBytes: number, into: Buffer): MaybePromise<Forwarded<ReadAnswer>> {
     const served = this.#served(target);
-    if (served === null) return this.#elsewhere(target);
+    if (served === null) return this.#soon(target, (now) => this.#readServed(now, caller, offsetBytes, into));
+    return this.#settled(target, this.#readServed(served, caller, offsetBytes, into));
+  }
+
+  #readServed(served: ServedObject, caller: PeerCaller, offsetBytes: number, into: Buffer): MaybePromise<ReadAnswer | null> {
     served.peerIo.reads += 1;
-    return this.#settled(target, this.#data.readServed(caller, served, offsetBytes, into));
+    return this.#data.readServed(caller, served, offsetBytes, into);
   }
 
   write(
@@ -63,9 +71,21 @@ export class ObjectService implements Omit<PeerService, Moves> {
     const words = new Uint32Array(4);
     const named = wordsOfHex(caller.operationId, words) ? words : wordsOfText(caller.operationId);
     const served = this.#served(target);
-    if (served === null) return this.#elsewhere(target);
+    if (served === null) return this.#soon(target, (now) => this.#writeServed(now, caller, offsetBytes, countBytes, chunks, stability, named));
+    return this.#settled(target, this.#writeServed(served, caller, offsetBytes, countBytes, chunks, stability, named));
+  }
+
+  #writeServed(
+    served: ServedObject,
+    caller: PeerCaller,
+    offsetBytes: number,
+    countBytes: number,
+    chunks: readonly Uint8Array[],
+    stability: Stability,
+    words: CallWords,
+  ): MaybePromise<WriteAnswer | null> {
     served.peerIo.writes += 1;
-    return this.#settled(target, this.#data.writeServed(caller, served, offsetBytes, countBytes, chunks, stability, named));
+    return this.#data.writeServed(caller, served, offsetBytes, countBytes, chunks, stability, words);
   }
 
   commit(target: ObjectTarget, caller: PeerCaller): MaybePromise<Forwarded<WccResult<{ verifier: Uint8Array }>>> {
@@ -95,7 +115,19 @@ export class ObjectService implements Omit<PeerService, Moves> {
 
   #here<T>(target: ObjectTarget, work: (served: ServedObject) => MaybePromise<T | null>): MaybePromise<Forwarded<T>> {
     const served = this.#served(target);
-    return served === null ? this.#elsewhere(target) : this.#settled(target, work(served));
+    return served === null ? this.#soon(target, work) : this.#settled(target, work(served));
+  }
+
+  /**
+   * Not served at this moment. What is sent to a new owner right behind the change mostly meets it while it activates its copy: it is done there as soon as it can
+   * be, and not sent once more. But not what waited for long: by then the caller may look for it elsewhere.
+   */
+  async #soon<T>(target: ObjectTarget, work: (served: ServedObject) => MaybePromise<T | null>): Promise<Forwarded<T>> {
+    const { objects, clock } = this.#core;
+    const startedMs = clock.monotonicMs();
+    const elsewhere = objects.held(target.fileid) === null ? null : await this.#elsewhere<T>(target);
+    const served = elsewhere === null || clock.monotonicMs() - startedMs > SOON_MS_MAX ? null : this.#served(target);
+    return served === null ? (elsewhere ?? (await this.#elsewhere<T>(target))) : await this.#settled(target, work(served));
   }
 
   #settled<T>(target: ObjectTarget, answer: MaybePromise<T | null>): MaybePromise<Forwarded<T>> {
