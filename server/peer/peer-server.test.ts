@@ -1,6 +1,9 @@
 /** What a server takes from whom, and what it never executes. The peer is played by hand. */
 import assert from 'node:assert/strict';
+import net from 'node:net';
 import { test } from 'node:test';
+import { crc32 } from 'node:zlib';
+import tls from 'node:tls';
 
 import type { Incarnation, RouterId } from '../core/ids.ts';
 import { silentLogger } from '../core/logger.ts';
@@ -8,7 +11,9 @@ import type { Logger } from '../core/logger.ts';
 import { FrameKind } from './frame.ts';
 import type { Hello } from './hello.ts';
 import { PeerServer } from './peer-server.ts';
+import { DATA_LANE } from './peer-settings.ts';
 import type { PeerSettings } from './peer-settings.ts';
+import { clusterCertificates } from './testing/certificates.ts';
 import { MemoryPeerService } from './testing/memory-peer-service.ts';
 import { RawPeer, requestBytes } from './testing/raw-peer.ts';
 import { settled, SteppedClock, until } from './testing/stepped-clock.ts';
@@ -67,7 +72,7 @@ test('a hello that fits is welcomed, and calls behind it are answered', async ()
 });
 
 const refusals: readonly [string, Partial<Hello>, RegExp][] = [
-  ['version', { versionFirst: 2, versionLast: 9 }, /speaks versions 2 to 9 of the peer protocol, this one 1 to 1/],
+  ['version', { versionFirst: 3, versionLast: 9 }, /speaks versions 3 to 9 of the peer protocol, this one 1 to 2/],
   ['vpool', { vpoolUuid: 'other' }, /belongs to vPool other/],
   ['not-me', { toIncarnation: 'cc'.repeat(16) as Incarnation }, /not bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb in cccc/],
   ['not-me', { toRouter: 'cc'.repeat(16) as RouterId }, /this is router bbbb/],
@@ -98,9 +103,27 @@ for (const [refusal, changes, message] of refusals) {
 test('versions that overlap agree on the highest that both speak', async () => {
   await withServer(async ({ connect }) => {
     const answer = await connect().hello({ versionFirst: 1, versionLast: 40 });
-    assert.ok(answer?.kind === 'welcome' && answer.version === 1);
+    assert.ok(answer?.kind === 'welcome' && answer.version === 2);
   });
 });
+
+for (const [versionLast, hasCrc] of [
+  [1, true],
+  [2, false],
+] as const) {
+  test(`a READ by a caller of version ${versionLast} is answered ${hasCrc ? 'with' : 'without'} a CRC of its bytes`, async () => {
+    await withServer(async ({ connect, service }) => {
+      service.write(TARGET, CALLER, 0, 5, [Buffer.from('bytes')], 2);
+      const peer = connect();
+      peer.readsHaveCrc = hasCrc;
+      await peer.hello({ versionLast, lane: DATA_LANE });
+      peer.call(7, { kind: FrameKind.READ, target: TARGET, caller: CALLER, offsetBytes: 0, countBytes: 5 });
+      await until(() => peer.frames.length === 2, 'the call was answered');
+      const { head, payload } = peer.frames[1]!;
+      assert.deepEqual([head.payloadCrc, payload.toString('latin1')], [hasCrc ? crc32('bytes') : 0, 'bytes']);
+    });
+  });
+}
 
 const bad: readonly [string, (peer: RawPeer) => void][] = [
   ['bytes that are no frame', (peer) => peer.send(Buffer.alloc(100, 1))],
@@ -316,4 +339,28 @@ test('a connection that says no hello is closed', async () => {
     clock.advance(4000);
     await peer.closed();
   });
+});
+
+test('a lapse leaves no socket open that said goodbye in the middle of its TLS handshake a moment ago', async (t) => {
+  const { b } = await clusterCertificates();
+  const self = { router: ROUTER_B, incarnation: INCARNATION_B, vpoolUuid: VPOOL };
+  const service = new MemoryPeerService(ROUTER_B, INCARNATION_B);
+  const server = new PeerServer({ service: () => service, clock: new SteppedClock(), logger: silentLogger, tls: b, self });
+  const { port } = await server.listen('127.0.0.1', 0);
+  t.after(() => server.close());
+  // In the very turn in which Node ends the connection in answer to that, which the system has not carried out yet.
+  const lapsed = Promise.withResolvers<void>();
+  const ending = net.Socket.prototype._final;
+  t.mock.method(net.Socket.prototype, '_final', function (this: net.Socket, done: (error?: Error | null) => void) {
+    ending.call(this, done);
+    if (!(this instanceof tls.TLSSocket)) return;
+    server.lapse();
+    lapsed.resolve();
+  });
+  const client = net.connect({ host: '127.0.0.1', port });
+  client.on('error', () => {});
+  client.end();
+  await lapsed.promise;
+  client.destroy();
+  await until(() => !process.getActiveResourcesInfo().includes('TCPSocketWrap'), 'all sockets were closed');
 });

@@ -24,7 +24,6 @@ import { PEER_SETTINGS } from './peer-settings.ts';
 import type { PeerSettings } from './peer-settings.ts';
 import { ServedConnection } from './served-connection.ts';
 import type { ServedHost } from './served-connection.ts';
-import { resetSocket } from './socket-reset.ts';
 
 const SWEEPS_PER_SILENCE = 6;
 /** Incarnations that were replaced are remembered, per router. */
@@ -142,7 +141,9 @@ export class PeerServer {
   lapse(): void {
     this.#isClosed = true;
     for (const connection of this.#connections) connection.reset('the lease lapsed');
-    for (const socket of this.#sockets) resetSocket(socket);
+    // In their TLS handshake: there is nothing unread of a peer's that could be executed. One of them that said goodbye is being ended by the TLS around it, of which
+    // nothing is known here, and would stay open for ever if it were reset (see resetSocket).
+    for (const socket of this.#sockets) socket.destroy();
   }
 
   /** Stops listening and closes all connections. Calls that run finish, without an answer. */
