@@ -17,15 +17,20 @@ import { TcpConnection } from './tcp-connection.ts';
 
 class NotingSocket extends EventEmitter {
   readonly writes: Buffer[] = [];
+  /** The system takes what is written before `write` returns. */
+  takesAtOnce = false;
+  writableLength = 0;
   readonly #callbacks: (() => void)[] = [];
 
   write(bytes: Buffer, done?: () => void): void {
-    this.writes.push(bytes);
+    if (bytes.length > 0) this.writes.push(bytes);
+    if (!this.takesAtOnce) this.writableLength += bytes.length;
     if (done !== undefined) this.#callbacks.push(done);
   }
 
   /** The system has taken everything written so far. */
   taken(): void {
+    this.writableLength = 0;
     for (const done of this.#callbacks.splice(0)) done();
   }
 
@@ -86,6 +91,16 @@ test('while a write is under way, replies gather for the next one', () => {
   socket.taken();
   assert.equal(socket.writes.length, 2);
   assert.equal(socket.writes[1]!.length, 10 * (4 + 24 + 8));
+});
+
+test('what the system takes at once is free again at once, and waits for no callback', () => {
+  const { connection, socket, pool } = connect();
+  socket.takesAtOnce = true;
+  connection.receive(calls(1, 10, 1000));
+  assert.ok(pool.freeBytes > 0);
+  assert.deepEqual([connection.inFlightBytes, connection.isIdle], [0, true]);
+  connection.receive(calls(1, 1, 4));
+  assert.equal(socket.writes.length, 2);
 });
 
 test('bytes handed to the socket are not touched until it has taken them', () => {

@@ -20,6 +20,7 @@ import type { ReplyPath, ServerCall } from './server-call.ts';
 
 /** Replies are handed to the socket at the end of the turn, or when this much has come together. */
 const EARLY_FLUSH_BYTES = 256 * 1024;
+const NOTHING = Buffer.alloc(0);
 
 /** What a connection asks of the server that it belongs to. */
 export interface ConnectionHost {
@@ -299,19 +300,15 @@ export class TcpConnection implements ReplyPath {
     this.#batchBytes = this.#segmentsBytes;
     this.#segmentsBytes = 0;
     const socket = this.#socket;
-    if (batch.length === 1) {
-      const segment = batch[0]!;
-      socket.write(segment.buffer.bytes.subarray(segment.start, segment.end), this.#onSent);
-      return;
-    }
-    socket.cork();
+    if (batch.length > 1) socket.cork();
     for (let i = 0; i < batch.length; i++) {
       const { buffer, start, end } = batch[i]!;
-      const view = buffer.bytes.subarray(start, end);
-      if (i === batch.length - 1) socket.write(view, this.#onSent);
-      else socket.write(view);
+      socket.write(buffer.bytes.subarray(start, end));
     }
-    socket.uncork();
+    if (batch.length > 1) socket.uncork();
+    // The system took all of it: a callback would cost a turn of its own. Otherwise nothing, behind what is under way, says when it has.
+    if (socket.writableLength === 0) this.#sent();
+    else socket.write(NOTHING, this.#onSent);
   }
 
   #sent(): void {

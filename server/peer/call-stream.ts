@@ -10,7 +10,7 @@ import { FrameSender } from './frame-sender.ts';
 import { FrameKind } from './frame.ts';
 import type { FrameHead } from './frame.ts';
 import type { H2Stream } from './h2/h2-connection.ts';
-import { getHelloAnswer, putHello } from './hello.ts';
+import { getHelloAnswer, putHello, VERSION_READS_WITHOUT_CRC } from './hello.ts';
 import type { Hello, HelloAnswer } from './hello.ts';
 import type { PeerCall } from './peer-call.ts';
 import type { PeerSettings } from './peer-settings.ts';
@@ -186,7 +186,10 @@ export class CallStream {
     if (this.#hello !== null) {
       const answer = this.#hello;
       this.#hello = null;
-      if (answer.kind === 'welcome') this.#creditBytes = answer.creditBytes;
+      if (answer.kind === 'welcome') {
+        this.#creditBytes = answer.creditBytes;
+        this.#reader.readsHaveCrc = answer.version < VERSION_READS_WITHOUT_CRC;
+      }
       this.#host.greeted(answer);
       return;
     }

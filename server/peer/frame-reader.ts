@@ -5,7 +5,7 @@
 import { crc32 } from 'node:zlib';
 
 import { FrameError } from './frame-error.ts';
-import { ARGS_BYTES_MAX, FLAG_ANSWER, HEAD_BYTES, isFrameKind, MAGIC, PAYLOAD_BYTES_MAX } from './frame.ts';
+import { ARGS_BYTES_MAX, FLAG_ANSWER, FrameKind, HEAD_BYTES, isFrameKind, MAGIC, PAYLOAD_BYTES_MAX } from './frame.ts';
 import type { FrameHead } from './frame.ts';
 import { getU32 } from './wire-reader.ts';
 
@@ -43,6 +43,9 @@ export class FrameReader {
   #gotBytes = 0;
   #crc = 0;
   #isStopped = false;
+  /** False: payloads of answers to READ come with a 0 in place of a CRC (VERSION_READS_WITHOUT_CRC). */
+  readsHaveCrc = true;
+  #hasCrc = true;
   /** The sink got, or will get, slices of the chunk that was pushed last. */
   isSliced = false;
 
@@ -137,6 +140,7 @@ export class FrameReader {
     this.#target = target;
     this.#gotBytes = 0;
     this.#crc = 0;
+    this.#hasCrc = this.readsHaveCrc || head.kind !== FrameKind.READ || !head.isAnswer;
     if (target !== null && target.length < head.payloadBytes) throw new FrameError(`${head.payloadBytes} bytes for a buffer of ${target.length}`);
   }
 
@@ -144,12 +148,15 @@ export class FrameReader {
     const head = this.#head;
     const count = Math.min(head.payloadBytes - this.#gotBytes, chunk.length - at);
     if (count > 0) {
-      const slice = chunk.subarray(at, at + count);
-      this.#crc = crc32(slice, this.#crc);
-      if (this.#target === null) {
-        this.#chunks.push(slice);
-        this.isSliced = true;
-      } else this.#target.set(slice, this.#gotBytes);
+      if (this.#target !== null && !this.#hasCrc) chunk.copy(this.#target, this.#gotBytes, at, at + count);
+      else {
+        const slice = chunk.subarray(at, at + count);
+        if (this.#hasCrc) this.#crc = crc32(slice, this.#crc);
+        if (this.#target === null) {
+          this.#chunks.push(slice);
+          this.isSliced = true;
+        } else this.#target.set(slice, this.#gotBytes);
+      }
       this.#gotBytes += count;
     }
     if (this.#gotBytes === head.payloadBytes) {

@@ -8,6 +8,7 @@ import type { Attributes } from '../nfsd/file-system.ts';
 import { decodeAnswer, decodeAnswerPayload, encodeAnswer } from './answer-codec.ts';
 import type { Answers } from './answer-codec.ts';
 import { FrameError } from './frame-error.ts';
+import { FrameReader } from './frame-reader.ts';
 import { EARLY_FLUSH_FRAMES, FrameSender } from './frame-sender.ts';
 import { FrameKind, HEAD_BYTES } from './frame.ts';
 import { getHello, getHelloAnswer, putHello, putHelloAnswer } from './hello.ts';
@@ -59,6 +60,23 @@ const GOLDEN_REQUESTS: readonly [keyof typeof GOLDEN_FRAMES, number, number, Pee
   ['read', 9, 3, { kind: FrameKind.READ, target, caller, offsetBytes: 8192, countBytes: 4 }],
   ['write', 10, 0, { kind: FrameKind.WRITE, target, caller, offsetBytes: 8192, stability: 2, countBytes: 4, chunks: [Buffer.from('data')] }],
 ];
+
+test('without CRCs of READs only their answers have none, and that must be said', () => {
+  const pushed = (bytes: Buffer): number => {
+    let frames = 0;
+    const reader = new FrameReader({ begin: () => null, end: () => void (frames += 1) });
+    reader.readsHaveCrc = false;
+    reader.push(bytes);
+    return frames;
+  };
+  const frame = (kind: FrameKind, isAnswer: boolean, crc: number | null): Buffer =>
+    frameBytes(head(kind, isAnswer, 1), Buffer.from([0]), [Buffer.from('bytes')], crc);
+  assert.equal(pushed(frame(FrameKind.READ, true, 0)), 1);
+  assert.equal(pushed(frame(FrameKind.WRITE, false, null)), 1);
+  assert.throws(() => pushed(frame(FrameKind.READ, true, null)), FrameError);
+  assert.throws(() => pushed(frame(FrameKind.WRITE, false, 0)), FrameError);
+  assert.throws(() => pushed(frame(FrameKind.READ, false, 0)), FrameError);
+});
 
 for (const [name, requestId, ageMs, request] of GOLDEN_REQUESTS) {
   test(`golden vector "${name}" is what we send, and decodes to the request`, () => {

@@ -17,6 +17,8 @@ import type { PeerSettings } from './peer-settings.ts';
 import { ReceivedMemory } from './received-memory.ts';
 import { resetSocket } from './socket-reset.ts';
 
+const RECEIVE_BYTES = 128 * 1024;
+
 export interface LaneHost {
   readonly clock: Clock;
   readonly settings: PeerSettings;
@@ -46,7 +48,13 @@ export class LaneConnection {
   constructor(host: LaneHost, address: { readonly host: string; readonly port: number }, router: RouterId, hello: Omit<Hello, 'stream'>) {
     this.#host = host;
     this.#heardMs = host.clock.monotonicMs();
-    const raw = net.connect({ host: address.host, port: address.port, noDelay: true });
+    const raw = net.connect({
+      host: address.host,
+      port: address.port,
+      noDelay: true,
+      // TLS reads from the socket itself.
+      ...(host.tls === null ? { onread: this.#ownMemory() } : {}),
+    });
     this.#socket = raw;
     raw.on('error', (error) => this.#lost(error.message));
     raw.on('close', () => this.#lost('it closed the connection'));
@@ -106,13 +114,11 @@ export class LaneConnection {
       { opened: () => {}, failed: (reason) => this.#lost(reason) },
     );
     this.#h2 = h2;
-    this.#carrier.on('data', (chunk: Buffer) => {
-      if (this.#isClosed) return;
-      this.#memory.received(chunk);
-      this.#heardMs = host.clock.monotonicMs();
-      h2.receive(chunk);
-      host.heard();
-    });
+    if (isSecure !== null)
+      this.#carrier.on('data', (chunk: Buffer) => {
+        this.#memory.received(chunk);
+        this.#receive(chunk);
+      });
     const streams: CallStream[] = [];
     for (let stream = 0; stream < LANES[hello.lane]!.streams; stream++) {
       const carried = h2.request([
@@ -136,6 +142,25 @@ export class LaneConnection {
       );
     }
     (this as { streams: readonly CallStream[] }).streams = streams;
+  }
+
+  /** What is received goes to the callers' memory at once, so the same is used again and again. */
+  #ownMemory(): net.OnReadOpts {
+    const buffer = Buffer.allocUnsafeSlow(RECEIVE_BYTES);
+    return {
+      buffer,
+      callback: (bytes) => {
+        this.#receive(buffer.subarray(0, bytes));
+        return true;
+      },
+    };
+  }
+
+  #receive(chunk: Buffer): void {
+    if (this.#isClosed) return;
+    this.#heardMs = this.#host.clock.monotonicMs();
+    this.#h2?.receive(chunk);
+    this.#host.heard();
   }
 
   #lost(reason: string): void {

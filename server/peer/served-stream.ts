@@ -12,7 +12,7 @@ import { COPY_BYTES_MAX, FrameSender } from './frame-sender.ts';
 import { FrameKind } from './frame.ts';
 import type { FrameHead } from './frame.ts';
 import type { H2Stream } from './h2/h2-connection.ts';
-import { getHello, putHelloAnswer } from './hello.ts';
+import { getHello, putHelloAnswer, VERSION_READS_WITHOUT_CRC } from './hello.ts';
 import { chargeOf, decodeRequest, laneOf, withPayload } from './request-codec.ts';
 import type { CallKind, PeerRequest } from './request-codec.ts';
 import type { ServedConnection } from './served-connection.ts';
@@ -31,6 +31,7 @@ export class ServedStream {
   readonly #args = new WireReader(Buffer.alloc(0));
   #service: PeerService | null = null;
   #lane = -1;
+  #readsHaveCrc = true;
   #request: PeerRequest | null = null;
   #requestId = 0;
   #pingId: number | null = null;
@@ -150,6 +151,7 @@ export class ServedStream {
     }
     this.#service = service;
     this.#lane = hello.lane;
+    if (answer.kind === 'welcome') this.#readsHaveCrc = answer.version < VERSION_READS_WITHOUT_CRC;
   }
 
   #execute(request: PeerRequest, requestId: number): void {
@@ -186,7 +188,7 @@ export class ServedStream {
   #answer(request: PeerRequest, requestId: number, answer: unknown, into: Buffer | null): void {
     if (this.#isClosed) return;
     const payload = encodeAnswer(request.kind, answer as Answers[CallKind], this.#sender.open(), into);
-    this.#send(request.kind, requestId, payload);
+    this.#send(request.kind, requestId, payload, request.kind === FrameKind.READ && !this.#readsHaveCrc ? 0 : null);
     // The sender has copied it.
     if (into !== null && into.length <= COPY_BYTES_MAX && this.#readBuffers.length < READ_BUFFERS_MAX) this.#readBuffers.push(into);
   }
@@ -211,9 +213,9 @@ export class ServedStream {
     this.#send(request.kind, requestId, []);
   }
 
-  #send(kind: CallKind, requestId: number, payload: readonly Uint8Array[]): void {
+  #send(kind: CallKind, requestId: number, payload: readonly Uint8Array[], crc: number | null = null): void {
     const { clock, settings } = this.#connection.host;
-    this.#sender.send(kind, true, requestId, 0, clock.monotonicMs(), payload);
+    this.#sender.send(kind, true, requestId, 0, clock.monotonicMs(), payload, crc);
     if (this.#sender.unsentBytes > settings.creditBytes * 2 + UNSENT_SLACK_BYTES) this.#connection.refuse('the peer takes no answers');
   }
 }

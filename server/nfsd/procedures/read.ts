@@ -39,7 +39,8 @@ export function serveRead(context: NfsContext, call: NfsCall): void | Promise<vo
 }
 
 function read(context: NfsContext, call: NfsCall, object: Handle, offsetBytes: number, countBytes: number): void | Promise<void> {
-  const writer = call.begin(HEAD_BYTES + countBytes + 3);
+  // Exactly what a full answer takes: then answers lie behind one another and leave as one piece.
+  const writer = call.begin(HEAD_BYTES + countBytes + (-countBytes & 3));
   writer.reserve(HEAD_BYTES);
   const target = writer.reserve(countBytes);
   call.target = target;

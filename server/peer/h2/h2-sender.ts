@@ -14,6 +14,8 @@ import { Flag, FRAME_BYTES_MIN, FRAME_HEAD_BYTES, FrameType, putFrameHead, WINDO
 const PIECE_BYTES_MAX = 256 * 1024;
 /** Answers to frames of the peer that it does not take. */
 const ANSWERS_MAX = 1024;
+const NOTHING = Buffer.alloc(0);
+const NO_PARTS: readonly DataPart[] = [];
 
 /** A part of what is written: the first of a write begins with `FRAME_HEAD_BYTES` of room, which is the sender's. */
 export interface DataPart {
@@ -50,6 +52,8 @@ export class H2Sender {
   #answers = 0;
   #isBusy = false;
   #isClosed = false;
+  /** The last write was in the kernel when it returned. */
+  #takesAtOnce = true;
   readonly #written = (): void => this.#onWritten();
 
   constructor(socket: Duplex) {
@@ -86,9 +90,10 @@ export class H2Sender {
         socket.cork();
         for (let i = 0; i < last; i++) socket.write(parts[i]!.bytes);
       }
-      socket.write(parts[last]!.bytes, this.#written);
+      const isHeard = this.#writeLast(parts[last]!.bytes);
       if (last > 0) socket.uncork();
-      this.#handedOver([stream]);
+      if (this.#isTaken()) this.#tell(stream);
+      else this.#isUnderWay([stream], isHeard);
       return;
     }
     stream.parts = parts;
@@ -165,7 +170,8 @@ export class H2Sender {
       }
       this.#socket.uncork();
       if (bytes === 0) return;
-      this.#handedOver(finished);
+      if (!this.#isTaken()) this.#isUnderWay(finished, true);
+      else for (const stream of finished) this.#tell(stream);
     }
   }
 
@@ -193,12 +199,26 @@ export class H2Sender {
     return bytes;
   }
 
-  #handedOver(streams: Outgoing[]): void {
-    if (this.#socket.writableLength === 0) this.#tell(streams);
-    else {
-      this.#isBusy = true;
-      for (const stream of streams) this.#underWay.push(stream);
-    }
+  /**
+   * The last part of a write. A callback costs a turn of its own, so it is left out while the system takes everything at once, as TLS never does. True: `#written`
+   * will be called.
+   */
+  #writeLast(bytes: Uint8Array): boolean {
+    if (this.#takesAtOnce) this.#socket.write(bytes);
+    else this.#socket.write(bytes, this.#written);
+    return !this.#takesAtOnce;
+  }
+
+  #isTaken(): boolean {
+    this.#takesAtOnce = this.#socket.writableLength === 0;
+    return this.#takesAtOnce;
+  }
+
+  #isUnderWay(streams: readonly Outgoing[], isHeard: boolean): void {
+    this.#isBusy = true;
+    for (const stream of streams) this.#underWay.push(stream);
+    // Nothing, behind what is under way, says when it was taken.
+    if (!isHeard) this.#socket.write(NOTHING, this.#written);
   }
 
   #onWritten(): void {
@@ -206,18 +226,16 @@ export class H2Sender {
     this.#isBusy = false;
     const streams = this.#underWay;
     this.#underWay = [];
-    this.#tell(streams);
+    for (const stream of streams) this.#tell(stream);
     this.pump();
   }
 
-  #tell(streams: readonly Outgoing[]): void {
-    for (const stream of streams) {
-      const { sent } = stream;
-      stream.sent = null;
-      stream.parts = [];
-      if (stream.isEnding) this.#writeEnd(stream);
-      sent?.();
-    }
+  #tell(stream: Outgoing): void {
+    const { sent } = stream;
+    stream.sent = null;
+    stream.parts = NO_PARTS;
+    if (stream.isEnding) this.#writeEnd(stream);
+    sent?.();
   }
 
   #writeEnd(stream: Outgoing): void {

@@ -19,6 +19,7 @@ export class RawPeer {
   readonly #session: http2.ClientHttp2Session;
   readonly #stream: http2.ClientHttp2Stream;
   readonly frames: CollectedFrame[] = [];
+  readonly #reader: FrameReader;
   isClosed = false;
 
   constructor(port: number) {
@@ -30,14 +31,19 @@ export class RawPeer {
     this.#stream = this.#session.request({ ':method': 'POST', ':path': PEER_PATH }, { endStream: false });
     this.#stream.on('error', () => {});
     let args = Buffer.alloc(0);
-    const reader = new FrameReader({
+    this.#reader = new FrameReader({
       begin: (_head, bytes, start, end) => {
         args = Buffer.from(bytes.subarray(start, end));
         return null;
       },
       end: (head, payload) => void this.frames.push({ head: { ...head }, args, payload: Buffer.concat(payload) }),
     });
-    this.#stream.on('data', (chunk: Buffer) => reader.push(chunk));
+    this.#stream.on('data', (chunk: Buffer) => this.#reader.push(chunk));
+  }
+
+  /** As FrameReader's. */
+  set readsHaveCrc(value: boolean) {
+    this.#reader.readsHaveCrc = value;
   }
 
   /** Answers are not read any more. */
