@@ -64,6 +64,18 @@ test('a segment that the former owner does not have, or has of another term, is 
   assert.equal(pair.calls, 2);
 });
 
+test('what the former owner does not have is remembered for a minute, and of so many segments at most', async () => {
+  const pair = new Pair();
+  pair.clock.advance(100_000);
+  for (let segment = 100; segment < 100 + 600; segment += 1) assert.equal(await pair.read(segment, 0, 4), null);
+  assert.equal(pair.calls, 512);
+  assert.equal(await pair.read(4, 0, 4), null);
+  pair.clock.advance(61_000);
+  assert.equal(await pair.read(4, 0, 4), 'what');
+  assert.equal(await pair.read(100, 0, 4), null);
+  assert.equal(pair.calls, 514);
+});
+
 test('an answer that takes long is late, and comes; after one that never comes the former owner is left alone for a while', async () => {
   const pair = new Pair();
   let answerNow = (_part: MovePart | null): void => {};

@@ -21,8 +21,9 @@ const USELESS_MS_MAX = 1_800_000;
 /** Under way at a time: of small reads so many, of large ones so much. */
 const ASKED_MAX = 64;
 const ASKED_BYTES_MAX = 4 * 1024 * 1024;
-/** Segments that it said it does not have; with more of them it has hardly any. */
-const ABSENT_MAX = 4096;
+/** Segments that it said it does not have, of a minute: with more of them it has hardly any. */
+const ABSENT_MAX = 512;
+const ABSENT_MS_MAX = 60_000;
 
 export class AskedOwner implements FormerOwner {
   readonly #clock: Clock;
@@ -30,6 +31,7 @@ export class AskedOwner implements FormerOwner {
   readonly #fileid: FileId;
   readonly #attempt: Term;
   readonly #absent = new Set<number>();
+  #absentFromMs = 0;
   #asked = 0;
   #askedBytes = 0;
   #restUntilMs = 0;
@@ -46,6 +48,10 @@ export class AskedOwner implements FormerOwner {
 
   read(segment: number, term: Term, offsetBytes: number, lengthBytes: number): Promise<FormerAnswer> | null {
     const nowMs = this.#clock.monotonicMs();
+    if (nowMs - this.#absentFromMs > ABSENT_MS_MAX) {
+      this.#absentFromMs = nowMs;
+      this.#absent.clear();
+    }
     if (this.#absent.has(segment) || this.#absent.size >= ABSENT_MAX) return null;
     if (nowMs < this.#restUntilMs || nowMs - this.#usefulAtMs > USELESS_MS_MAX) return null;
     if (this.#asked >= ASKED_MAX || this.#askedBytes + lengthBytes > ASKED_BYTES_MAX) return null;
