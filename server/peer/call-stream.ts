@@ -136,10 +136,11 @@ export class CallStream {
       call.fail(lostError(`the call waited for ${Math.round(ageMs)} ms before it could be sent`));
       return;
     }
+    const { request } = call;
+    // First: what cannot be encoded takes no credit.
+    const payload = encodeRequest(request, this.#sender.open());
     this.#outstandingBytes += call.chargeBytes;
     this.#calls.add(call);
-    const { request } = call;
-    const payload = encodeRequest(request, this.#sender.open());
     this.#sender.send(request.kind, false, call.id, Math.min(Math.ceil(ageMs), 0xffff), nowMs, payload, call.payloadCrc);
   }
 

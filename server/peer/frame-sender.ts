@@ -86,9 +86,9 @@ export class FrameSender {
     return this.#partsBytes + this.#batchBytes;
   }
 
-  /** Opens a frame: its arguments are written to what this returns, until `send`. One at a time. */
+  /** Opens a frame: its arguments are written to what this returns, until `send`. One at a time: one whose encoding threw is forgotten, none of it is sent. */
   open(): WireWriter {
-    assert(this.#frameStart < 0, 'a frame is open already');
+    this.#abandon();
     const writer = this.#writer;
     if (this.#slab.bytes.length - writer.at < HEAD_BYTES + ARGS_ROOM_BYTES + COPY_BYTES_MAX) this.#changeSlab();
     this.#frameStart = writer.at;
@@ -110,8 +110,8 @@ export class FrameSender {
   ): void {
     const writer = this.#writer;
     const start = this.#frameStart;
-    this.#frameStart = -1;
     assert(start >= 0 && writer.bytes === this.#slab.bytes, 'arguments of a frame that are too long');
+    this.#frameStart = -1;
     let payloadBytes = 0;
     for (let i = 0; i < payload.length; i++) payloadBytes += payload[i]!.length;
     const head = this.#head;
@@ -145,6 +145,7 @@ export class FrameSender {
   /** Hands what has come together to the stream now, unless a write is under way. */
   flush(): void {
     if (this.#batchBytes > 0 || this.#partsBytes === 0 || this.#isClosed) return;
+    this.#abandon();
     this.#cutPart();
     const batch = this.#parts;
     this.#parts = this.#batch;
@@ -180,6 +181,15 @@ export class FrameSender {
     if (slab !== this.#slab) {
       if (this.#free.length < FREE_SLABS_MAX) this.#free.push(slab);
     } else if (this.#frameStart < 0 && this.#partStart + CARRIER_ROOM_BYTES === this.#writer.at) this.#beginPart(0);
+  }
+
+  /** Forgets the frame that is open: its encoding threw, which is a bug of one call and not to be one of all others. */
+  #abandon(): void {
+    if (this.#frameStart < 0) return;
+    // One that did not fit was given other memory.
+    this.#writer.bytes = this.#slab.bytes;
+    this.#writer.at = this.#frameStart;
+    this.#frameStart = -1;
   }
 
   /** Ends the part of the slab that is being filled. */

@@ -284,3 +284,39 @@ test('memory that frames are put together in is not used again before it was sen
   );
   assert.ok(frames.every((frame) => frame.payload.every((byte) => byte === (frame.head.requestId & 0xff))));
 });
+
+test('a frame whose encoding throws is forgotten: what is in front of it and behind it is sent, and nothing else', async () => {
+  const stream = new CollectingStream();
+  const clock = new TurnClock();
+  const sender = new FrameSender(stream, clock);
+  const send = (id: number): void => {
+    sender.open().u32(id);
+    sender.send(FrameKind.WRITE, false, id, 0, 0, [Buffer.alloc(100, id)]);
+  };
+  send(1);
+  const half = sender.open();
+  half.u32(2);
+  assert.throws(() => half.u16(0x1_0000));
+  // The turn ends, with the frame in front of it.
+  clock.end();
+  await turn();
+  assert.deepEqual(
+    framesOf([stream.take()]).frames.map((frame) => frame.head.requestId),
+    [1],
+  );
+  send(3);
+  sender.open().raw(Buffer.alloc(2 ** 20));
+  assert.throws(() => sender.send(FrameKind.WRITE, false, 4, 0, 0, []), /too long/);
+  send(5);
+  clock.end();
+  await turn();
+  const { frames, isBetweenFrames } = framesOf([stream.take()]);
+  assert.deepEqual(
+    frames.map(({ head: { requestId }, args, payload }) => [requestId, args.readUInt32BE(0), payload.every((byte) => byte === requestId)]),
+    [
+      [3, 3, true],
+      [5, 5, true],
+    ],
+  );
+  assert.deepEqual([isBetweenFrames, sender.unsentBytes], [true, 0]);
+});

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 
 import type { SetAttributes } from '../nfsd/file-system.ts';
 import { VERIFIER } from './testing/memory-peer-service.ts';
+import { settled } from './testing/stepped-clock.ts';
 import { CALLER, INCARNATION_B, ROUTER_A, ROUTER_B, TARGET, withTwoEnds } from './testing/two-ends.ts';
 
 const NO_CHANGES: SetAttributes = { mode: null, uid: null, gid: null, sizeBytes: null, atime: null, mtime: null };
@@ -73,4 +74,25 @@ test('the messages of a move arrive and are answered', async () => {
     assert.equal(service.calls.at(-1), 'moveAbort tired');
     assert.deepEqual([await peer.moveOffer(TARGET, ROUTER_A, 'drain'), await peer.moveOffer(TARGET, ROUTER_A, 'io')], [true, false]);
   });
+});
+
+test('calls that cannot be encoded fail alone: they take no credit, and those behind them arrive', async () => {
+  await withTwoEnds(
+    async ({ peer }) => {
+      const data = Buffer.alloc(256 * 1024, 1);
+      // Connected: what has to wait is encoded behind the caller's back, where a bug ends the process.
+      await peer.write(TARGET, CALLER, 0, data.length, [data], 2);
+      const impossible = { ...TARGET, inodeGeneration: -1 };
+      for (let call = 0; call < 8; call += 1)
+        await assert.rejects(async () => peer.write(impossible, CALLER, 0, data.length, [data], 2), { name: 'AssertionError' });
+      const answer = Promise.resolve(peer.write(TARGET, CALLER, 0, data.length, [data], 2));
+      let isDone = false;
+      void answer.then(() => {
+        isDone = true;
+      });
+      await settled();
+      assert.equal(isDone, true);
+    },
+    { settings: { creditBytes: 1024 * 1024 } },
+  );
 });
