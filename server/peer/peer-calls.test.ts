@@ -4,7 +4,7 @@ import { test } from 'node:test';
 
 import type { SetAttributes } from '../nfsd/file-system.ts';
 import { VERIFIER } from './testing/memory-peer-service.ts';
-import { settled } from './testing/stepped-clock.ts';
+import { until } from './testing/stepped-clock.ts';
 import { CALLER, INCARNATION_B, ROUTER_A, ROUTER_B, TARGET, withTwoEnds } from './testing/two-ends.ts';
 
 const NO_CHANGES: SetAttributes = { mode: null, uid: null, gid: null, sizeBytes: null, atime: null, mtime: null };
@@ -90,8 +90,7 @@ test('calls that cannot be encoded fail alone: they take no credit, and those be
       void answer.then(() => {
         isDone = true;
       });
-      await settled();
-      assert.equal(isDone, true);
+      await until(() => isDone, 'the call behind them was answered');
     },
     { settings: { creditBytes: 1024 * 1024 } },
   );
