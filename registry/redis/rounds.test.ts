@@ -365,6 +365,45 @@ test('an owner puts its record right: the higher epoch wins, one of the same ter
   await assertSound(pool.a);
 });
 
+test('a name that was removed and given to another inode is listed once, in whatever order that is replayed', async () => {
+  await using pool = await openPool();
+  const { namespace } = pool.a.registry;
+  await namespace.createFile(mutation(pool.a), namespace.root, bytesOf('x'), INLINE);
+  const kept = await remember(pool.a);
+  pool.a.link.entries.clear();
+  await namespace.remove(mutation(pool.a), namespace.root, bytesOf('x'));
+  await namespace.createFile(mutation(pool.a), namespace.root, bytesOf('x'), INLINE);
+  const expected = await contents(pool.a);
+  await forget(pool.a, kept);
+  await call(pool.a, BEGIN_ROUND_SCRIPT, ['run-2']);
+  for (const entry of [...pool.a.link.entries.values()].toReversed()) await replay(pool.a, 'run-2', entry);
+  await finish(pool, 'run-2');
+  assert.deepEqual(await contents(pool.a), expected);
+  await assertSound(pool.a);
+});
+
+test('a Redis that forgot a whole round and what came after it gives out no fileid again', async () => {
+  await using pool = await openPool();
+  const { namespace } = pool.a.registry;
+  const kept = await remember(pool.a);
+  await call(pool.a, BEGIN_ROUND_SCRIPT, ['run-2']);
+  await finish(pool, 'run-2');
+  const create = async (name: string): Promise<FileId> => {
+    const made = await namespace.createFile(mutation(pool.a), namespace.root, bytesOf(name), INLINE);
+    assert.ok(made.kind === 'created');
+    return made.inode.fileid;
+  };
+  const fileids = [await create('x'), await create('y')];
+  assert.ok(fileids[0]! > ROUND_JUMP);
+  await forget(pool.a, kept);
+  await call(pool.a, BEGIN_ROUND_SCRIPT, ['run-3']);
+  for (const entry of pool.a.link.entries.values()) await replay(pool.a, 'run-3', entry);
+  await finish(pool, 'run-3', 3);
+  assert.ok(!fileids.includes(await create('z')));
+  assert.ok((await create('w')) > fileids[1]! + ROUND_JUMP, 'beyond what was forgotten and replayed by nobody');
+  await assertSound(pool.a);
+});
+
 test('a counter that was given out in what Redis forgot is never given out again', async () => {
   await using pool = await openPool();
   const { namespace, ownership } = pool.a.registry;
