@@ -30,8 +30,11 @@ export class ReplicaFiles {
   readonly #logger: Logger;
   readonly directory: string;
   readonly #byObject = new Map<ObjectUuid, ReplicaSegment[]>();
+  readonly #forget: (path: string) => void;
 
-  constructor(components: { disk: Disk; logger: Logger }, directory: string) {
+  /** `forget`: told of what is deleted. */
+  constructor(components: { disk: Disk; logger: Logger }, directory: string, forget: (path: string) => void) {
+    this.#forget = forget;
     this.#disk = components.disk;
     this.#logger = components.logger;
     this.directory = directory;
@@ -79,6 +82,11 @@ export class ReplicaFiles {
     return this.#byObject.get(uuid) ?? [];
   }
 
+  /** It was neither given nor deleted. */
+  has(segment: ReplicaSegment): boolean {
+    return this.of(segment.uuid).includes(segment);
+  }
+
   /** A new file. Its name is durable after `syncDirectory`. */
   async create(identity: Omit<ReplicaSegment, 'path'>): Promise<{ file: DiskFile; segment: ReplicaSegment }> {
     const { fileid, uuid, number, term, attempt } = identity;
@@ -106,6 +114,7 @@ export class ReplicaFiles {
     for (const segment of this.of(uuid)) {
       if (attempt !== null && !sameTerm(segment.attempt, attempt)) continue;
       this.give(segment);
+      this.#forget(segment.path);
       try {
         await this.#disk.unlink(segment.path);
       } catch (error) {

@@ -120,6 +120,8 @@ export class ReplicaLog {
       } finally {
         await tail.file.close();
       }
+      // Held clients are to find it open: in the moment of the switch an open is one of twenty, behind syncs.
+      this.#files.expect(tail.replica);
     })();
     this.#syncing.add(ending);
     ending.then(

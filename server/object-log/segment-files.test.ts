@@ -3,7 +3,7 @@ import { test } from 'node:test';
 
 import { seededRandom } from '../../backends/virtual-clock.ts';
 import { errorCode } from '../core/errors.ts';
-import type { ObjectUuid } from '../core/ids.ts';
+import type { FileId, ObjectUuid } from '../core/ids.ts';
 import type { Logger } from '../core/logger.ts';
 import { silentLogger } from '../core/logger.ts';
 import { SimulatedClock } from '../volume-driver/testing/simulated-router.ts';
@@ -296,4 +296,63 @@ test('an object without segments has none, and dropping what is not there is not
   const files = await world.open();
   assert.deepEqual(files.segmentsOf('f'.repeat(32) as ObjectUuid), []);
   await world.run(files.dropObject('f'.repeat(32) as ObjectUuid));
+});
+
+test('a segment that is open for reading stays open when its file gets another name', async () => {
+  const world = new World();
+  const opened: string[] = [];
+  const open = world.process.open.bind(world.process);
+  world.process.open = (path, mode) => {
+    opened.push(path);
+    return open(path, mode);
+  };
+  const files = await world.open();
+  const segment = await world.written(files, 1, 5000);
+  const former = segment.path;
+  opened.length = 0;
+  const target = Buffer.alloc(5000);
+  assert.equal(await world.run(files.read(segment, 0, target)), 5000);
+  await world.run(files.release(segment));
+  assert.notEqual(segment.path, former);
+  assert.equal(await world.run(files.read(segment, 0, target.fill(0))), 5000);
+  assert.deepEqual([opened, target], [[former], Buffer.alloc(5000, 1)]);
+  // Whoever gets the former name, or this one, is not it.
+  await world.run(files.drop(segment));
+  const next = await world.written(files, 1, 5000, 9);
+  assert.equal(next.path, former);
+  await world.run(files.read(next, 0, target));
+  await world.run(files.release(next));
+  await world.run(files.read(next, 0, target.fill(0)));
+  assert.deepEqual(target, Buffer.alloc(5000, 9));
+});
+
+test('replicas that are to be read soon are open before anybody reads, and closed when they are deleted', async () => {
+  const world = new World();
+  const files = await world.open();
+  const identity = { fileid: 7 as FileId, uuid: UUID, term: T1, attempt: T2 };
+  const made = await world.run(Promise.all([1, 2].map((number) => files.replicas.create({ ...identity, number }))));
+  const [kept, deleted] = made.map(({ segment }) => segment);
+  for (const { file } of made) {
+    await world.run(new Promise<void>((resolve) => file.write(0, [Buffer.alloc(4096, 5)], () => resolve())));
+    await file.close();
+  }
+  assert.ok(kept !== undefined && deleted !== undefined);
+  for (const replica of [kept, deleted]) files.expect(replica);
+  await world.run(world.clock.sleep(1));
+  const segment = files.enter(kept, 4096);
+  let opens = 0;
+  const open = world.process.open.bind(world.process);
+  world.process.open = (path, mode) => {
+    opens += 1;
+    return open(path, mode);
+  };
+  await world.run(files.settle(UUID));
+  const target = Buffer.alloc(4096);
+  assert.equal(await world.run(files.read(segment, 0, target)), 4096);
+  assert.deepEqual([opens, target], [0, Buffer.alloc(4096, 5)]);
+  await world.run(files.replicas.discard(UUID));
+  await assert.rejects(world.run(files.read({ ...segment, path: deleted.path }, 0, target)), (error) => errorCode(error) === 'ENOENT');
+  // It is gone: nobody opens it for nothing.
+  files.expect(deleted);
+  assert.equal(opens, 1);
 });

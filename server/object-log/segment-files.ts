@@ -70,7 +70,7 @@ export class SegmentFiles {
     this.#logger = components.logger;
     this.#settings = settings;
     this.#readers = new SegmentReaders(components);
-    this.replicas = new ReplicaFiles(components, join(settings.directory, 'replica'));
+    this.replicas = new ReplicaFiles(components, join(settings.directory, 'replica'), (path) => this.#readers.forget(path));
     this.#space = new LocalSpace(components, settings);
     this.#ready = new ReadyFiles(
       { ...components, space: this.#space },
@@ -260,6 +260,11 @@ export class SegmentFiles {
     this.#inventory.resize(segment, bytes);
   }
 
+  /** A replica that is whole will be read soon, if it comes to be a segment. */
+  expect(replica: ReplicaSegment): void {
+    if (this.replicas.has(replica)) this.#readers.expect(replica.path);
+  }
+
   /**
    * A copy that another router made for us belongs to an object that is owned here now: it is one of its segments, complete, durable and not released.
    * It stays where it is until `settle`. A copy with the same number that is here already gives way.
@@ -315,7 +320,7 @@ export class SegmentFiles {
       await this.#disk.unlink(path);
       return false;
     }
-    this.#readers.forget(former);
+    this.#readers.renamed(former, path);
     segment.path = path;
     return true;
   }
@@ -338,7 +343,7 @@ export class SegmentFiles {
       await this.#disk.unlink(path);
       return;
     }
-    this.#readers.forget(segment.path);
+    this.#readers.renamed(segment.path, path);
     segment.path = path;
     this.#inventory.toCache(segment);
     this.#boundCache();

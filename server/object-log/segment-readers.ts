@@ -5,7 +5,7 @@ import type { Logger } from '../core/logger.ts';
 const OPEN_FILES_MAX = 512;
 
 interface OpenFile {
-  readonly path: string;
+  path: string;
   file: DiskFile | null;
   opening: Promise<DiskFile>;
   users: number;
@@ -36,6 +36,21 @@ export class SegmentReaders {
       open.users -= 1;
       if (open.doomed && open.users === 0) await open.file?.close();
     }
+  }
+
+  /** Opens a file that somebody will read soon. One that cannot be opened is an error for who reads it. */
+  expect(path: string): void {
+    this.#reader(path);
+  }
+
+  /** The file at `former` has another name now: who reads it goes on, and who comes need not open it again. */
+  renamed(former: string, path: string): void {
+    this.forget(path);
+    const open = this.#open.get(former);
+    if (open === undefined) return;
+    this.#open.delete(former);
+    open.path = path;
+    this.#open.set(path, open);
   }
 
   /** What is at this path from now on is another file, or none. Who reads the former one may go on. */
@@ -69,7 +84,7 @@ export class SegmentReaders {
         if (entry.doomed && entry.users === 0) this.#closeQuietly(file);
       },
       () => {
-        if (this.#open.get(path) === entry) this.#open.delete(path);
+        if (this.#open.get(entry.path) === entry) this.#open.delete(entry.path);
       },
     );
     for (const [oldest] of this.#open) {

@@ -44,6 +44,11 @@ interface OpenObjectComponents {
 
 /** How long something that is under way, such as a checkpoint, may keep an object from being given away. */
 const BUSY_PATIENCE_MS = 2000;
+/**
+ * What arrived is put in its place, and uploaded from there, when those who were held are answered: each rename waits for the file system's journal, in the thread pool
+ * and on the disk where their reads and syncs are, and four uploads take a processor (decision 0037).
+ */
+const SETTLE_AFTER_MS = 250;
 
 export class OpenObject implements DrivenObject {
   readonly fileid: FileId;
@@ -59,6 +64,8 @@ export class OpenObject implements DrivenObject {
   #source: ObjectMoveSource | null = null;
   #ceded = false;
   #repairing: Promise<void> | null = null;
+  /** Ends the pause before what arrived is put in its place. */
+  #settleNow: () => void = () => undefined;
   #repairProblem: Error | null = null;
 
   constructor(
@@ -157,6 +164,7 @@ export class OpenObject implements DrivenObject {
       new ApplianceError('object-busy', `object ${this.fileid} cannot move now: ${why}`, { retryable: true });
     const { files, clock, logger } = this.#components;
     // What arrived a moment ago is put in its place in a moment.
+    this.#settleNow();
     if (this.#repairing !== null) await Promise.race([this.#repairing, clock.sleep(BUSY_PATIENCE_MS)]);
     if (this.log.problem !== null || this.log.moving) throw refuse('its log had a fault');
     if (this.#unsealed.length + this.#arrived.length > 0) throw refuse('segments of its log are being repaired');
@@ -190,6 +198,7 @@ export class OpenObject implements DrivenObject {
   }
 
   async flush(deadlineMs: number): Promise<void> {
+    this.#settleNow();
     await this.#repairing;
     await this.keeper.flush(deadlineMs);
   }
@@ -197,6 +206,7 @@ export class OpenObject implements DrivenObject {
   async close(): Promise<void> {
     await this.log.drained();
     if (!this.#ceded) await this.keeper.stop();
+    this.#settleNow();
     await this.#repairing;
     await this.#source?.ended();
     try {
@@ -246,7 +256,14 @@ export class OpenObject implements DrivenObject {
   /** Puts what arrived among the other segments; from then on it is uploaded and released as they are. */
   async #settleArrived(): Promise<void> {
     if (this.#arrived.length === 0) return;
-    const { files } = this.#components;
+    const { files, clock } = this.#components;
+    await new Promise<void>((resolve) => {
+      const cancel = clock.after(SETTLE_AFTER_MS, resolve);
+      this.#settleNow = () => {
+        cancel();
+        resolve();
+      };
+    });
     failPoint('move.replica-before-rename');
     for (const { segment, uploaded } of this.#arrived) if (uploaded) await files.release(segment);
     await files.settle(this.uuid);

@@ -296,3 +296,35 @@ test('an object is not clean before it has rested: who takes it over knows nothi
   const third = await cleanAfterMs(moved, repeatedMs);
   assert.ok(third >= restMs && third < restMs + 2_000, `clean ${third} ms after a call was answered once more`);
 });
+
+for (const isGivenAway of [false, true]) {
+  test(`what arrived is put in its place ${isGivenAway ? 'at once when it is given away again' : 'a moment after those who were held are answered'}`, async () => {
+    const pair = await Pair.start();
+    const { a, b, cluster } = pair;
+    const object = await pair.open(a);
+    for (let n = 0; n < 30; n += 1) accepted(await pair.run(write(object, n * BLOCK, 1 + n)));
+    const move = await pair.run(cluster.begin(a, object, b));
+    await pair.run(cluster.catchUp(move));
+    const owner = await pair.run(cluster.transfer(move, await pair.run(cluster.freeze(move))));
+    const moved = await pair.run(move.replica.activate(owner));
+    const activatedMs = cluster.clock.monotonicMs();
+    assert.equal((await pair.run(contents(moved)))[0], 1);
+    if (isGivenAway) {
+      let renamedMs = Infinity;
+      watchFailPoints((name) => {
+        if (name === 'move.replica-renamed') renamedMs = cluster.clock.monotonicMs();
+      });
+      try {
+        (await pair.run(moved.giveAway())).thaw();
+      } finally {
+        watchFailPoints(null);
+      }
+      assert.ok(renamedMs - activatedMs < 100, `${renamedMs - activatedMs} ms`);
+      return;
+    }
+    await pair.run(cluster.clock.sleep(200));
+    assert.ok(pair.replicaFiles(b).length > 0);
+    await pair.run(cluster.clock.sleep(100));
+    assert.deepEqual(pair.replicaFiles(b), []);
+  });
+}
