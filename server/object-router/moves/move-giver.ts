@@ -375,8 +375,12 @@ export class MoveGiver implements Pick<PeerService, 'moveAsk' | 'moveFetch' | 'm
     const { fileid } = attempt.object.driven;
     attempt.phase = 'over';
     attempt.cancelTimer();
-    // What a freeze waits for is mostly over in a moment. Where the local disk hangs there are no writes anyway, but reads are not to wait for it: it ends by itself then.
-    if (attempt.freezing !== null) await Promise.race([attempt.freezing.catch(() => null), this.#around.clock.sleep(HOLD_MS_MAX)]);
+    // What a freeze waits for is mostly over in a moment. Where the local disk hangs there are no writes anyway, but reads are not to wait for it longer than any hold
+    // lasts: it ends by itself then.
+    if (attempt.freezing !== null) {
+      const leftMs = attempt.heldFromMs + HOLD_MS_MAX - this.#around.clock.monotonicMs();
+      await Promise.race([attempt.freezing.catch(() => null), this.#around.clock.sleep(Math.max(0, leftMs))]);
+    }
     attempt.source.thaw();
     this.#release(attempt);
     this.#forget(attempt, { kind: 'aborted', reason: problem }, problem);
