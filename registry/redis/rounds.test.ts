@@ -17,7 +17,8 @@ import { createVpoolArguments } from './create-vpool.ts';
 import type { VerbScript } from './lua-pieces.ts';
 import { packChanges, packOutcome } from './packed-outcome.ts';
 import { packOwner, unpackOwner } from './packed-owner.ts';
-import type { ScriptArgument, ScriptReply } from './redis-link.ts';
+import type { LuaScript, ScriptArgument, ScriptReply } from './redis-link.ts';
+import { ENTER_ROUND, RENEW_IN_ROUND, REPORT_IN_ROUND, roundKeys } from './round-member-scripts.ts';
 import {
   ASSERT_OWNER_SCRIPT,
   BEGIN_ROUND_SCRIPT,
@@ -380,6 +381,56 @@ test('a name that was removed and given to another inode is listed once, in what
   await finish(pool, 'run-2');
   assert.deepEqual(await contents(pool.a), expected);
   await assertSound(pool.a);
+});
+
+test('what was removed for good has no owner again after the round', async () => {
+  await using pool = await openPool();
+  const { namespace, ownership } = pool.a.registry;
+  const made = await namespace.createFile(mutation(pool.a), namespace.root, bytesOf('v'), VOLUME);
+  assert.ok(made.kind === 'created');
+  const { fileid } = made.inode;
+  assert.equal((await ownership.claim(mutation(pool.a), fileid, ROUTER, null, null, 'c'.repeat(16))).kind, 'done');
+  const kept = await remember(pool.a);
+  pool.a.link.entries.clear();
+  await namespace.remove(mutation(pool.a), namespace.root, bytesOf('v'));
+  await namespace.dropTombstone(mutation(pool.a), fileid);
+  const expected = await contents(pool.a);
+  await forget(pool.a, kept);
+  await call(pool.a, BEGIN_ROUND_SCRIPT, ['run-2']);
+  for (const entry of pool.a.link.entries.values()) await replay(pool.a, 'run-2', entry);
+  await finish(pool, 'run-2');
+  assert.equal(await ownership.owner(fileid), null);
+  assert.deepEqual(await contents(pool.a), expected);
+  await assertSound(pool.a);
+});
+
+test('an owner puts nothing right in a generation or a round that is not the present one, and nobody takes part in a round that is over', async () => {
+  await using pool = await openPool();
+  const { namespace, ownership } = pool.a.registry;
+  const made = await namespace.createFile(mutation(pool.a), namespace.root, bytesOf('v'), VOLUME);
+  assert.ok(made.kind === 'created');
+  const claimed = await ownership.claim(mutation(pool.a), made.inode.fileid, ROUTER, null, null, 'c'.repeat(16));
+  assert.ok(claimed.kind === 'done');
+  const { owner } = claimed;
+  const higher = packOwner({ owner: { ...owner, term: { ...owner.term, counter: 9 } }, counterMax: 9 }, 0);
+  const say = (generation: number, identity: string): Promise<ScriptReply> => {
+    const names = ASSERT_OWNER_SCRIPT.keys.map((key) => pool.b.keys[key]);
+    pool.b.link.generation = generation;
+    return pool.b.link.read(ASSERT_OWNER_SCRIPT, names, [identity, higher]);
+  };
+  await assert.rejects(say(7, 'run-1'), /GENERATION 1/);
+  await call(pool.a, BEGIN_ROUND_SCRIPT, ['run-2']);
+  await assert.rejects(say(1, 'run-1'), /GENERATION round/);
+  const [, vpoolName = ''] = /\{(.*)\}/.exec(pool.a.keys.meta) ?? [];
+  const names = roundKeys(vpoolName);
+  const takePart = (script: LuaScript, identity: string): Promise<unknown> =>
+    control.eval(script.source, names.length, ...names, identity, ROUTER, INCARNATION);
+  const members = [ENTER_ROUND, REPORT_IN_ROUND, RENEW_IN_ROUND];
+  for (const script of members) await assert.rejects(takePart(script, 'run-1'), /GENERATION round/);
+  for (const script of members) await takePart(script, 'run-2');
+  await finish(pool, 'run-2');
+  for (const script of members) await assert.rejects(takePart(script, 'run-2'), /GENERATION 2/);
+  assert.deepEqual(await ownership.owner(owner.fileid), owner);
 });
 
 test('a Redis that forgot a whole round and what came after it gives out no fileid again', async () => {
