@@ -1,25 +1,42 @@
 /** What an operator does about routers that go: a drain before maintenance while VMs run, and a takeover by force after a router is lost for good. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { TestContext } from 'node:test';
 
 import type { DrainReport, TakeoverOutcome, TakeoverPlan } from '../../server/cluster-port.ts';
 import { Stability } from '../../server/nfsd/file-system.ts';
-import { connectPatiently } from '../patient-client.ts';
 import { WAIT_MS_MAX } from '../router-process.ts';
 import { StampedVolume } from '../stamped-volume.ts';
 import { stackOf } from '../test-stack.ts';
 import type { ClusterRouter } from './cluster-router.ts';
 import { Cluster, thresholds } from './cluster.ts';
+import { WanderingClient } from './wandering-client.ts';
 
 const KIB = 1024;
 
 async function ask(router: ClusterRouter, method: string, path: string, body?: object): Promise<{ status: number; json: unknown }> {
-  const response = await fetch(`http://127.0.0.1:${router.process.adminPort}${path}`, {
-    method,
-    signal: AbortSignal.timeout(60_000),
-    ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),
-  });
-  return { status: response.status, json: await response.json() };
+  const request = (): Promise<Response> =>
+    fetch(`http://127.0.0.1:${router.process.adminPort}${path}`, {
+      method,
+      signal: AbortSignal.timeout(WAIT_MS_MAX),
+      ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),
+    });
+  const began = performance.now();
+  for (;;) {
+    try {
+      const response = await request();
+      return { status: response.status, json: await response.json() };
+    } catch (error) {
+      // A router that stood still for longer than its lease begins anew, and so does what it was asked; all of this may be asked twice.
+      if (!(error instanceof TypeError) || performance.now() - began > WAIT_MS_MAX) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+}
+
+/** A host that only knows this router, and comes back to it when it begins anew. */
+async function hostOf(t: TestContext, name: string, router: ClusterRouter): Promise<WanderingClient> {
+  return stackOf(t).use(await WanderingClient.connect({ routers: [router], machineName: name, patienceMs: WAIT_MS_MAX }));
 }
 
 async function until<T>(look: () => Promise<T>, wanted: (value: T) => boolean): Promise<T> {
@@ -35,7 +52,7 @@ async function until<T>(look: () => Promise<T>, wanted: (value: T) => boolean): 
 test('a drain takes everything away from a router while its clients write, to the others in turn, and it stays empty until the drain is ended', async (t) => {
   const cluster = await Cluster.forTest(t, { routers: 3, cluster: { ...thresholds(50), cooldownMs: 0 } });
   const [a] = cluster.pair;
-  const client = stackOf(t).use(await connectPatiently(a.process));
+  const client = await hostOf(t, 'H1', a);
   const volumes = await Promise.all([1, 2, 3, 4].map((id) => StampedVolume.create(client, id, 256 * KIB)));
   for (const volume of volumes) assert.equal(await volume.write(client, 0, 8 * KIB, Stability.FILE_SYNC), 0);
   for (const volume of volumes) await cluster.operator.waitForOwner(`/${volume.name}`, a);
@@ -50,12 +67,21 @@ test('a drain takes everything away from a router while its clients write, to th
       }
     }),
   );
-  assert.equal((await ask(a, 'POST', '/cluster/drain')).status, 200);
+  let drains = 0;
   const report = await until(
-    async () => (await ask(a, 'GET', '/cluster/drain')).json as DrainReport,
+    async () => {
+      const now = (await ask(a, 'GET', '/cluster/drain')).json as DrainReport;
+      // Once, unless the router began anew in the middle of it.
+      if (now.phase === 'none') {
+        assert.equal((await ask(a, 'POST', '/cluster/drain')).status, 200);
+        drains += 1;
+      }
+      return now;
+    },
     ({ phase }) => phase === 'drained',
   );
-  assert.deepEqual([report.done, report.total, report.failed, report.problem], [4, 4, [], null]);
+  assert.deepEqual([report.done, report.failed, report.problem], [report.total, [], null]);
+  if (drains === 1) assert.equal(report.total, 4);
   const before = writes;
   // More than the threshold: forwarded I/O must not bring anything back.
   await until(
@@ -83,7 +109,7 @@ test('what a lost router had not brought to the backend is named, given up by fo
     environment: { VFERRY_LOG_SEGMENT_BYTES: '4MiB', VFERRY_LOG_SEAL_AFTER_MS: '1h', VFERRY_LOG_CHECKPOINT_AFTER_BYTES: '1GiB' },
   });
   const [a, b] = cluster.pair;
-  const atA = stackOf(t).use(await connectPatiently(a.process));
+  const atA = await hostOf(t, 'H1', a);
   const volume = await StampedVolume.create(atA, 1, 16 * 1024 * KIB);
   const path = `/${volume.name}`;
   // Whole segments go to the backend, the rest stays in the open one.
@@ -117,8 +143,8 @@ test('what a lost router had not brought to the backend is named, given up by fo
   assert.equal(taken.kind, 'taken', JSON.stringify(taken));
   await cluster.operator.waitForOwner(path, b);
 
-  const atB = stackOf(t).use(await connectPatiently(b.process));
-  const content = async (client: typeof atB): Promise<Buffer> => (await volume.read(client)).content;
+  const atB = await hostOf(t, 'H2', b);
+  const content = async (client: WanderingClient): Promise<Buffer> => (await volume.read(client)).content;
   const kept = await content(atB);
   const bytes = kept.indexOf(0);
   assert.ok(bytes >= 3 * 1024 * KIB && bytes < 10 * 1024 * KIB, `${bytes} bytes were kept`);
@@ -132,7 +158,7 @@ test('what a lost router had not brought to the backend is named, given up by fo
   // Whoever comes back after all is a member again.
   await a.process.start();
   assert.equal(await listed(), 2);
-  const again = stackOf(t).use(await connectPatiently(a.process));
+  const again = await hostOf(t, 'H3', a);
   assert.ok((await content(again)).equals(kept), 'through the router that is back');
   await cluster.operator.move(path, a);
   assert.equal((await again.write(volume.handle, bytes + 4 * KIB, Buffer.alloc(4 * KIB, 3), Stability.FILE_SYNC)).status, 0);
