@@ -1,8 +1,8 @@
-import { LimitedStore } from '../backends/limited-store.ts';
 /**
  * Micro-benchmark of reading from the backend: `node bench/read-ahead.ts [MiB]`. One process, no sockets: an object that is only on a store in memory
  * that answers as a distant one does (a delay, and so many bytes a second for each request), read cold, beside a plain parallel download of the same objects.
  */
+import { LimitedStore } from '../backends/limited-store.ts';
 import { MemoryStore } from '../backends/memory/memory-store.ts';
 import type { ByteRange, GetOutcome } from '../backends/object-store.ts';
 import { systemClock } from '../server/core/node-time.ts';

@@ -1,8 +1,8 @@
-import { inodeFromJson, jsonFromInode } from './inode-record.ts';
 /**
  * Stored form of outcomes (docs/formats/registry.md): what a repeated operation id is answered with. First answers take the same way, so a
  * repeated one cannot differ. Checked when read.
  */
+import { inodeFromJson, jsonFromInode } from './inode-record.ts';
 import type { Inode } from './inode.ts';
 import { jsonFromOwner, jsonFromRouter, ownerFromJson, routerFromJson } from './owner-record.ts';
 import type {

@@ -1,5 +1,5 @@
-import { parentPort, workerData } from 'node:worker_threads';
 /** Entry of the lease's thread: renews the lease of one incarnation with a connection of its own, while the main loop lives. */
+import { parentPort, workerData } from 'node:worker_threads';
 import { crc32 } from 'node:zlib';
 
 import { assert } from '../../server/core/assert.ts';

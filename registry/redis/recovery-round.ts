@@ -1,9 +1,9 @@
-import type { RegistryObserver } from '../../server/core/cluster-observer.ts';
 /**
  * Decides what the data of a primary are worth, and makes them whole (design section 5 [!], docs/decisions/0021): the data of one generation live on one primary process.
  * On another one they are a prefix of what was acknowledged; every router that may be alive brings what it acknowledged itself behind that prefix, asserts what it serves, and then a new
  * generation begins.
  */
+import type { RegistryObserver } from '../../server/core/cluster-observer.ts';
 import { ApplianceError } from '../../server/core/errors.ts';
 import type { Logger } from '../../server/core/logger.ts';
 import type { Clock } from '../../server/core/time.ts';

@@ -1,5 +1,5 @@
-import type { LocalSegment } from './local-segment.ts';
 /** What a log tells the object that it belongs to. */
+import type { LocalSegment } from './local-segment.ts';
 import type { LogRecord } from './log-record.ts';
 
 export interface LogEvents {

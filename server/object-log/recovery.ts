@@ -1,9 +1,9 @@
-import type { Root } from '../../registry/ports.ts';
 /**
  * Finds the end of an object's log after its owner went away: which segments exist, which records count, and whether anything that was
  * acknowledged is missing (design section 6, Recovery). It only reads; the caller closes the epoch in the registry, applies the records, and
  * then seals what was left open.
  */
+import type { Root } from '../../registry/ports.ts';
 import type { Disk } from '../core/disk.ts';
 import { errorCode } from '../core/errors.ts';
 import { failPoint } from '../core/fail-points.ts';

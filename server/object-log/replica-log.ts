@@ -1,8 +1,8 @@
-import type { DiskFile } from '../core/disk.ts';
 /**
  * The copy of another router's log that a receiver keeps while an object is on its way here: the segment files byte for byte, and the records in them
  * as they become whole (design section 10).
  */
+import type { DiskFile } from '../core/disk.ts';
 import { ApplianceError } from '../core/errors.ts';
 import { sameTerm } from '../core/ids.ts';
 import type { FileId, ObjectUuid, Term } from '../core/ids.ts';

@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 /**
  * Reads what a segment holds, and repairs what a crash or a failed disk left unfinished (docs/formats/segment.md).
  *
@@ -6,6 +5,7 @@ import { join } from 'node:path';
  * valid record of its term in sequence. What lies behind that is looked through: a later record that says the missing one was durable proves
  * damage in the middle, which is never cut off silently.
  */
+import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 
 import type { Disk } from '../core/disk.ts';

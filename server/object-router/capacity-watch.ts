@@ -1,5 +1,5 @@
-import type { PoolUsage, Registry } from '../../registry/ports.ts';
 /** Space of the datastore, looked at once a second, so that FSSTAT answers at once. */
+import type { PoolUsage, Registry } from '../../registry/ports.ts';
 import type { Disk } from '../core/disk.ts';
 import type { Clock } from '../core/time.ts';
 import type { Capacity } from './attribute-calls.ts';

@@ -1,6 +1,6 @@
+/** Inodes as NFS shows them, and who may do what with them. */
 import type { Inode } from '../../registry/inode.ts';
 import type { Timestamp } from '../core/time.ts';
-/** Inodes as NFS shows them, and who may do what with them. */
 import { FileType } from '../nfsd/file-system.ts';
 import type { Attributes, Caller, PreAttributes, SetAttributes } from '../nfsd/file-system.ts';
 

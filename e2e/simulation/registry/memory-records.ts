@@ -1,13 +1,13 @@
+/**
+ * Records of a registry in memory, for the verbs that SQLite runs (registry/sqlite/*-verbs.ts): the same semantics word for word. Every change knows how to
+ * be taken back, so that a verb that throws leaves nothing, and a failover can forget the last seconds.
+ */
 import { type AfterImage, encodeAfterImage, type NamedRecord } from '../../../registry/after-image.ts';
 import { inodeFromValues, type InodeRecord, valuesFromInode } from '../../../registry/inode-record.ts';
 import type { Inode } from '../../../registry/inode.ts';
 import type { OwnerEntry } from '../../../registry/owner-record.ts';
 import type { OutboxEntry, RouterRecord } from '../../../registry/ports.ts';
 import type { Records } from '../../../registry/sqlite/records.ts';
-/**
- * Records of a registry in memory, for the verbs that SQLite runs (registry/sqlite/*-verbs.ts): the same semantics word for word. Every change knows how to
- * be taken back, so that a verb that throws leaves nothing, and a failover can forget the last seconds.
- */
 import { AssertionError } from '../../../server/core/assert.ts';
 import type { FileId, Incarnation, RouterId } from '../../../server/core/ids.ts';
 

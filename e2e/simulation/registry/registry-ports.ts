@@ -1,3 +1,4 @@
+/** The ports of registry/ports.ts over a simulated registry: every verb is a request that somebody carries there and back. */
 import { EXCLUSIVE_VERIFIER_BYTES, NAME_BYTES_MAX, SYMLINK_BYTES_MAX } from '../../../registry/inode-record.ts';
 import { inlineVerifier } from '../../../registry/inode.ts';
 import type { Outcomes, Verb } from '../../../registry/outcome-codec.ts';
@@ -5,7 +6,6 @@ import { OBJECT_VERIFIER_BYTES } from '../../../registry/owner-record.ts';
 import type { Membership, Mutation, Namespace, NewInode, Outbox, Ownership } from '../../../registry/ports.ts';
 import { HEX_32 } from '../../../registry/record-check.ts';
 import type { VerbArguments, VerbRequest } from '../../../registry/sqlite/worker-protocol.ts';
-/** The ports of registry/ports.ts over a simulated registry: every verb is a request that somebody carries there and back. */
 import { assert } from '../../../server/core/assert.ts';
 import type { RouterId } from '../../../server/core/ids.ts';
 import type { Random } from '../../../server/core/time.ts';

@@ -1,5 +1,5 @@
-import { seededRandom } from '../../../backends/virtual-clock.ts';
 /** The simulated registry is an honest model: it passes what SQLite and Redis pass. */
+import { seededRandom } from '../../../backends/virtual-clock.ts';
 import { registryConformance } from '../../../registry/conformance.ts';
 import type { RegistryUnderTest } from '../../../registry/conformance/world.ts';
 import type { Registry } from '../../../registry/ports.ts';

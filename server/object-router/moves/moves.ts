@@ -1,8 +1,8 @@
-import type { MoveObserver } from '../../core/cluster-observer.ts';
 /**
  * Everything that changes the owner of an object on purpose: moves in both directions, their policy, drain, takeover, the reconciler. One per router of a
  * cluster; the object-router forwards its peers' calls here and tells it of what it forwarded.
  */
+import type { MoveObserver } from '../../core/cluster-observer.ts';
 import { isEnvironmentError } from '../../core/errors.ts';
 import type { FileId, RouterId, Term } from '../../core/ids.ts';
 import type { FrozenEnd, MovePart, FollowPosition, MoveAnswer, MoveOutcome, MoveReason, ObjectTarget, OwnerHint, PeerService } from '../peer-port.ts';

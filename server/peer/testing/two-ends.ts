@@ -1,5 +1,5 @@
-import type { FileId, Incarnation, RouterId } from '../../core/ids.ts';
 /** A PeerServer and an Http2PeerNetwork in one process, connected over loopback. */
+import type { FileId, Incarnation, RouterId } from '../../core/ids.ts';
 import { silentLogger } from '../../core/logger.ts';
 import type { Logger } from '../../core/logger.ts';
 import { systemRandom } from '../../core/node-time.ts';
