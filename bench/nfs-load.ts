@@ -32,7 +32,7 @@ export const OUTSTANDING_MAX = 256;
 const RECEIVE_BYTES = 1 << 20;
 /** A server that answers nothing for so long is broken, not slow. */
 const SILENCE_MS_MAX = 30_000;
-const SLOW_MS = 40;
+export const SLOW_MS = 40;
 const SLOW_CALLS_MAX = 1024;
 
 export interface Workload {
