@@ -71,7 +71,7 @@ test('an object that is busy otherwise is not given away, and can be later', asy
 
   // A checkpoint that the backend takes its time for.
   pair.backend({ failBefore: 1 });
-  for (let n = 0; n < 40; n += 1) accepted(await pair.run(write(object, n * BLOCK, 1 + n)));
+  await pair.fill(object, 40);
   await cluster.turns(20);
   pair.backend({});
   object.backendRecovered();
@@ -103,7 +103,7 @@ test('a checkpoint that waits for a slow backend gives way at once, and is made 
   const { a, b, cluster } = pair;
   const object = await pair.open(a);
   pair.backend({ failBefore: 1 });
-  for (let n = 0; n < 40; n += 1) accepted(await pair.run(write(object, n * BLOCK, 1 + n)));
+  await pair.fill(object, 40);
   await cluster.turns(20);
   // Each segment takes many seconds.
   pair.backend({ bytesPerSecond: 2000 });
@@ -128,8 +128,7 @@ test('a fault of the log ends the attempt, whenever it comes', async () => {
     const { a, b, cluster } = pair;
     const object = await pair.open(a);
     accepted(await pair.run(write(object, 0, 1)));
-    const move = await pair.run(cluster.begin(a, object, b));
-    await pair.run(cluster.catchUp(move));
+    const move = await pair.copy(object);
     a.disk.setFaults({ syncError: 1 });
     if (when === 'while it is copied') {
       const waiting = move.source.read(move.replica.position, 1000, 60_000);
@@ -201,9 +200,8 @@ test('what the former owner still sends to backend and registry has no effect, a
   const pair = await Pair.start();
   const { a, b, cluster } = pair;
   const object = await pair.open(a);
-  for (let n = 0; n < 40; n += 1) accepted(await pair.run(write(object, n * BLOCK, 1 + n)));
-  const move = await pair.run(cluster.begin(a, object, b));
-  await pair.run(cluster.catchUp(move));
+  await pair.fill(object, 40);
+  const move = await pair.copy(object);
   const end = await pair.run(cluster.freeze(move));
   pair.backend({ delay: 1, delayMsMax: 60_000 });
   object.tick();
@@ -219,8 +217,7 @@ test('what the former owner still sends to backend and registry has no effect, a
   await pair.run(cluster.clock.sleep(120_000));
   assert.equal(cluster.commons.owner?.router, b.id);
   await pair.clean(moved);
-  const target = await pair.run(contents(moved));
-  for (let n = 0; n < 40; n += 1) assert.equal(target[n * BLOCK], 1 + n);
+  await pair.assertFilled(moved, 40);
 });
 
 test('an object that is being given away is not clean while only this router has what was written', async () => {

@@ -117,7 +117,7 @@ test('what is no part of the log that was offered is refused, and the object sta
   ];
   for (const change of changes) {
     pair.backend({ failBefore: 1 });
-    for (let n = 0; n < 40; n += 1) accepted(await pair.run(write(object, n * BLOCK, 1 + n)));
+    await pair.fill(object, 40);
     pair.backend({});
     const move = await pair.run(cluster.begin(a, object, b));
     const { pieces } = await pair.run(move.source.read(move.replica.position, 1024 * KIB, 0));
@@ -132,17 +132,15 @@ test('what is no part of the log that was offered is refused, and the object sta
     move.source.thaw();
   }
   const moved = await pair.move(a, object, b);
-  const target = await pair.run(contents(moved));
-  for (let n = 0; n < 40; n += 1) assert.equal(target[n * BLOCK], 1 + n);
+  await pair.assertFilled(moved, 40);
 });
 
 test('a copy that does not fit the owner record is left for a recovery, which it serves', async () => {
   const pair = await Pair.start();
   const { a, b, cluster } = pair;
   const object = await pair.open(a);
-  for (let n = 0; n < 20; n += 1) accepted(await pair.run(write(object, n * BLOCK, 1 + n)));
-  const move = await pair.run(cluster.begin(a, object, b));
-  await pair.run(cluster.catchUp(move));
+  await pair.fill(object, 20);
+  const move = await pair.copy(object);
   const end = await pair.run(cluster.freeze(move));
   const owner = await pair.run(cluster.transfer(move, end));
   move.source.cede();
@@ -150,24 +148,21 @@ test('a copy that does not fit the owner record is left for a recovery, which it
   await pair.run(move.replica.discard());
   assert.ok(pair.replicaFiles(b).length > 0, 'whoever discards it now does not know what he has');
   const opened = await pair.open(b);
-  const target = await pair.run(contents(opened));
-  for (let n = 0; n < 20; n += 1) assert.equal(target[n * BLOCK], 1 + n);
+  await pair.assertFilled(opened, 20);
 });
 
 test('a giver that names another end of its log than it sends ends no process: the copy is left for a recovery', async () => {
   const pair = await Pair.start();
   const { a, b, cluster } = pair;
   const object = await pair.open(a);
-  for (let n = 0; n < 20; n += 1) accepted(await pair.run(write(object, n * BLOCK, 1 + n)));
-  const move = await pair.run(cluster.begin(a, object, b));
-  await pair.run(cluster.catchUp(move));
+  await pair.fill(object, 20);
+  const move = await pair.copy(object);
   move.replica.prepare(7);
   const owner = await pair.run(cluster.transfer(move, await pair.run(cluster.freeze(move))));
   move.source.cede();
   await refusedWith('replica-damaged', pair.run(move.replica.activate(owner)));
   assert.deepEqual(b.disk.files('/vpool/log/'), []);
-  const target = await pair.run(contents(await pair.open(b)));
-  for (let n = 0; n < 20; n += 1) assert.equal(target[n * BLOCK], 1 + n);
+  await pair.assertFilled(await pair.open(b), 20);
 });
 
 test('an object on its way here is not opened beside its copy, and is when the copy is gone', async () => {

@@ -12,9 +12,8 @@ test('a receiver that dies before the switch leaves nothing that counts; the sta
   const pair = await Pair.start();
   const { a, b, cluster } = pair;
   const object = await pair.open(a);
-  for (let n = 0; n < 40; n += 1) accepted(await pair.run(write(object, n * BLOCK, 1 + n)));
-  const move = await pair.run(cluster.begin(a, object, b));
-  await pair.run(cluster.catchUp(move));
+  await pair.fill(object, 40);
+  const move = await pair.copy(object);
   await pair.run(move.replica.sync());
   b.kill(true);
   move.source.thaw();
@@ -42,9 +41,8 @@ test('the file that is made ready while an attempt comes to its end goes with th
   const { a, b, cluster } = pair;
   const logFiles = (): string[] => b.disk.files('/vpool/log/');
   const object = await pair.open(a);
-  for (let n = 0; n < 40; n += 1) accepted(await pair.run(write(object, n * BLOCK, 1 + n)));
-  const move = await pair.run(cluster.begin(a, object, b));
-  await pair.run(cluster.catchUp(move));
+  await pair.fill(object, 40);
+  const move = await pair.copy(object);
   await pair.run(cluster.freeze(move));
   assert.equal(logFiles().length, 1);
   move.source.thaw();
@@ -56,8 +54,7 @@ test('the file that is made ready while an attempt comes to its end goes with th
   };
   for (const isSurveyed of [true, false]) {
     accepted(await pair.run(write(object, 0, 97)));
-    const dying = await pair.run(cluster.begin(a, object, b));
-    await pair.run(cluster.catchUp(dying));
+    const dying = await pair.copy(object);
     await pair.run(cluster.freeze(dying));
     await pair.run(cluster.clock.sleep(100));
     assert.equal(logFiles().length, 1);
@@ -97,9 +94,8 @@ test('a receiver that dies after it confirmed finds its copy when the giver lets
   const pair = await Pair.start();
   const { a, b, cluster } = pair;
   const object = await pair.open(a);
-  for (let n = 0; n < 40; n += 1) accepted(await pair.run(write(object, n * BLOCK, 1 + n)));
-  const move = await pair.run(cluster.begin(a, object, b));
-  await pair.run(cluster.catchUp(move));
+  await pair.fill(object, 40);
+  const move = await pair.copy(object);
   const end = await pair.run(cluster.freeze(move));
   b.kill(true);
   await cluster.restart(b);
@@ -112,8 +108,7 @@ test('a receiver that dies after it confirmed finds its copy when the giver lets
   );
   assert.deepEqual(found, [100], 'it is to be opened');
   const moved = await pair.open(b);
-  const target = await pair.run(contents(moved));
-  for (let n = 0; n < 40; n += 1) assert.equal(target[n * BLOCK], 1 + n);
+  await pair.assertFilled(moved, 40);
   assert.deepEqual(pair.replicaFiles(b), []);
 });
 
@@ -122,11 +117,10 @@ test('what a giver kept as cache is an owner’s log again when the receiver die
   const { a, b, cluster } = pair;
   pair.backend({ failBefore: 1 });
   const object = await pair.open(a);
-  for (let n = 0; n < 40; n += 1) accepted(await pair.run(write(object, n * BLOCK, 1 + n)));
+  await pair.fill(object, 40);
   await pair.run(cluster.clock.sleep(2000));
   pair.backend({});
-  const move = await pair.run(cluster.begin(a, object, b));
-  await pair.run(cluster.catchUp(move));
+  const move = await pair.copy(object);
   pair.backend({ failBefore: 1 });
   const end = await pair.run(cluster.freeze(move));
   const owner = await pair.run(cluster.transfer(move, end));
@@ -147,8 +141,7 @@ test('what a giver kept as cache is an owner’s log again when the receiver die
   assert.ok(needed.length > 0);
   for (const segment of needed) assert.equal(segment.place, 'log', `segment ${segment.number} could be evicted`);
   assert.ok(a.router.files.dirtyBytes > 0);
-  const target = await pair.run(contents(again));
-  for (let n = 0; n < 40; n += 1) assert.equal(target[n * BLOCK], 1 + n);
+  await pair.assertFilled(again, 40);
   pair.backend({});
   await pair.clean(again);
 });
@@ -158,7 +151,7 @@ test('a giver that dies between the switch and its renames has copies at its nex
   const { a, b, cluster } = pair;
   const object = await pair.open(a);
   pair.backend({ failBefore: 1 });
-  for (let n = 0; n < 40; n += 1) accepted(await pair.run(write(object, n * BLOCK, 1 + n)));
+  await pair.fill(object, 40);
   pair.backend({});
   const move = await pair.run(cluster.begin(a, object, b));
   // Only the claim of the attempt came through.

@@ -75,6 +75,23 @@ export class Pair {
     return this.run(this.cluster.move(from, object, to));
   }
 
+  /** Writes 1 to the first block, 2 to the second, and so on. */
+  async fill(object: DrivenObject, blocks: number): Promise<void> {
+    for (let n = 0; n < blocks; n += 1) accepted(await this.run(write(object, n * BLOCK, 1 + n)));
+  }
+
+  async assertFilled(object: DrivenObject, blocks: number): Promise<void> {
+    const bytes = await this.run(contents(object));
+    for (let n = 0; n < blocks; n += 1) assert.equal(bytes[n * BLOCK], 1 + n);
+  }
+
+  /** Begins to move it from the first router to the second, which has all of its log then. */
+  async copy(object: DrivenObject): ReturnType<SimulatedCluster['begin']> {
+    const move = await this.run(this.cluster.begin(this.a, object, this.b));
+    await this.run(this.cluster.catchUp(move));
+    return move;
+  }
+
   /** All of it is on the backend. */
   async clean(object: DrivenObject): Promise<void> {
     for (let second = 0; second < 100 && !(object.isClean && this.cluster.commons.owner?.protection.kind === 'clean'); second += 1) {
