@@ -106,6 +106,11 @@ export class XdrWriter {
     return this.#buffer.subarray(at, at + countBytes);
   }
 
+  /** As `reserve`, for bytes that are there already. */
+  skip(countBytes: number): void {
+    this.#take(countBytes);
+  }
+
   /** Forgets everything written at and behind `position`. */
   rewind(position: number): void {
     assert(position >= 0 && position <= this.position, 'XdrWriter: rewind to what was never written');

@@ -189,7 +189,7 @@ export class CallStream {
       this.#hello = null;
       if (answer.kind === 'welcome') {
         this.#creditBytes = answer.creditBytes;
-        this.#reader.readsHaveCrc = answer.version < VERSION_READS_WITHOUT_CRC;
+        this.#reader.readsHaveCrc = this.#sender.readsHaveCrc = answer.version < VERSION_READS_WITHOUT_CRC;
       }
       this.#host.greeted(answer);
       return;

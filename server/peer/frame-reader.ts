@@ -43,7 +43,7 @@ export class FrameReader {
   #gotBytes = 0;
   #crc = 0;
   #isStopped = false;
-  /** False: payloads of answers to READ come with a 0 in place of a CRC (VERSION_READS_WITHOUT_CRC). */
+  /** False: READs and their answers come with 0 in place of CRCs (VERSION_READS_WITHOUT_CRC). */
   readsHaveCrc = true;
   #hasCrc = true;
   /** The sink got, or will get, slices of the chunk that was pushed last. */
@@ -134,13 +134,14 @@ export class FrameReader {
 
   #begin(bytes: Buffer, start: number, end: number): void {
     const head = this.#head;
-    if (getU32(bytes, start) !== crc32(bytes.subarray(start + 4, end))) throw new FrameError('a frame whose head does not fit its CRC');
+    this.#hasCrc = this.readsHaveCrc || head.kind !== FrameKind.READ;
+    if (getU32(bytes, start) !== (this.#hasCrc ? crc32(bytes.subarray(start + 4, end)) : 0))
+      throw new FrameError('a frame whose head does not fit its CRC');
     const target = this.#sink.begin(head, bytes, start + HEAD_BYTES, end);
     this.#isInPayload = true;
     this.#target = target;
     this.#gotBytes = 0;
     this.#crc = 0;
-    this.#hasCrc = this.readsHaveCrc || head.kind !== FrameKind.READ || !head.isAnswer;
     if (target !== null && target.length < head.payloadBytes) throw new FrameError(`${head.payloadBytes} bytes for a buffer of ${target.length}`);
   }
 

@@ -18,7 +18,7 @@ const ARGS_ROOM_BYTES = 16 * 1024;
 export const COPY_BYTES_MAX = 8 * 1024;
 const FREE_SLABS_MAX = 8;
 /** Frames are handed to the stream at the end of the turn, or when so many or this much have come together. */
-export const EARLY_FLUSH_FRAMES = 6;
+export const EARLY_FLUSH_FRAMES = 12;
 const EARLY_FLUSH_BYTES = 256 * 1024;
 
 /** Where frames go. */
@@ -68,6 +68,8 @@ export class FrameSender {
   #frames = 0;
   #isFlushDue = false;
   #isClosed = false;
+  /** False: READs and their answers have no CRCs (VERSION_READS_WITHOUT_CRC). */
+  readsHaveCrc = true;
   readonly #flushLater = (): void => {
     this.#isFlushDue = false;
     this.flush();
@@ -122,8 +124,9 @@ export class FrameSender {
     head.argsBytes = writer.at - start - HEAD_BYTES;
     head.ageMs = ageMs;
     head.sentMs = nowMs;
-    head.payloadCrc = crc ?? payloadCrc(payload);
-    putHead(writer.bytes, start, head);
+    const hasCrc = this.readsHaveCrc || kind !== FrameKind.READ;
+    head.payloadCrc = hasCrc ? (crc ?? payloadCrc(payload)) : 0;
+    putHead(writer.bytes, start, head, hasCrc);
     this.#partsBytes += writer.at - start + payloadBytes;
     if (payloadBytes <= COPY_BYTES_MAX) {
       for (let i = 0; i < payload.length; i++) {

@@ -61,21 +61,24 @@ const GOLDEN_REQUESTS: readonly [keyof typeof GOLDEN_FRAMES, number, number, Pee
   ['write', 10, 0, { kind: FrameKind.WRITE, target, caller, offsetBytes: 8192, stability: 2, countBytes: 4, chunks: [Buffer.from('data')] }],
 ];
 
-test('without CRCs of READs only their answers have none, and that must be said', () => {
-  const pushed = (bytes: Buffer): number => {
+test('where READs have no CRCs they and their answers have none, and all else has', () => {
+  const pushed = (bytes: Buffer, readsHaveCrc: boolean): number => {
     let frames = 0;
     const reader = new FrameReader({ begin: () => null, end: () => void (frames += 1) });
-    reader.readsHaveCrc = false;
+    reader.readsHaveCrc = readsHaveCrc;
     reader.push(bytes);
     return frames;
   };
-  const frame = (kind: FrameKind, isAnswer: boolean, crc: number | null): Buffer =>
-    frameBytes(head(kind, isAnswer, 1), Buffer.from([0]), [Buffer.from('bytes')], crc);
-  assert.equal(pushed(frame(FrameKind.READ, true, 0)), 1);
-  assert.equal(pushed(frame(FrameKind.WRITE, false, null)), 1);
-  assert.throws(() => pushed(frame(FrameKind.READ, true, null)), FrameError);
-  assert.throws(() => pushed(frame(FrameKind.WRITE, false, 0)), FrameError);
-  assert.throws(() => pushed(frame(FrameKind.READ, false, 0)), FrameError);
+  const frame = (kind: FrameKind, isAnswer: boolean, readsHaveCrc: boolean): Buffer =>
+    frameBytes(head(kind, isAnswer, 1), Buffer.from([0]), [Buffer.from('bytes')], readsHaveCrc);
+  for (const isAnswer of [false, true]) {
+    assert.equal(pushed(frame(FrameKind.READ, isAnswer, false), false), 1);
+    assert.throws(() => pushed(frame(FrameKind.READ, isAnswer, true), false), FrameError);
+    assert.throws(() => pushed(frame(FrameKind.READ, isAnswer, false), true), FrameError);
+    assert.deepEqual(frame(FrameKind.WRITE, isAnswer, false), frame(FrameKind.WRITE, isAnswer, true));
+    for (const at of [0, HEAD_BYTES - 4])
+      assert.throws(() => pushed(frame(FrameKind.WRITE, isAnswer, false).fill(0, at, at + 4), false), FrameError, `CRC at ${at}`);
+  }
 });
 
 for (const [name, requestId, ageMs, request] of GOLDEN_REQUESTS) {

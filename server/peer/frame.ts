@@ -64,8 +64,9 @@ export interface FrameHead {
 
 /**
  * Writes the head in front of arguments that are there already: `bytes[start + HEAD_BYTES, start + HEAD_BYTES + head.argsBytes)`. `sentMs` is taken modulo 2^32.
+ * `hasCrc` false: 0 in place of the head's own.
  */
-export function putHead(bytes: Buffer, start: number, head: FrameHead): void {
+export function putHead(bytes: Buffer, start: number, head: FrameHead, hasCrc: boolean): void {
   bytes[start + 4] = MAGIC >>> 8;
   bytes[start + 5] = MAGIC & 0xff;
   bytes[start + 6] = head.kind;
@@ -78,7 +79,7 @@ export function putHead(bytes: Buffer, start: number, head: FrameHead): void {
   bytes[start + 19] = head.ageMs;
   putU32(bytes, start + 20, head.sentMs);
   putU32(bytes, start + 24, head.payloadCrc);
-  putU32(bytes, start, crc32(bytes.subarray(start + 4, start + HEAD_BYTES + head.argsBytes)));
+  putU32(bytes, start, hasCrc ? crc32(bytes.subarray(start + 4, start + HEAD_BYTES + head.argsBytes)) : 0);
 }
 
 /** CRC-32 of a payload in pieces; 0 for none. */

@@ -9,7 +9,7 @@ import type { WireWriter } from './wire-writer.ts';
 /** Versions of the protocol that this program speaks. */
 export const VERSION_FIRST = 1;
 export const VERSION_LAST = 2;
-/** From this version on an answer to READ has no CRC of its bytes: they go over TLS, or do not leave the machine, and on to a client that has none either. */
+/** From this version on READs and their answers have no CRCs: they go over TLS, or do not leave the machine, and on to a client that has none either. */
 export const VERSION_READS_WITHOUT_CRC = 2;
 
 const VPOOL_BYTES_MAX = 64;

@@ -62,15 +62,12 @@ export function getIncarnation(reader: WireReader): Incarnation {
 // Calls of a client on its disk repeat target and caller: the last ones are kept with their bytes, so that a repetition costs a comparison.
 const sentTargets = new Repeated<ObjectTarget>(TARGET_BYTES);
 const receivedTargets = new Repeated<ObjectTarget>(TARGET_BYTES);
+const sentCallers = new Repeated<PeerCaller>(CALLER_BYTES_MAX);
 const receivedCallers = new Repeated<PeerCaller>(CALLER_BYTES_MAX);
 const receivedAttributes = new Repeated<Attributes>(ATTRIBUTES_BYTES);
 
 export function putTarget(writer: WireWriter, target: ObjectTarget): void {
-  const known = sentTargets.bytesOf(target, target.fileid);
-  if (known !== null) {
-    writer.raw(known);
-    return;
-  }
+  if (sentTargets.write(writer, target, target.fileid)) return;
   const start = writer.at;
   putFileid(writer, target.fileid);
   writer.u53(target.inodeGeneration);
@@ -89,13 +86,21 @@ export function getTarget(reader: WireReader): ObjectTarget {
 }
 
 export function putCaller(writer: WireWriter, caller: PeerCaller): void {
+  if (!sentCallers.write(writer, caller, 0)) putNewCaller(writer, caller);
+  writer.exactText(caller.operationId, OPERATION_ID_BYTES_MAX);
+}
+
+/** All but the operation id. */
+function putNewCaller(writer: WireWriter, caller: PeerCaller): void {
+  const start = writer.at;
   assert(caller.gids.length <= GIDS_MAX, 'a caller of more than 16 groups');
   writer.u32(caller.uid);
   writer.u32(caller.gid);
   writer.u8(caller.gids.length);
   for (let i = 0; i < caller.gids.length; i++) writer.u32(caller.gids[i]!);
   writer.exactText(caller.address, ADDRESS_BYTES_MAX);
-  writer.exactText(caller.operationId, OPERATION_ID_BYTES_MAX);
+  // One with an operation id is of one call.
+  if (caller.operationId === '') sentCallers.keep(caller, 0, writer.bytes, start, writer.at);
 }
 
 export function getCaller(reader: WireReader): PeerCaller {

@@ -3,6 +3,7 @@
  * immutable. What is kept was decoded, and checked, once; equal bytes mean the same.
  */
 import type { WireReader } from './wire-reader.ts';
+import type { WireWriter } from './wire-writer.ts';
 
 const PLACES = 16;
 
@@ -25,12 +26,15 @@ export class Repeated<T extends object> {
     this.#values[place] = value;
   }
 
-  /** The bytes of this very value, if they are kept under `key`. */
-  bytesOf(value: T, key: number): Buffer | null {
+  /** Writes the bytes of this very value, if they are kept under `key`. */
+  write(writer: WireWriter, value: T, key: number): boolean {
     const place = key % PLACES;
-    if (this.#values[place] !== value) return null;
-    const bytes = this.#bytes[place]!;
-    return this.#lengths[place] === bytes.length ? bytes : bytes.subarray(0, this.#lengths[place]);
+    if (this.#values[place] !== value) return false;
+    const length = this.#lengths[place]!;
+    writer.ensure(length);
+    this.#bytes[place]!.copy(writer.bytes, writer.at, 0, length);
+    writer.at += length;
+    return true;
   }
 
   /** The kept value whose bytes come next, behind which the reader is then; null: it is another one. */

@@ -31,7 +31,6 @@ export class ServedStream {
   readonly #args = new WireReader(Buffer.alloc(0));
   #service: PeerService | null = null;
   #lane = -1;
-  #readsHaveCrc = true;
   #request: PeerRequest | null = null;
   #requestId = 0;
   #pingId: number | null = null;
@@ -151,7 +150,7 @@ export class ServedStream {
     }
     this.#service = service;
     this.#lane = hello.lane;
-    if (answer.kind === 'welcome') this.#readsHaveCrc = answer.version < VERSION_READS_WITHOUT_CRC;
+    if (answer.kind === 'welcome') this.#reader.readsHaveCrc = this.#sender.readsHaveCrc = answer.version < VERSION_READS_WITHOUT_CRC;
   }
 
   #execute(request: PeerRequest, requestId: number): void {
@@ -188,7 +187,7 @@ export class ServedStream {
   #answer(request: PeerRequest, requestId: number, answer: unknown, into: Buffer | null): void {
     if (this.#isClosed) return;
     const payload = encodeAnswer(request.kind, answer as Answers[CallKind], this.#sender.open(), into);
-    this.#send(request.kind, requestId, payload, request.kind === FrameKind.READ && !this.#readsHaveCrc ? 0 : null);
+    this.#send(request.kind, requestId, payload);
     // The sender has copied it.
     if (into !== null && into.length <= COPY_BYTES_MAX && this.#readBuffers.length < READ_BUFFERS_MAX) this.#readBuffers.push(into);
   }
@@ -213,9 +212,9 @@ export class ServedStream {
     this.#send(request.kind, requestId, []);
   }
 
-  #send(kind: CallKind, requestId: number, payload: readonly Uint8Array[], crc: number | null = null): void {
+  #send(kind: CallKind, requestId: number, payload: readonly Uint8Array[]): void {
     const { clock, settings } = this.#connection.host;
-    this.#sender.send(kind, true, requestId, 0, clock.monotonicMs(), payload, crc);
+    this.#sender.send(kind, true, requestId, 0, clock.monotonicMs(), payload);
     if (this.#sender.unsentBytes > settings.creditBytes * 2 + UNSENT_SLACK_BYTES) this.#connection.refuse('the peer takes no answers');
   }
 }

@@ -82,6 +82,7 @@ export class WireReader {
   text(bytesMax: number): string {
     const length = this.u16();
     if (length > bytesMax) throw new FrameError(`a text of ${length} bytes, limit ${bytesMax}`);
+    if (length === 0) return '';
     const at = this.#take(length);
     return this.bytes.toString('utf8', at, at + length);
   }

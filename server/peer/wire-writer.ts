@@ -61,6 +61,10 @@ export class WireWriter {
 
   /** UTF-8 with its length in 2 bytes, at most `bytesMax` (cut there, never within a character). */
   text(value: string, bytesMax: number): void {
+    if (value === '') {
+      this.u16(0);
+      return;
+    }
     const text = value.length > bytesMax ? value.slice(0, bytesMax) : value;
     this.ensure(2 + text.length * 3);
     const start = this.at;

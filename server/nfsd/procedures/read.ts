@@ -41,7 +41,7 @@ export function serveRead(context: NfsContext, call: NfsCall): void | Promise<vo
 function read(context: NfsContext, call: NfsCall, object: Handle, offsetBytes: number, countBytes: number): void | Promise<void> {
   // Exactly what a full answer takes: then answers lie behind one another and leave as one piece.
   const writer = call.begin(HEAD_BYTES + countBytes + (-countBytes & 3));
-  writer.reserve(HEAD_BYTES);
+  writer.skip(HEAD_BYTES);
   const target = writer.reserve(countBytes);
   call.target = target;
   call.reply = reply;
@@ -64,8 +64,8 @@ function reply(call: NfsCall, result: ReadAnswer): void {
   writer.uint32(bytesRead);
   writer.bool(result.eof);
   writer.uint32(bytesRead);
-  const place = writer.reserve(bytesRead);
-  if (result.attributes === null) target.copy(place, 0, 0, bytesRead);
+  if (result.attributes === null) target.copy(writer.reserve(bytesRead), 0, 0, bytesRead);
+  else writer.skip(bytesRead);
   writer.pad();
   call.bytesRead = bytesRead;
   call.finish(Status.OK);

@@ -79,17 +79,18 @@ export interface CollectedFrame {
   readonly payload: Buffer;
 }
 
-/** Bytes of one frame as FrameSender makes them. `crc`: said of the payload; null: its own. */
+/** Bytes of one frame as FrameSender makes them. */
 export function frameBytes(
   head: Pick<FrameHead, 'kind' | 'isAnswer' | 'requestId' | 'ageMs' | 'sentMs'>,
   args: Uint8Array,
   payload: readonly Uint8Array[],
-  crc: number | null = null,
+  readsHaveCrc = true,
 ): Buffer {
   const stream = new CollectingStream();
   const sender = new FrameSender(stream, new TurnClock());
+  sender.readsHaveCrc = readsHaveCrc;
   sender.open().raw(args);
-  sender.send(head.kind, head.isAnswer, head.requestId, head.ageMs, head.sentMs, payload, crc);
+  sender.send(head.kind, head.isAnswer, head.requestId, head.ageMs, head.sentMs, payload);
   sender.flush();
   return stream.take();
 }

@@ -20,6 +20,7 @@ export class RawPeer {
   readonly #stream: http2.ClientHttp2Stream;
   readonly frames: CollectedFrame[] = [];
   readonly #reader: FrameReader;
+  #readsHaveCrc = true;
   isClosed = false;
 
   constructor(port: number) {
@@ -41,9 +42,9 @@ export class RawPeer {
     this.#stream.on('data', (chunk: Buffer) => this.#reader.push(chunk));
   }
 
-  /** As FrameReader's. */
-  set readsHaveCrc(value: boolean) {
-    this.#reader.readsHaveCrc = value;
+  /** READs without CRCs, as from version 2 on. */
+  leaveCrcsOut(): void {
+    this.#readsHaveCrc = this.#reader.readsHaveCrc = false;
   }
 
   /** Answers are not read any more. */
@@ -56,7 +57,7 @@ export class RawPeer {
   }
 
   call(requestId: number, request: PeerRequest, times: { readonly ageMs?: number; readonly sentMs?: number } = {}): void {
-    this.send(requestBytes(requestId, request, times));
+    this.send(requestBytes(requestId, request, { ...times, readsHaveCrc: this.#readsHaveCrc }));
   }
 
   /** Says hello as router A to router B, but for `changes`; resolves with the answer, or null when the connection was closed instead. */
@@ -93,8 +94,8 @@ export class RawPeer {
 }
 
 /** A request as one frame. */
-export function requestBytes(requestId: number, request: PeerRequest, { ageMs = 0, sentMs = 0 } = {}): Buffer {
+export function requestBytes(requestId: number, request: PeerRequest, { ageMs = 0, sentMs = 0, readsHaveCrc = true } = {}): Buffer {
   const args = new WireWriter();
   const payload = encodeRequest(request, args);
-  return frameBytes({ kind: request.kind, isAnswer: false, requestId, ageMs, sentMs }, args.written(), payload);
+  return frameBytes({ kind: request.kind, isAnswer: false, requestId, ageMs, sentMs }, args.written(), payload, readsHaveCrc);
 }
