@@ -23,6 +23,8 @@ export interface MoveObserver {
   moveStarted(direction: MoveDirection): void;
   /** `heldMs`: how long I/O was held; only the giver knows, else null. */
   moveDone(direction: MoveDirection, durationMs: number, heldMs: number | null, copiedBytes: number): void;
+  /** Writers of an object that was being given outran its copy, and were slowed down for so long; before the move's end. */
+  writersSlowed(slowedMs: number): void;
   /** `reason`: a short stable word such as an error code; the first 64 that occur are told apart. */
   moveAborted(direction: MoveDirection, reason: string): void;
   /** An object of a dead router was claimed here; `forced`: something acknowledged may have been given up. */

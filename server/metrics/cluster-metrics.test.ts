@@ -66,6 +66,8 @@ test('moves are counted by direction and end, with the stall of those that were 
   const registry = new MetricRegistry();
   const metrics = new ClusterMetrics(registry, () => null);
   for (let count = 0; count < 3; count++) metrics.moveStarted('given');
+  metrics.writersSlowed(1500);
+  metrics.writersSlowed(250);
   metrics.moveDone('given', 2000, 31.25, 1000);
   metrics.moveAborted('given', 'peer-unavailable');
   metrics.moveStarted('received');
@@ -86,6 +88,7 @@ test('moves are counted by direction and end, with the stall of those that were 
     'vferry_move_seconds_count{direction="received"} 1',
     'vferry_move_stall_seconds_sum 0.03125',
     'vferry_move_stall_seconds_count 1',
+    'vferry_move_slowed_seconds_total 1.75',
   ]);
 });
 
@@ -133,7 +136,7 @@ test('lease, peers, objects and drain are what the cluster says at the scrape; w
   assert.deepEqual(await lines(registry, 'vferry_routers'), []);
   status = STATUS;
   assert.deepEqual(
-    (await lines(registry, 'vferry_')).filter((line) => !/^vferry_(moves_running|move_stall|registry_recovery)/.test(line)),
+    (await lines(registry, 'vferry_')).filter((line) => !/^vferry_(moves_running|move_stall|move_slowed|registry_recovery)/.test(line)),
     [
       'vferry_lease_left_seconds 5.5',
       'vferry_registry_generation 3',

@@ -44,6 +44,7 @@ export class ClusterMetrics implements ClusterObserver {
   readonly #registryCalls = new Float64Array(REGISTRY_CALLS.length * REGISTRY_OUTCOMES.length);
   readonly #registryLatencies = REGISTRY_CALLS.map(() => new Histogram());
   readonly #recovery: Histogram;
+  #slowedMs = 0;
   readonly #takeovers = { forced: 0, clean: 0 };
 
   /** Announces the metrics at `registry`. `status`: null while there is no cluster; then only what happened is exported. */
@@ -64,6 +65,11 @@ export class ClusterMetrics implements ClusterObserver {
     registry.addSource('gauge', 'vferry_moves_running', 'Moves under way, by direction.', '', () => this.#movesRunning());
     registry.addSource('histogram', MOVE_DURATION, 'Time of a move that was done, by direction.', '', () => this.#moveSeconds());
     this.#stall = registry.histogram('vferry_move_stall_seconds', 'How long I/O was held for the change of owner, of moves that this router gave.');
+    registry.counterSource(
+      'vferry_move_slowed_seconds_total',
+      'How long writers were slowed down because they outran the copy of their object.',
+      () => this.#slowedMs / 1000,
+    );
     registry.counterSamples('vferry_takeovers_total', 'Objects of dead routers claimed; forced: something may have been given up.', () =>
       this.#takeoverSamples(),
     );
@@ -92,6 +98,10 @@ export class ClusterMetrics implements ClusterObserver {
     counts.copiedBytes += copiedBytes;
     counts.duration.observe(durationMs);
     if (heldMs !== null) this.#stall.observe(heldMs);
+  }
+
+  writersSlowed(slowedMs: number): void {
+    this.#slowedMs += slowedMs;
   }
 
   moveAborted(direction: MoveDirection, reason: string): void {

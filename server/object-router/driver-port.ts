@@ -83,6 +83,8 @@ export interface FrozenLog extends Omit<FrozenEnd, 'rest'> {
 export interface MoveSource {
   /** Where the receiver begins and how much there is; `owner` is the caller's to add. */
   readonly offer: Omit<MoveOffer, 'owner'>;
+  /** How long writes were slowed down so far, since they outran the copy. */
+  readonly slowedMs: number;
   /** Bytes written from `from` on, in order, at most about `bytesMax`; waits up to `waitMs` for some. Rejects when the log had a fault: the attempt is over. */
   read(from: LogPosition, bytesMax: number, waitMs: number): Promise<LogPieces>;
   /**

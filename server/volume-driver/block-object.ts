@@ -28,6 +28,7 @@ import { SegmentRows } from './segment-rows.ts';
 import type { SegmentTable } from './segment-table.ts';
 import { Truncation } from './truncation.ts';
 import type { WriteAdmission } from './write-admission.ts';
+import type { WritePace } from './write-pace.ts';
 import { planBlocks } from './write-plan.ts';
 
 /** Why a change was not made. `error` says more. */
@@ -64,6 +65,8 @@ export class BlockObject {
   readonly #hooks: BlockObjectHooks;
   readonly #patienceMs: number;
   #log: ObjectLog | null = null;
+  /** While the log is copied to another router. */
+  #pace: WritePace | null = null;
 
   readonly #rows: SegmentRows;
   readonly #applied: AppliedState;
@@ -139,6 +142,11 @@ export class BlockObject {
     return this.#locks.exclusive || this.#truncation.isPending;
   }
 
+  /** Writes wait for `pace` before they begin; null: for nothing. Who has them wait lets them go, too. */
+  paceWrites(pace: WritePace | null): void {
+    this.#pace = pace;
+  }
+
   /** Nothing is appended for a while: who waits for room to write is told so by the log now, not when there is room. */
   held(): void {
     this.#admission.excuse(this);
@@ -179,7 +187,7 @@ export class BlockObject {
   ): Promise<Changed | Refusal> {
     const first = Math.floor(offsetBytes / BLOCK_BYTES);
     const last = Math.floor((offsetBytes + countBytes - 1) / BLOCK_BYTES);
-    if (!this.busy && !this.#locks.isLocked(first, last) && this.#admission.isOpen) {
+    if ((this.#pace === null || this.#pace.isOpen) && !this.busy && !this.#locks.isLocked(first, last) && this.#admission.isOpen) {
       const confirmed = this.#hooks.confirmUnprotected();
       if (!isPending(confirmed)) {
         const blocks = this.#contents.wholeBlocksInRam(offsetBytes, countBytes, chunks, first, last);
@@ -252,6 +260,8 @@ export class BlockObject {
     now: Timestamp,
     call: Uint32Array | null,
   ): Promise<Changed | Refusal> {
+    const paced = this.#pace?.pass(countBytes);
+    if (paced !== undefined) await paced;
     const admitted = this.#admission.admit(this, countBytes, this.#patienceMs);
     if (!(isPending(admitted) ? await admitted : admitted)) return { kind: 'refused', error: new OverloadedError() };
     let lock: RangeLock | null = null;

@@ -19,7 +19,7 @@ const collectGarbage = vm.runInNewContext('gc') as () => void;
 
 /** Gives an object away of which nobody else knows anything; `log` stands for all that comes with it. */
 function ceded(): { left: CededSegments; object: WeakRef<object>; log: WeakRef<object> } {
-  const object = { uuid: '0123456789abcdef0123456789abcdef' as ObjectUuid };
+  const object = { uuid: '0123456789abcdef0123456789abcdef' as ObjectUuid, paceWrites: () => undefined };
   const log = { watch: () => undefined, lastBegunSegment: 0 };
   const source = new ObjectMoveSource(
     {

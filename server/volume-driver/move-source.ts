@@ -10,7 +10,9 @@ import type { SegmentFiles } from '../object-log/segment-files.ts';
 import type { CededSegments, FrozenLog, MoveSource } from '../object-router/driver-port.ts';
 import type { LogPiece, LogPieces, LogPosition } from '../object-router/peer-port.ts';
 import type { BlockObject } from './block-object.ts';
+import { CopyPace } from './copy-pace.ts';
 import type { ObjectKeeper } from './object-keeper.ts';
+import { WritePace } from './write-pace.ts';
 
 interface SourceComponents {
   readonly files: SegmentFiles;
@@ -31,19 +33,28 @@ export class ObjectMoveSource implements MoveSource {
   /** Readers of the log that wait for more. */
   readonly #waiting = new Set<() => void>();
   #ceding: Promise<void> | null = null;
+  readonly #writePace: WritePace;
+  readonly #copyPace: CopyPace;
 
   constructor(components: SourceComponents, verifier: () => Uint8Array, events: { thawed(): void; ceded(): void }) {
     this.#components = components;
     this.#verifier = verifier;
     this.#events = events;
+    this.#writePace = new WritePace(components.clock);
+    this.#copyPace = new CopyPace(this.#writePace);
+  }
+
+  get slowedMs(): number {
+    return this.#writePace.slowedMs;
   }
 
   /** The keeper is pinned: what the offer says stays true. */
   begin(): void {
-    const { log, keeper } = this.#components;
+    const { log, keeper, object } = this.#components;
     this.#faults = log.faults;
     this.#check();
     log.watch(() => this.#wake());
+    object.paceWrites(this.#writePace);
     const from: LogPosition = { segment: keeper.root.uploadedSegment + 1, offsetBytes: 0 };
     this.offer = { from, behindBytes: this.#behind(from) };
   }
@@ -51,6 +62,8 @@ export class ObjectMoveSource implements MoveSource {
   async read(from: LogPosition, bytesMax: number, waitMs: number): Promise<LogPieces> {
     const { clock } = this.#components;
     const deadlineMs = clock.monotonicMs() + waitMs;
+    this.#check();
+    if (this.#state === 'open') this.#copyPace.asked(clock.monotonicMs(), from, this.#behind(from));
     for (;;) {
       this.#check();
       const { pieces, next } = await this.#collect(from, bytesMax);
@@ -58,7 +71,12 @@ export class ObjectMoveSource implements MoveSource {
       this.#check();
       failPoint('move.source-fetched');
       const leftMs = deadlineMs - clock.monotonicMs();
-      if (pieces.length > 0 || leftMs <= 0 || this.#state === 'frozen') return { pieces, behindBytes: this.#behind(next) };
+      if (pieces.length > 0 || leftMs <= 0 || this.#state === 'frozen') {
+        let bytes = 0;
+        for (const piece of pieces) bytes += piece.bytes.length;
+        this.#copyPace.sent(next, bytes);
+        return { pieces, behindBytes: this.#behind(next) };
+      }
       await new Promise<void>((resolve) => {
         const cancel = clock.after(leftMs, () => {
           this.#waiting.delete(wake);
@@ -131,6 +149,8 @@ export class ObjectMoveSource implements MoveSource {
     this.#check();
     failPoint('move.source-before-seal');
     log.hold(new ApplianceError('object-held', `object ${object.uuid} is on its way to another router`, { retryable: true }));
+    // Who waits is told at once that it is held.
+    this.#writePace.end();
     object.held();
     do {
       await log.seal();
@@ -188,7 +208,10 @@ export class ObjectMoveSource implements MoveSource {
 
   #end(): void {
     this.#state = 'over';
-    this.#components.log.watch(null);
+    const { log, object } = this.#components;
+    log.watch(null);
+    object.paceWrites(null);
+    this.#writePace.end();
     this.#wake();
   }
 

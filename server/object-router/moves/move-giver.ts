@@ -237,6 +237,7 @@ export class MoveGiver implements Pick<PeerService, 'moveAsk' | 'moveFetch' | 'm
     attempt.lastProgressMs = clock.monotonicMs();
     for (const piece of got.pieces) attempt.move.copiedBytes += piece.bytes.length;
     attempt.move.behindBytes = got.behindBytes;
+    noteSlowed(attempt);
     return { ...got, calls: host.calls(fileid, from.calls, CALLS_PART_BYTES) };
   }
 
@@ -405,6 +406,7 @@ export class MoveGiver implements Pick<PeerService, 'moveAsk' | 'moveFetch' | 'm
 
   #forget(attempt: Attempt, outcome: MoveOutcome, problem: string | null): void {
     const { fileid } = attempt.object.driven;
+    noteSlowed(attempt);
     if (this.#attempts.get(fileid) === attempt) this.#attempts.delete(fileid);
     this.#outcomes.set(keyOf(fileid, attempt.number), outcome);
     if (this.#outcomes.size > OUTCOMES_MAX) {
@@ -613,6 +615,11 @@ function ended(message: string): ApplianceError {
 /** TypeScript forgets at an await what others may have changed; this reads it anew. */
 function isOver(attempt: Attempt): boolean {
   return attempt.phase === 'over';
+}
+
+/** In the report of the move only where it was so. */
+function noteSlowed({ source, move }: Attempt): void {
+  if (source.slowedMs > 0) move.stepsMs.slowed = source.slowedMs;
 }
 
 function refused(reason: string, retryable: boolean): MoveAnswer {

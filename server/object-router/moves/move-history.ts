@@ -9,13 +9,14 @@ import type { MoveReason } from '../peer-port.ts';
 const ENDED_MAX = 256;
 
 /**
- * Steps whose time is measured. Giver: registry, freeze (of the log), changes (that end), read (of the log's end), tail (the receiver's part of the hold), ceded,
+ * Steps whose time is measured. Giver: slowed (writers that outran the copy, while it ran), registry, freeze (of the log), changes (that end), read (of the log's end), tail (the receiver's part of the hold), ceded,
  * transfer. Receiver: ask, attach (claim and checkpoint), copy, freeze, tail, sync, confirm, activate.
  */
 export type MoveStep =
   | 'ask'
   | 'attach'
   | 'copy'
+  | 'slowed'
   | 'registry'
   | 'freeze'
   | 'changes'
@@ -135,6 +136,7 @@ export class MoveHistory {
     move.phase = problem === null ? 'moved' : 'aborted';
     move.problem = problem;
     move.endedAtMs = this.#clock.wallMs();
+    if (move.stepsMs.slowed !== undefined) this.#observer?.writersSlowed(move.stepsMs.slowed);
     if (problem !== null && move.isAgreed) this.#observer?.moveAborted(directionOf(move), code);
     else if (problem === null)
       this.#observer?.moveDone(directionOf(move), move.endedAtMs - move.startedAtMs, move.role === 'giver' ? move.heldMs : null, move.copiedBytes);

@@ -660,6 +660,7 @@ export class FakeObject implements MovableObject {
     const from = this.#life.world.uploaded.get(this.inode.fileid)?.length ?? 0;
     return {
       offer: { from: { segment: 1, offsetBytes: from * RECORD_BYTES }, behindBytes: (values.length - from) * RECORD_BYTES },
+      slowedMs: 0,
       read: (position, bytesMax) =>
         this.#life.call('disk read', () => {
           const first = position.offsetBytes / RECORD_BYTES;
