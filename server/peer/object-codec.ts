@@ -134,7 +134,17 @@ export function getTime(reader: WireReader): Timestamp {
   return { seconds, nanoseconds };
 }
 
+// A vPool has one fsid: cutting the bigint up each time costs more than the rest.
+let fsidSplit = 0n;
+let fsidHigh = 0;
+let fsidLow = 0;
+
 export function putAttributes(writer: WireWriter, attributes: Attributes): void {
+  if (attributes.fsid !== fsidSplit) {
+    fsidSplit = attributes.fsid;
+    fsidHigh = Number(fsidSplit >> 32n);
+    fsidLow = Number(fsidSplit & 0xffff_ffffn);
+  }
   writer.u8(attributes.type);
   writer.u32(attributes.mode);
   writer.u32(attributes.nlink);
@@ -142,7 +152,8 @@ export function putAttributes(writer: WireWriter, attributes: Attributes): void 
   writer.u32(attributes.gid);
   writer.u53(attributes.sizeBytes);
   writer.u53(attributes.usedBytes);
-  writer.u64(attributes.fsid);
+  writer.u32(fsidHigh);
+  writer.u32(fsidLow);
   writer.u53(attributes.fileid);
   putTime(writer, attributes.atime);
   putTime(writer, attributes.mtime);

@@ -43,11 +43,6 @@ export class WireWriter {
     putU32(this.bytes, at + 4, value - high * TWO_32);
   }
 
-  u64(value: bigint): void {
-    const at = this.#take(8);
-    this.bytes.writeBigUInt64BE(value, at);
-  }
-
   bool(value: boolean): void {
     this.u8(value ? 1 : 0);
   }
