@@ -75,7 +75,7 @@ test('a guest that writes faster than its log is copied is slowed down, each wri
   assert.ok(behindBytes < PART_BYTES, `${behindBytes} bytes are behind after 20 s`);
   assert.ok(source.slowedMs > 1000, `writes were slowed down for ${source.slowedMs} ms`);
   const longestMs = Math.max(...writer.tookMs);
-  assert.ok(longestMs >= 1 && longestMs <= 110, `a write took ${longestMs} ms`);
+  assert.ok(longestMs >= 1 && longestMs <= 410, `a write took ${longestMs} ms`);
   source.thaw();
   const before = writer.tookMs.length;
   await pair.run(pair.cluster.clock.sleep(500));
@@ -96,8 +96,8 @@ test('a guest that is slower than the copy does not wait, nor does anybody in th
 test('a write that waits for the copy is not held behind the freeze: it is told at once that the object is held', async () => {
   const { pair, object } = await filled(1536 * KIB);
   const source = await pair.run(object.giveAway());
-  const writers = Array.from({ length: 4 }, () => new Writer(pair, object));
-  await pair.run(copy(pair, source, 3000));
+  const writers = Array.from({ length: 2 }, () => new Writer(pair, object));
+  await pair.run(copy(pair, source, 2400));
   assert.ok(source.slowedMs > 0);
   const { clock } = pair.cluster;
   const beganMs = clock.monotonicMs();

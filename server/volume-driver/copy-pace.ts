@@ -8,12 +8,12 @@ import type { WritePace } from './write-pace.ts';
 /** A copy that takes no longer slows nobody down. */
 const UNDISTURBED_MS = 1000;
 /** Share of the speed of the copy that writers get at first. */
-const WRITERS_SHARE = 0.6;
-const WAIT_MS_MAX = 25;
+const WRITERS_SHARE = 0.5;
+const WAIT_MS_MAX = 50;
 /** What is behind must fall to this share of what it was within that time; else writers get half of what they got, and wait twice as long at most. */
 const NEARER_SHARE = 0.75;
-const NEARER_MS_MAX = 2000;
-const HALVINGS_MAX = 5;
+const NEARER_MS_MAX = 1000;
+const HALVINGS_MAX = 4;
 /** What is less says nothing of how fast it goes: there was no more. */
 const SAMPLE_BYTES_MIN = 256 * 1024;
 const SAMPLE_WEIGHT = 0.2;

@@ -159,6 +159,7 @@ export class ObjectAssembly {
         log,
         writeBack,
         pagesPressed: () => this.#components.pool.isPressed,
+        roomPressed: () => this.#components.admission.isPressed,
       },
       {
         vpoolUuid: registry.vpool.uuid,

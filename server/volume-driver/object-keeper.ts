@@ -39,6 +39,9 @@ const NONE_DEAD: ReadonlySet<number> = new Set();
 const RETRY_MS_MAX = 15_000;
 const ATTRIBUTES_EVERY_MS = 3_000;
 const PIN_LOOK_MS = 5;
+/** How long an object that has just come stays while the write buffer is full and nothing of it went up yet. */
+const PROGRESS_MS_MAX = 10_000;
+const PROGRESS_LOOK_MS = 20;
 
 export interface KeeperSettings {
   readonly vpoolUuid: string;
@@ -73,8 +76,11 @@ export class ObjectKeeper {
   readonly #writeBack: WriteBack | null;
   readonly #settings: KeeperSettings;
   readonly #pagesPressed: () => boolean;
+  readonly #roomPressed: () => boolean;
 
   #root: Root;
+  /** With which it was opened here. */
+  readonly #firstRoot: Root;
   #protection: 'clean' | 'unprotected' | 'changing';
   #protectionChange: Promise<void> | null = null;
   readonly #uploads: SegmentUploads;
@@ -122,6 +128,8 @@ export class ObjectKeeper {
       writeBack: WriteBack | null;
       /** Spilled pages of all objects are near their bound: checkpoints make room. */
       pagesPressed: () => boolean;
+      /** Much of the room for what is not on the backend yet is used. */
+      roomPressed: () => boolean;
     },
     settings: KeeperSettings,
     start: KeeperStart,
@@ -137,8 +145,10 @@ export class ObjectKeeper {
     this.#log = components.log;
     this.#writeBack = components.writeBack;
     this.#pagesPressed = components.pagesPressed;
+    this.#roomPressed = components.roomPressed;
     this.#settings = settings;
     this.#root = start.owner.root;
+    this.#firstRoot = start.owner.root;
     this.#uploads = new SegmentUploads(start.owner.root.uploadedSegment, UPLOADS_MAX);
     this.#protection = start.owner.protection.kind === 'clean' ? 'clean' : 'unprotected';
     this.#checkpointNumber = start.checkpointNumber;
@@ -157,8 +167,10 @@ export class ObjectKeeper {
   /**
    * From here to `unpin` no checkpoint is made, nothing is released and no garbage deleted; segments go on to the backend, and the root with them.
    * A checkpoint that still waits for uploads gives way. False, and nothing changed: one that is being stored did not end within `patienceMs`.
+   * Waits before that, for some seconds at most, while there is no room for writes and nothing went up since the object came here.
    */
   async pin(patienceMs: number): Promise<boolean> {
+    await this.#progress();
     this.#pinned = true;
     const deadlineMs = this.#clock.monotonicMs() + patienceMs;
     for (;;) {
@@ -169,6 +181,20 @@ export class ObjectKeeper {
     }
     this.unpin();
     return false;
+  }
+
+  /** What is under way when an object moves goes up once more: one that moves faster than that would never make room (decision 0038). */
+  async #progress(): Promise<void> {
+    const deadlineMs = this.#clock.monotonicMs() + PROGRESS_MS_MAX;
+    while (
+      this.#roomPressed() &&
+      this.#uploads.numbers.length > 0 &&
+      this.#root.uploadedSegment === this.#firstRoot.uploadedSegment &&
+      !this.#stopped
+    ) {
+      if (this.#clock.monotonicMs() >= deadlineMs) return;
+      await this.#clock.sleep(PROGRESS_LOOK_MS);
+    }
   }
 
   unpin(): void {
@@ -275,7 +301,9 @@ export class ObjectKeeper {
   /** About once a second while the object is not clean. */
   tick(): void {
     this.#rested();
-    if (this.#log.openSegmentAgeMs > this.#settings.sealAfterMs) {
+    // What would wait behind others may as well grow: a backend that takes few requests gets whole segments. Of a file what is sealed goes up with a checkpoint only.
+    const wouldWait = this.#writeBack === null && this.#uploads.isBusy;
+    if (this.#log.openSegmentAgeMs > this.#settings.sealAfterMs && !wouldWait) {
       this.#log.seal().catch((error: unknown) => this.#report(error, 'sealing the open segment failed'));
     }
     this.kick();

@@ -60,6 +60,11 @@ export class SegmentUploads {
     return this.#entries.map((entry) => entry.segment.number);
   }
 
+  /** Whether some have to wait for others: what is sealed now would not go up now. */
+  get isBusy(): boolean {
+    return this.#entries.length >= this.#concurrencyMax;
+  }
+
   /** Whether the segment behind the high-water is there: one whose seal still has to be repaired holds up the rest. */
   get ready(): boolean {
     return this.#entries[0]?.segment.number === this.#highWater + 1;

@@ -108,6 +108,11 @@ export class WriteAdmission {
     return this.#dirtyBytes() / this.#dirtyBytesMax;
   }
 
+  /** So full that it matters how fast the backend takes data. */
+  get isPressed(): boolean {
+    return this.fill >= MEASURE_FROM;
+  }
+
   /** What the backend takes, as last measured; 0 while the fill is low. */
   get drainBytesPerSecond(): number {
     return this.#drainBytesPerMs * 1000;

@@ -1,0 +1,68 @@
+/** An object that moves again and again while its segments go up slowly, and a write buffer that fills up meanwhile (decision 0038). */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { accepted, KIB, Pair, write } from './testing/object-pair.ts';
+
+/** Room for eight segments of 64 KiB. */
+const ROOM_BYTES = 512 * KIB;
+
+test('an object that is moved as fast as can be, with little room left for writes, gets some of it to the backend at each of its owners', async () => {
+  const pair = await Pair.start('volume', { dirtyBytesMax: ROOM_BYTES });
+  const { cluster } = pair;
+  let [from, to] = [pair.a, pair.b];
+  let object = await pair.open(from);
+  let arrived = 0;
+  for (let at = 0; at < 12; at += 1) {
+    // A segment takes a second, and more of it comes all the time.
+    pair.backend({ bytesPerSecond: 64 * KIB });
+    for (let block = 0; block < 20; block += 1) accepted(await pair.run(write(object, block * 16 * KIB, 1 + at, 16 * KIB)));
+    // Segments are sealed behind the writes.
+    await pair.run(cluster.clock.sleep(50));
+    const move = await pair.run(cluster.begin(from, object, to));
+    const { uploadedSegment } = move.owner.root;
+    assert.ok(uploadedSegment > arrived, `owner ${at}: nothing went up, the root ends with segment ${uploadedSegment}`);
+    await pair.run(cluster.catchUp(move));
+    const owner = await pair.run(cluster.transfer(move, await pair.run(cluster.freeze(move))));
+    move.source.cede();
+    arrived = owner.root.uploadedSegment;
+    [object] = await pair.run(Promise.all([move.replica.activate(owner), object.close()]));
+    [from, to] = [to, from];
+  }
+});
+
+test('a backend that takes nothing keeps no object where it is for longer than some seconds, and one with room for writes not at all', async () => {
+  const pair = await Pair.start('volume', { dirtyBytesMax: ROOM_BYTES });
+  const { clock } = pair.cluster;
+  const object = await pair.open(pair.a);
+  pair.backend({ hang: 1 });
+  accepted(await pair.run(write(object, 0, 1, 128 * KIB)));
+  let beganMs = clock.monotonicMs();
+  (await pair.run(object.giveAway())).thaw();
+  assert.ok(clock.monotonicMs() - beganMs < 100, `it took ${clock.monotonicMs() - beganMs} ms`);
+  accepted(await pair.run(write(object, 0, 1, 256 * KIB)));
+  beganMs = clock.monotonicMs();
+  (await pair.run(object.giveAway())).thaw();
+  const tookMs = clock.monotonicMs() - beganMs;
+  assert.ok(tookMs > 5000 && tookMs < 15_000, `it took ${tookMs} ms`);
+});
+
+test('what is sealed because of its age is not, while whole segments wait for the backend', async () => {
+  const pair = await Pair.start('volume');
+  const { clock } = pair.cluster;
+  const object = await pair.open(pair.a);
+  pair.backend({ failBefore: 1 });
+  for (let segment = 0; segment < 8; segment += 1) accepted(await pair.run(write(object, segment * 64 * KIB, 1, 64 * KIB)));
+  const { uuid } = pair.cluster.commons.inode;
+  assert.ok(uuid !== null);
+  const segments = (): number => pair.a.router.files.segmentsOf(uuid).length;
+  const before = segments();
+  for (let second = 0; second < 10; second += 1) {
+    accepted(await pair.run(write(object, 0, 2)));
+    object.tick();
+    await pair.run(clock.sleep(1000));
+  }
+  assert.ok(segments() <= before + 1, `${segments() - before} segments for ten blocks`);
+  pair.backend({});
+  await pair.clean(object);
+});
