@@ -5,7 +5,7 @@ import { after, test } from 'node:test';
 import { Redis } from 'ioredis';
 
 import { AssertionError } from '../../server/core/assert.ts';
-import type { Incarnation, Term } from '../../server/core/ids.ts';
+import type { FileId, Incarnation, Term } from '../../server/core/ids.ts';
 import { timestampOf } from '../../server/core/time.ts';
 import { bytesOf, INCARNATION, INLINE, OTHER_INCARNATION, OTHER_ROUTER, rejectsWith, ROUTER, VOLUME } from '../conformance/world.ts';
 import { CLOSED_EPOCHS_MAX } from '../owner-record.ts';
@@ -130,4 +130,37 @@ test('of dead incarnations the last 65,536 are remembered, by when they were fir
   assert.equal(await membership.markDead(ROUTER, '9'.repeat(32) as Incarnation, 0), 'dead');
   assert.equal(await control.zcard(under.keys.dead), 65_536);
   assert.equal(await control.zscore(under.keys.dead, first), null);
+});
+
+test('a name of an inode that is not there is told as damage, whoever meets it, and nothing is changed over it', async () => {
+  await using under = await joined();
+  const { namespace } = under.registry;
+  const { root } = namespace;
+  const attributes = { mode: 0o755, uid: 0, gid: 0, atime: null, mtime: null };
+  const inodes: Record<string, string> = {};
+  for (const name of ['lost', 'kept', 'other']) {
+    const made = await namespace.createFile(mutation(under), root, bytesOf(name), INLINE);
+    assert.ok(made.kind === 'created');
+    inodes[name] = String(made.inode.fileid);
+  }
+  await control.hdel(under.keys.inodes, inodes['lost'] as string);
+  const before = await control.hgetall(under.keys.names);
+  const calls: Record<string, () => unknown> = {
+    lookup: () => namespace.lookup(root, bytesOf('lost')),
+    createFile: () => namespace.createFile(mutation(under), root, bytesOf('lost'), INLINE),
+    createDirectory: () => namespace.createDirectory(mutation(under), root, bytesOf('lost'), attributes),
+    link: () => namespace.link(mutation(under), Number(inodes['kept']) as FileId, root, bytesOf('lost')),
+    remove: () => namespace.remove(mutation(under), root, bytesOf('lost')),
+    removeDirectory: () => namespace.removeDirectory(mutation(under), root, bytesOf('lost')),
+    rename: () => namespace.rename(mutation(under), root, bytesOf('lost'), root, bytesOf('new')),
+    renameOver: () => namespace.rename(mutation(under), root, bytesOf('other'), root, bytesOf('lost')),
+  };
+  for (const [verb, call] of Object.entries(calls)) {
+    await assert.rejects(
+      async () => call(),
+      { code: 'registry-corrupt', message: /names (\d+, which is not a live inode|an inode that does not exist)/ },
+      verb,
+    );
+  }
+  assert.deepEqual(await control.hgetall(under.keys.names), before);
 });
