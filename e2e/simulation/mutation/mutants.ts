@@ -386,10 +386,6 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'the copy is synced before the owner changes',
     profiles: ['switch', 'both-killed-then-move'],
-    foundBy: {
-      file: 'server/volume-driver/move-simulation.test.ts',
-      test: 'wherever an object moves, and whatever goes wrong on the way, what was acknowledged is there, once',
-    },
     patches: [{ file: REPLICA, find: 'await this.#log.sync();', replace: '' }],
   },
   {
