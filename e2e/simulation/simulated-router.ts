@@ -535,7 +535,11 @@ export class Machine {
   }
 
   #watchedService(service: PeerService, incarnation: Incarnation): PeerService {
-    return this.#watched(service, incarnation, (result) => (result as { kind?: string } | null)?.kind === 'done');
+    return this.#watched(service, incarnation, (result) => {
+      const forwarded = result as { kind?: string; result?: { status?: number } | null } | null;
+      // A refusal rests on nothing: JUKEBOX is what is said when the lease is over.
+      return forwarded?.kind === 'done' && (forwarded.result?.status ?? 0) === 0;
+    });
   }
 
   #watchedFileSystem(fileSystem: FileSystem, incarnation: Incarnation): FileSystem {
