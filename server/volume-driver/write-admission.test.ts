@@ -286,3 +286,36 @@ test('what nobody wanted for a while is not given out at once afterwards', async
   }
   assert.ok(passed <= 8, `${passed} writes passed in one moment`);
 });
+
+test('what moves here with a write buffer that is full gets what the backend took before, from the first second on', async () => {
+  const world = new World(128 * MIB);
+  world.drainPerSecond = 4 * MIB;
+  const first = world.writer(64 * KIB, 64);
+  await world.pass(60_000);
+  // The object goes to another router, and with it all that waited.
+  first.stopped = true;
+  world.writes.excuse(first.volume);
+  const admitted = async (): Promise<number> => {
+    world.drainedBytes += world.dirtyBytes;
+    world.dirtyBytes = 0;
+    await world.pass(5000);
+    world.dirtyBytes = 116 * MIB;
+    const writer = world.writer(4 * KIB, 512);
+    await world.pass(2000);
+    writer.stopped = true;
+    world.writes.excuse(writer.volume);
+    return writer.bytes;
+  };
+  for (const time of ['once', 'twice', 'three times']) {
+    const bytes = await admitted();
+    assert.ok(bytes > 4 * MIB && bytes < 24 * MIB, `moved here ${time}: ${bytes} bytes in two seconds, of which the backend took 8 MiB`);
+  }
+  // A backend that takes nothing any more is not believed for long.
+  await admitted();
+  world.drainPerSecond = 0;
+  world.dirtyBytes = 120 * MIB;
+  world.writer(4 * KIB, 512);
+  await world.pass(60_000);
+  assert.ok(world.dirtyBytes <= 128 * MIB + 4 * KIB * 8, `${world.dirtyBytes}`);
+  assert.ok(world.writes.drainBytesPerSecond < MIB / 4, `${world.writes.drainBytesPerSecond}`);
+});

@@ -20,6 +20,8 @@ const AVERAGE_MS_MAX = 120_000;
 const AVERAGE_PAUSES = 4;
 /** How much of the longest pause is remembered at every further arrival. */
 const PAUSE_MEMORY = 0.9;
+/** For so long the speed that was measured last is what is expected: an object that moves here with all that waits for the backend needs it at once. */
+const KNOWN_MS_MAX = 600_000;
 const TICK_MS = 50;
 /** Credit that is kept while nobody wants it. */
 const BURST_MS = 20;
@@ -79,6 +81,9 @@ export class WriteAdmission {
   #measuredAtMs = 0;
   #measuredDrained = 0;
   #drainBytesPerMs = 0;
+  /** What was measured when the fill was higher last, and until when. */
+  #knownBytesPerMs = 0;
+  #knownAtMs = -Infinity;
   /** When something arrived at the backend last, and the longest pause before that lately. */
   #arrivedAtMs = 0;
   #pauseMs = 0;
@@ -225,6 +230,7 @@ export class WriteAdmission {
   #tick(): void {
     this.#cancelTick = null;
     const nowMs = this.#clock.monotonicMs();
+    const formerBytesPerMs = this.#drainBytesPerMs;
     if (nowMs - this.#measuredAtMs >= TICK_MS) this.#sample(nowMs);
     this.#earn();
     this.#admitWaiting();
@@ -232,7 +238,12 @@ export class WriteAdmission {
       while (this.#queues.get(volume) === queue && queue.first.deadlineMs <= nowMs) this.#leave(volume, queue, false);
     if (this.#waiting > 0) this.#tickBy(this.fill >= 1 ? Infinity : this.#dueMs());
     else if (this.fill >= MEASURE_FROM) this.#tickBy(Infinity);
-    else this.#drainBytesPerMs = 0;
+    else {
+      // Without what ceased to wait just now: it may have gone away with its object.
+      this.#knownBytesPerMs = formerBytesPerMs;
+      this.#knownAtMs = nowMs;
+      this.#drainBytesPerMs = 0;
+    }
   }
 
   /** Deficit round robin: who writes little never waits behind all that another volume wants. */
@@ -266,12 +277,14 @@ export class WriteAdmission {
 
   #measure(): void {
     const nowMs = this.#clock.monotonicMs();
-    this.#measuredFromMs = nowMs;
+    const known = nowMs - this.#knownAtMs < KNOWN_MS_MAX ? this.#knownBytesPerMs : 0;
+    // Something known counts as if it had been measured for a while.
+    this.#measuredFromMs = known > 0 ? nowMs - AVERAGE_MS_MIN : nowMs;
     this.#measuredAtMs = nowMs;
     this.#measuredDrained = this.#drainedBytes();
     this.#arrivedAtMs = nowMs;
     this.#pauseMs = 0;
-    this.#drainBytesPerMs = 0;
+    this.#drainBytesPerMs = known;
     this.#creditAtMs = nowMs;
     this.#creditBytes = 0;
     this.#tickBy(Infinity);
