@@ -328,3 +328,45 @@ for (const isGivenAway of [false, true]) {
     assert.deepEqual(pair.replicaFiles(b), []);
   });
 }
+
+test('a copy is not said to be complete before all of it is durable', async () => {
+  const pair = await Pair.start();
+  const { a, b, cluster } = pair;
+  /** Syncs that the receiver's disk has not done yet; null: it does them at once. */
+  let waiting: (() => void)[] | null = null;
+  const process = b.disk.process.bind(b.disk);
+  b.disk.process = (nextTurn) => {
+    const disk = process(nextTurn);
+    const create = disk.create.bind(disk);
+    disk.create = async (path) => {
+      const file = await create(path);
+      const sync = file.sync.bind(file);
+      file.sync = (done) => (waiting === null || !path.includes('/replica/') ? sync(done) : void waiting.push(() => sync(done)));
+      return file;
+    };
+    return disk;
+  };
+  b.kill(false);
+  await cluster.restart(b);
+  const object = await pair.open(a);
+  await pair.fill(object, 40);
+  const move = await pair.copy(object);
+  waiting = [];
+  let isSaid = false;
+  const frozen = cluster.freeze(move).then((end) => {
+    isSaid = true;
+    return end;
+  });
+  await pair.run(cluster.clock.sleep(1000));
+  assert.ok(waiting.length > 0 && !isSaid, 'the disk has not synced it');
+  const owed = waiting;
+  waiting = null;
+  for (const sync of owed) sync();
+  const owner = await pair.run(cluster.transfer(move, await pair.run(frozen)));
+  move.source.cede();
+  b.kill(true);
+  await pair.run(object.close());
+  await cluster.restart(b);
+  assert.equal(cluster.commons.owner?.router, owner.router);
+  await pair.assertFilled(await pair.open(b), 40);
+});

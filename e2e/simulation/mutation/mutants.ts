@@ -386,6 +386,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'the copy is synced before the owner changes',
     profiles: ['switch', 'both-killed-then-move'],
+    foundBy: { file: 'server/volume-driver/object-move.test.ts', test: 'a copy is not said to be complete before all of it is durable' },
     patches: [{ file: REPLICA, find: 'await this.#log.sync();', replace: '' }],
   },
   {
