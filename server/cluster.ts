@@ -118,6 +118,12 @@ export class Cluster implements AsyncDisposable {
     };
   }
 
+  /** Why a power cut would lose what is remembered of completed calls; null: it would not. */
+  get memoryProblem(): string | null {
+    const { problem } = this.#memory;
+    return problem === null ? null : `what this router remembers of completed calls would not outlive a power cut: ${problem.message}`;
+  }
+
   /** Listens for peers, joins, learns who else is there. Peers get an answer once `serve` was called. */
   static async join(components: ClusterComponents, addresses: readonly string[], version: string): Promise<Cluster> {
     const { registry, clock, random, logger, self, settings, disk, directory, observer } = components;
@@ -160,7 +166,12 @@ export class Cluster implements AsyncDisposable {
     const journal = await CededJournal.open(disk, directory, logger.child({ part: 'moves' }));
     stack.defer(() => journal.close());
     const pins = await Pins.open(disk, directory);
-    const memory = stack.use(RepetitionFile.open(directory));
+    const memory = stack.use(
+      RepetitionFile.open(directory, undefined, undefined, {
+        failed: (error) =>
+          logger.error({ err: error }, 'what this router remembers of completed calls would not outlive a power cut: its file could not be synced'),
+      }),
+    );
     if (memory.waitMs > 0) {
       logger.warn(
         { waitMs: memory.waitMs },

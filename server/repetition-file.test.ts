@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, openSync, closeSync, readSync, rmSync, writeSync } from 'node:fs';
+import { mkdtempSync, openSync, closeSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -9,6 +9,7 @@ import { VirtualClock } from '../backends/virtual-clock.ts';
 import { REPETITION_WINDOW_MS } from './object-router/peer-port.ts';
 import { Repetitions } from './object-router/repetitions.ts';
 import { RepetitionFile } from './repetition-file.ts';
+import type { RepetitionFileOptions } from './repetition-file.ts';
 
 function scratch(t: TestContext): string {
   const directory = mkdtempSync(join(tmpdir(), 'vferry-repetitions-'));
@@ -59,7 +60,7 @@ test('batches go over the end of the ring, and the newest count', async (t) => {
   assert.ok(kept.has(count - 1) && kept.has(count - 2 ** 19) && !kept.has(count - 2 ** 19 - 1));
 });
 
-test('the next life goes on behind the newest, also where the ring ends in the middle of their second', async (t) => {
+test('the next life goes on behind the newest, also over the end of the ring', async (t) => {
   const directory = scratch(t);
   const clock = new VirtualClock();
   const live = async (from: number, to: number): Promise<void> => {
@@ -69,19 +70,13 @@ test('the next life goes on behind the newest, also where the ring ends in the m
     await Promise.resolve();
   };
   const end = 2 ** 19;
-  // As if the ring had been filled up to five before its end.
-  await live(0, 1);
-  const fd = openSync(join(directory, 'repetitions.ring'), 'r+');
-  const record = Buffer.alloc(32);
-  readSync(fd, record, 0, 32, 64);
-  writeSync(fd, record, 0, 32, 64 + (end - 6) * 32);
-  writeSync(fd, Buffer.alloc(32), 0, 32, 64);
-  closeSync(fd);
+  await live(0, end - 5);
   clock.advance(10_000);
   await live(end - 5, end + 5);
   await live(end + 5, end + 8);
   using later = RepetitionFile.open(directory, () => clock.monotonicMs());
   const keys = [...later.load()].map((call) => call.words[0] as number);
+  assert.deepEqual([keys.length, keys[0]], [end, 8]);
   assert.deepEqual(
     keys.slice(-13),
     Array.from({ length: 13 }, (_, index) => end - 5 + index),
@@ -132,34 +127,145 @@ test('a file of another version says nothing, and its copies are waited for', as
   assert.deepEqual([later.waitMs, later.isLost], [REPETITION_WINDOW_MS, true]);
 });
 
-test('a file of before a reboot says nothing, and the machine must have been up for a while', async (t) => {
+/** The machine as it is up for the `boot`th time, for `uptimeMs`. */
+function rebooted(directory: string, boot: number, uptimeMs = REPETITION_WINDOW_MS, options: RepetitionFileOptions = {}): RepetitionFile {
+  return RepetitionFile.open(
+    directory,
+    () => uptimeMs,
+    () => uptimeMs,
+    { bootId: `0000000${boot}-0000-4000-8000-000000000000`, ...options },
+  );
+}
+
+function keysOf(file: RepetitionFile): (number | undefined)[] {
+  return [...file.load()].map((call) => call.words[0]);
+}
+
+test('a file of before a reboot says nothing that is not proven, and the machine must have been up for a while', async (t) => {
   const directory = scratch(t);
-  const clock = new VirtualClock();
   {
-    using file = RepetitionFile.open(directory, () => clock.monotonicMs());
-    new Repetitions(clock, 2 ** 10, file).remember(100, words(1));
+    using file = rebooted(directory, 1);
+    new Repetitions(new VirtualClock(), 2 ** 10, file).remember(100, words(1));
     await Promise.resolve();
   }
-  const fd = openSync(join(directory, 'repetitions.ring'), 'r+');
-  writeSync(fd, Buffer.from('00000000-0000-0000-0000-000000000000'), 0, 36, 8);
-  closeSync(fd);
-  const uptimeMs = { value: REPETITION_WINDOW_MS - 4000 };
   {
-    using rebooted = RepetitionFile.open(
-      directory,
-      () => clock.monotonicMs(),
-      () => uptimeMs.value,
-    );
-    assert.deepEqual([rebooted.waitMs, rebooted.isLost], [4000, true]);
-    assert.deepEqual([...rebooted.load()], []);
+    using file = rebooted(directory, 2, REPETITION_WINDOW_MS - 4000);
+    assert.deepEqual([file.waitMs, file.isLost], [4000, true]);
+    assert.deepEqual(keysOf(file), []);
   }
   // It is this boot's file from then on.
-  using again = RepetitionFile.open(
-    directory,
-    () => clock.monotonicMs(),
-    () => uptimeMs.value,
-  );
-  assert.deepEqual([again.waitMs, again.isLost], [0, false]);
+  using again = rebooted(directory, 2, REPETITION_WINDOW_MS - 4000);
+  assert.deepEqual([again.waitMs, again.isLost, keysOf(again)], [0, false, []]);
+});
+
+test('what was kept of an object is believed after any number of reboots, and nothing else; the lives of each boot know it, too', async (t) => {
+  const directory = scratch(t);
+  const remembered = async (file: RepetitionFile, ...calls: [number, number][]): Promise<Repetitions> => {
+    const repetitions = new Repetitions(new VirtualClock(), 2 ** 10, file);
+    for (const [fileid, key] of calls) repetitions.remember(fileid, words(key));
+    await Promise.resolve();
+    return repetitions;
+  };
+  {
+    using file = rebooted(directory, 1, 1e9);
+    const repetitions = await remembered(file, [100, 1], [101, 2]);
+    let isDurable = false;
+    await repetitions.keep(100, () => {
+      // As late as this: its change may be in the page cache only.
+      repetitions.remember(100, words(3));
+      isDurable = true;
+      return Promise.resolve();
+    });
+    assert.equal(isDurable, true);
+    await remembered(file, [100, 4]);
+  }
+  {
+    using file = rebooted(directory, 2, 5);
+    assert.deepEqual(keysOf(file), [1]);
+    await remembered(file, [100, 5], [101, 6]);
+  }
+  {
+    using file = rebooted(directory, 2, 6);
+    assert.deepEqual(keysOf(file), [1, 5, 6]);
+    const repetitions = await remembered(file);
+    await repetitions.keep(101, () => Promise.resolve());
+  }
+  {
+    using file = rebooted(directory, 3);
+    assert.deepEqual(keysOf(file), [1, 6]);
+    const repetitions = await remembered(file);
+    repetitions.forget(100);
+  }
+  using file = rebooted(directory, 4);
+  assert.deepEqual(keysOf(file), [6]);
+});
+
+test('a keep is over when its mark is on the disk, and many wait for one sync', async (t) => {
+  const directory = scratch(t);
+  const syncs: (() => void)[] = [];
+  using file = rebooted(directory, 1, 1000, { sync: () => new Promise((resolve) => syncs.push(resolve)) });
+  const repetitions = new Repetitions(new VirtualClock(), 2 ** 10, file);
+  const ended: number[] = [];
+  const keeps = [1, 2, 3].map(async (key) => {
+    await repetitions.keep(100 + key, () => Promise.resolve());
+    ended.push(key);
+  });
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual([syncs.length, ended], [1, []]);
+  syncs[0]?.();
+  await new Promise((resolve) => setImmediate(resolve));
+  // The others' marks may have come behind its begin.
+  while (ended.length < 3) {
+    syncs.pop()?.();
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  await Promise.all(keeps);
+  assert.ok(syncs.length <= 2);
+});
+
+test('a sync that failed is told once and never repeated, and nobody waits for another', async (t) => {
+  const directory = scratch(t);
+  const failures: Error[] = [];
+  let syncs = 0;
+  const sync = (): Promise<void> => {
+    syncs += 1;
+    return Promise.reject(new Error('EIO'));
+  };
+  using file = rebooted(directory, 1, 1000, { sync, failed: (error) => void failures.push(error) });
+  const repetitions = new Repetitions(new VirtualClock(), 2 ** 10, file);
+  for (let round = 0; round < 3; round += 1) await repetitions.keep(100, () => Promise.resolve());
+  assert.deepEqual([syncs, failures.length, file.problem?.message], [1, 1, 'EIO']);
+});
+
+test('what was too old when the power was cut is not believed, and a damaged header says nothing', async (t) => {
+  const directory = scratch(t);
+  let nowMs = 1000;
+  const open = (boot: string): RepetitionFile =>
+    RepetitionFile.open(
+      directory,
+      () => nowMs,
+      () => REPETITION_WINDOW_MS,
+      { bootId: boot.repeat(36) },
+    );
+  {
+    using file = open('a');
+    const repetitions = new Repetitions(new VirtualClock(), 2 ** 10, file);
+    repetitions.remember(100, words(1));
+    await Promise.resolve();
+    nowMs += REPETITION_WINDOW_MS + 3000;
+    repetitions.remember(100, words(2));
+    await repetitions.keep(100, () => Promise.resolve());
+  }
+  nowMs = 1000;
+  {
+    using file = open('b');
+    assert.deepEqual(keysOf(file), [2]);
+  }
+  const fd = openSync(join(directory, 'repetitions.ring'), 'r+');
+  writeSync(fd, Buffer.from([0xff]), 0, 1, 50);
+  closeSync(fd);
+  using file = open('b');
+  assert.deepEqual([keysOf(file), file.isLost, file.waitMs], [[], true, REPETITION_WINDOW_MS]);
 });
 
 test('damaged records are passed over', async (t) => {
@@ -173,7 +279,8 @@ test('damaged records are passed over', async (t) => {
     await Promise.resolve();
   }
   const fd = openSync(join(directory, 'repetitions.ring'), 'r+');
-  writeSync(fd, Buffer.from([0xff]), 0, 1, 64);
+  // The first has number 1.
+  writeSync(fd, Buffer.from([0xff]), 0, 1, 64 + 40);
   closeSync(fd);
   using later = RepetitionFile.open(directory, () => clock.monotonicMs());
   assert.deepEqual(

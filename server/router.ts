@@ -155,6 +155,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       names,
       writeBack: { volume: null, file: (object) => new PieceWriteBack(object) },
       recovered: (fileid, calls) => cluster?.repetitions.recovered(fileid, calls),
+      keepCalls: (fileid, durable) => cluster?.repetitions.keep(fileid, durable) ?? Promise.resolve(),
       isMemoryLost: cluster?.isMemoryLost ?? false,
     },
     {
@@ -339,6 +340,7 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
       ['backend-objects', driver.reads.problem?.message ?? null],
       ['reclaim', reclaimer.problem?.message ?? null],
       ['archive', archive.problem?.message ?? null],
+      ['completed-calls', cluster?.memoryProblem ?? null],
     ] as const) {
       if (problem !== null) other.push({ code, message: problem });
     }

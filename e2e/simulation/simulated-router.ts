@@ -37,8 +37,10 @@ import { OwnerCache } from '../../server/object-router/owner-cache.ts';
 import { PeerDesk } from '../../server/object-router/peer-desk.ts';
 import { type PeerService, REPETITION_WINDOW_MS } from '../../server/object-router/peer-port.ts';
 import { Reclaimer } from '../../server/object-router/reclaimer.ts';
+import { believedCalls } from '../../server/object-router/repetition-belief.ts';
+import type { RingRecord } from '../../server/object-router/repetition-belief.ts';
 import { JOURNAL_ENTRY_BYTES, Repetitions } from '../../server/object-router/repetitions.ts';
-import type { RememberedCall, RepetitionJournal } from '../../server/object-router/repetitions.ts';
+import type { CallWords, RememberedCall, RepetitionJournal } from '../../server/object-router/repetitions.ts';
 import { RouterCore } from '../../server/object-router/router-core.ts';
 import { RouterMoveHost } from '../../server/object-router/router-move-host.ts';
 import { recoverObjects, surveyObjects } from '../../server/object-router/startup-recovery.ts';
@@ -62,6 +64,8 @@ export const LEASE_MS = 7000;
 /** A process that stood longer closes its sockets with unread input. */
 export const STANDSTILL_MS = 5000;
 const RESTART_MS = 400;
+/** How long a sync of the memory of completed calls may take. */
+const SYNC_MS_MAX = 20;
 /** A turn of an event loop, for the simulated disk. */
 const TURN_MS = 0.05;
 
@@ -113,31 +117,61 @@ export interface Life {
   readonly moves: Moves;
 }
 
-/** The page cache of a machine, for the memory of completed calls. */
-class SimulatedMemory implements RepetitionJournal {
-  readonly #calls: RememberedCall[] = [];
-
-  load(): Iterable<RememberedCall> {
-    return [...this.#calls];
-  }
+/** RepetitionFile of a machine, with its page cache: a kill loses nothing, a power cut any of what was not synced. */
+class SimulatedMemory {
+  #records: RingRecord<CallWords>[] = [];
+  /** So many of them are on the disk. */
+  #synced = 0;
+  #end = 1;
+  /** Numbers since the machine was started begin with it. */
+  #first = 1;
 
   /** The file as one life of the router sees it. */
-  of(time: ProcessTime): RepetitionJournal {
+  of(time: ProcessTime, random: Random): RepetitionJournal {
+    const end = (): number => this.#end;
     return {
-      load: () => this.load(),
+      load: () => {
+        const calls: RememberedCall[] = [];
+        for (const record of this.#records) if ('call' in record) calls.push({ fileid: record.fileid, words: record.call });
+        return calls;
+      },
       append: (entries) => {
-        if (time.alive) this.append(entries);
+        if (!time.alive) return;
+        for (let at = 0; at < entries.length; at += JOURNAL_ENTRY_BYTES) {
+          const words = Uint32Array.from({ length: 4 }, (_, word) => entries.readUInt32LE(at + word * 4));
+          this.#records.push({ number: this.#number(), fileid: entries.readDoubleLE(at + 16), call: words });
+        }
+      },
+      get end() {
+        return end();
+      },
+      prove: (fileid, before) => {
+        if (time.alive) this.#records.push({ number: this.#number(), fileid, proven: { from: this.#first, before } });
+      },
+      sync: async () => {
+        const count = this.#records.length;
+        const { promise, resolve } = Promise.withResolvers<void>();
+        time.after(SYNC_MS_MAX * random.fraction(), resolve);
+        await promise;
+        this.#synced = Math.max(this.#synced, count);
       },
     };
   }
 
-  append(entries: Buffer): void {
-    for (let at = 0; at < entries.length; at += JOURNAL_ENTRY_BYTES) {
-      this.#calls.push({
-        words: Uint32Array.from({ length: 4 }, (_, word) => entries.readUInt32LE(at + word * 4)),
-        fileid: entries.readDoubleLE(at + 16),
-      });
-    }
+  #number(): number {
+    this.#end += 1;
+    return this.#end - 1;
+  }
+
+  /** What the next boot of the machine knows. */
+  powerCut(random: Random): void {
+    const left = this.#records.filter((_, index) => index < this.#synced || random.fraction() < 0.5);
+    const believed = believedCalls(left);
+    this.#first = this.#end;
+    this.#records = believed.map(({ fileid, call }) => ({ number: this.#number(), fileid, call }));
+    const number = this.#number();
+    this.#records.push({ number, fileid: 0, proven: { from: this.#first, before: number } });
+    this.#synced = this.#records.length;
   }
 }
 
@@ -167,8 +201,7 @@ export class Machine {
   #connection: RegistryConnection | null = null;
   #starting = false;
   #connections = Promise.withResolvers<void>();
-  /** What RepetitionFile keeps: a kill leaves it, a power cut does not. */
-  #memory = new SimulatedMemory();
+  readonly #memory = new SimulatedMemory();
   /** The life to come, or the one that is, knows nothing of what was remembered before (RepetitionFile.isLost). */
   #isMemoryLost = false;
   /** A machine whose power was cut does not serve sooner (RepetitionFile.waitMs). */
@@ -246,7 +279,7 @@ export class Machine {
     this.#isMemoryLost = powerCut;
     if (!powerCut) return;
     this.disk.powerCut();
-    this.#memory = new SimulatedMemory();
+    this.#memory.powerCut(this.#random);
     this.#notBeforeMs = this.#world.schedule.nowMs + REPETITION_WINDOW_MS;
   }
 
@@ -370,7 +403,7 @@ export class Machine {
       { clock, dirtyBytes: () => files.dirtyBytes, drainedBytes: () => files.drainedBytes },
       settings.dirtyBytesMax,
     );
-    const repetitions = new Repetitions(clock, 2 ** 12, this.#memory.of(time));
+    const repetitions = new Repetitions(clock, 2 ** 12, this.#memory.of(time, random));
     const engine = new VolumeDriver(
       {
         disk,
@@ -389,6 +422,7 @@ export class Machine {
         writeBack: { volume: null, file: (object) => new PieceWriteBack(object) },
         names,
         recovered: (fileid, calls) => repetitions.recovered(fileid, calls),
+        keepCalls: (fileid, durable) => repetitions.keep(fileid, durable),
         isMemoryLost: this.#isMemoryLost,
       },
       {

@@ -73,6 +73,9 @@ export class ObjectLog {
   #watcher: (() => void) | null = null;
   #idleWaiters: (() => void)[] = [];
   #sealWaiters: (() => void)[] = [];
+  /** Up to where somebody wants the log durable that waits for no record of it. */
+  #syncWanted = 0;
+  #syncWaiters: (() => void)[] = [];
 
   constructor(
     components: { files: SegmentFiles; clock: Clock; random: Random; logger: Logger; syncLatency: Histogram; events: LogEvents },
@@ -208,7 +211,29 @@ export class ObjectLog {
     }
   }
 
+  /** Resolves when everything appended so far is durable. Rejects with ApplianceError `log-fault` or `object-closing` when a fault, or the end of the log, prevents that. */
+  async sync(): Promise<void> {
+    const wanted = this.lastSequence;
+    const faults = this.#faultGeneration;
+    this.#syncWanted = Math.max(this.#syncWanted, wanted);
+    this.#schedule();
+    while (this.#durableSequence < wanted) {
+      if (faults !== this.#faultGeneration || this.problem !== null)
+        throw new ApplianceError('log-fault', `the log of ${this.#identity.objectUuid} had a fault before it was durable`, { retryable: true });
+      if (this.#closed) throw new ApplianceError('object-closing', 'the object is being closed', { retryable: true });
+      await new Promise<void>((resolve) => this.#syncWaiters.push(resolve));
+    }
+  }
+
+  #wakeSyncers(): void {
+    if (this.#syncWaiters.length === 0) return;
+    const waiters = this.#syncWaiters;
+    this.#syncWaiters = [];
+    for (const wake of waiters) wake();
+  }
+
   #wakeSealers(): void {
+    this.#wakeSyncers();
     const waiters = this.#sealWaiters;
     this.#sealWaiters = [];
     for (const wake of waiters) wake();
@@ -322,7 +347,8 @@ export class ObjectLog {
     // Someone waits for durability exactly when the oldest unapplied record is written and stable.
     const waiting = this.#queue.firstUnapplied;
     const someoneWaits = waiting !== undefined && waiting.stable && waiting.sequence <= current.writtenSequence;
-    if (!someoneWaits && !this.moving && this.#queue.unsyncedBytes < UNSYNCED_SYNC_BYTES) return;
+    const isWanted = current.syncedSequence < this.#syncWanted;
+    if (!someoneWaits && !isWanted && !this.moving && this.#queue.unsyncedBytes < UNSYNCED_SYNC_BYTES) return;
     this.#sync(current);
   }
 
@@ -358,6 +384,7 @@ export class ObjectLog {
     this.#queue.applyReady(durable, this.#writing ? (this.#current?.writtenSequence ?? durable) : Infinity, this.#events);
     this.#queue.releaseDurable(durable);
     if (this.#queue.toRelocate.length > 0) this.#relocate();
+    this.#wakeSyncers();
     this.#wakeIdle();
   }
 
@@ -452,6 +479,7 @@ export class ObjectLog {
     this.#writing = false;
     this.#rotating = false;
     this.#sealWanted = null;
+    this.#syncWanted = 0;
     // A segment on its way is the next one: numbers have no gaps.
     this.#supply.putBack();
     const damaged = this.#sealing.takeUnsealed();

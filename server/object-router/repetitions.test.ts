@@ -187,14 +187,16 @@ test('what comes back is what was remembered meanwhile; what was forgotten befor
 test('what was forgotten of an object the next life does not know either; what was remembered behind it, and of others, it does', () => {
   const clock = new VirtualClock();
   const journaled: RememberedCall[] = [];
+  const still = { end: 0, prove: () => undefined, sync: () => Promise.resolve() };
   const journal: RepetitionJournal = {
+    ...still,
     load: () => journaled.slice(),
     append: (entries) => {
       for (let at = 0; at < entries.length; at += JOURNAL_ENTRY_BYTES)
         journaled.push({ fileid: entries.readDoubleLE(at + 16), words: words(entries.readUInt32LE(at), entries.readUInt32LE(at + 4)) });
     },
   };
-  const nextLife = (): Repetitions => new Repetitions(clock, 16, { load: () => journaled.slice(), append: () => undefined });
+  const nextLife = (): Repetitions => new Repetitions(clock, 16, { ...still, load: () => journaled.slice(), append: () => undefined });
   const giver = new Repetitions(clock, 16);
   giver.remember(100, words(1));
   const repetitions = new Repetitions(clock, 16, journal);

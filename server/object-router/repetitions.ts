@@ -3,8 +3,8 @@
  * the one that runs or is answered as done, for REPETITION_WINDOW_MS after it ended. Without it a WRITE that was stuck somewhere would put old bytes over
  * newer ones. It goes with the object when that moves.
  *
- * It outlives the process: what is remembered is in the page cache (`RepetitionJournal`) before the answer that it belongs to leaves. A kill keeps that; a power
- * cut does not, but a machine does not come back while copies of a call are under way (see RepetitionFile).
+ * It outlives the process: what is remembered is in the page cache (`RepetitionJournal`) before the answer that it belongs to leaves. A kill keeps that; of a power
+ * cut it outlives what was `keep`t, before the log of it got out of the reach of a recovery. A machine does not come back while copies of a call are under way (see RepetitionFile).
  *
  * Completed calls live in typed arrays: a ring in the order of completion with hash chains through it, since as objects they would be the largest heap of
  * the process (toolchain.md 7). At the bound the oldest go, whatever their age.
@@ -43,6 +43,15 @@ export interface RepetitionJournal {
   load(): Iterable<RememberedCall>;
   /** `entries`: JOURNAL_ENTRY_BYTES each, the caller's again when it returns; then a kill of the process does not lose them. Throws system errors. */
   append(entries: Buffer): void;
+  /** Running number of the entry that is appended next. */
+  readonly end: number;
+  /** What entries with numbers below `end` say of calls of this object is durable in its log: a later life believes them also after a power cut. Throws system errors. */
+  prove(fileid: number, end: number): void;
+  /**
+   * Resolves when a power cut does not lose what was appended before the call. Also when that failed: the journal says so to whom it concerns, and calls that are done again
+   * are a smaller evil than an object that nothing of goes to the backend.
+   */
+  sync(): Promise<void>;
 }
 
 /** Key, fileid (float64 LE) as in RememberedCall. */
@@ -174,6 +183,26 @@ export class Repetitions {
     for (const words of calls.slice(-RECOVERED_MAX)) if (!this.isDone(fileid, words)) this.remember(fileid, words);
   }
 
+  /**
+   * Resolves when what is remembered of an object outlives a power cut. `durable` makes the log durable up to where it is when that is called: an entry whose change is
+   * not in the log any more would have a write answered that was never done.
+   */
+  async keep(fileid: number, durable: () => Promise<void>): Promise<void> {
+    const journal = this.#journal;
+    if (journal === null) return;
+    this.#flush();
+    const { end } = journal;
+    await durable();
+    journal.prove(fileid, end);
+    await journal.sync();
+  }
+
+  /** Resolves when what was written down so far, the word that an object is forgotten included, outlives a power cut. Nothing is believed for that. */
+  async sync(): Promise<void> {
+    this.#flush();
+    await this.#journal?.sync();
+  }
+
   /** A call that ended now. */
   remember(fileid: number, words: CallWords): void {
     this.#keep(fileid, words);
@@ -246,8 +275,8 @@ export class Repetitions {
 
   /** For what another router remembers of an object that may come here: it counts for nothing until all of it has `arrived`. */
   arriving(fileid: number): ArrivedCalls {
-    // What an attempt brought that came to nothing may have been given up since.
-    this.#noteForgotten(fileid);
+    // What an attempt brought that came to nothing may have been given up since; and what was believed after a power cut, of when the object was here before.
+    this.forget(fileid);
     return new ArrivedCalls(this.#clock, fileid);
   }
 

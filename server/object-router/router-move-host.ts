@@ -36,6 +36,14 @@ class Arriving implements ArrivingCalls {
   remember(): void {
     this.#repetitions.arrived(this.#calls);
   }
+
+  sync(): Promise<void> {
+    return this.#repetitions.sync();
+  }
+
+  keep(): Promise<void> {
+    return this.#repetitions.keep(this.#calls.fileid, () => Promise.resolve());
+  }
 }
 
 export class RouterMoveHost implements MoveHost {
@@ -113,8 +121,9 @@ export class RouterMoveHost implements MoveHost {
     this.#owners.learn(fileid, owner);
   }
 
-  forgetCalls(fileid: FileId): void {
+  forgetCalls(fileid: FileId): Promise<void> {
     this.#repetitions.forget(fileid);
+    return this.#repetitions.sync();
   }
 
   adopt(driven: DrivenObject, inode: Inode, owner: OwnerRecord): void {

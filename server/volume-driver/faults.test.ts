@@ -375,7 +375,7 @@ test('after a power cut, which takes the memory of completed calls, a recovery t
   assert.equal((await read(life, 0))[0], count);
 });
 
-test('a cached segment that is evicted while a recovery reads back its calls is read as if it had never been here', async () => {
+test('of a segment that is on the backend only a recovery reads back the calls, too, also if it is evicted just then', async () => {
   const settings = { segmentFileBytes: 4096 * KIB, cacheBytes: 4096 * KIB, checkpointAfterBytes: 4096 * KIB };
   const life = await start(undefined, settings);
   const { commons } = life.world;
@@ -402,7 +402,63 @@ test('a cached segment that is evicted while a recovery reads back its calls is 
   const target = Buffer.alloc(BLOCK);
   assert.equal(await router.clock.run(Promise.resolve(object.read(0, target))), BLOCK);
   assert.equal(target[0], 40);
-  assert.ok(commons.recoveredCalls.has(40), 'of the others nothing is known');
+  assert.deepEqual(
+    [...commons.recoveredCalls].toSorted((a, b) => a - b),
+    Array.from({ length: 40 }, (_, index) => index + 1),
+  );
+});
+
+test('no checkpoint is published before the calls in it are said to outlive a power cut', async () => {
+  const life = await start(undefined, { checkpointAfterBytes: 256 * KIB });
+  const { commons } = life.world;
+  const gate = Promise.withResolvers<void>();
+  let kept = 0;
+  commons.keepCalls = async (durable) => {
+    await durable();
+    kept += 1;
+    await gate.promise;
+  };
+  for (let block = 1; block < 100; block += 1) accepted(await life.run(life.write(block * BLOCK, block)));
+  await life.run(life.router.clock.sleep(5000));
+  assert.deepEqual([kept, commons.owner?.root.checkpoint], [1, null]);
+  gate.resolve();
+  await life.run(life.router.clock.sleep(5000));
+  assert.equal(typeof commons.owner?.root.checkpoint, 'string');
+});
+
+test('what was written before the calls of a checkpoint are kept is durable when they are said to be, also what nobody wants durable', async () => {
+  const life = await start(undefined, { checkpointAfterBytes: 256 * KIB });
+  let written = 0;
+  let durable = 0;
+  life.world.commons.keepCalls = async (makeDurable) => {
+    const until = written;
+    await makeDurable();
+    durable = until;
+    await new Promise(() => undefined);
+  };
+  while (durable === 0 && written < 500) {
+    accepted(await life.run(life.write((written + 1) * BLOCK, written + 1, BLOCK, false)));
+    written += 1;
+  }
+  assert.ok(durable > 64);
+  const next = await powerCut(life);
+  for (let block = 1; block <= durable; block += 1) assert.equal((await read(next, block * BLOCK))[0], block & 0xff);
+});
+
+test('a checkpoint whose calls cannot be kept because of the log is made anew', async () => {
+  const life = await start(undefined, { checkpointAfterBytes: 256 * KIB });
+  const { commons } = life.world;
+  let asked = 0;
+  commons.keepCalls = (durable) => {
+    asked += 1;
+    return asked === 1 ? Promise.reject(new Error('told to')) : durable();
+  };
+  for (let block = 1; block < 100; block += 1) accepted(await life.run(life.write(block * BLOCK, block)));
+  for (let second = 0; second < 30 && commons.owner?.root.checkpoint === null; second += 1) {
+    life.object.tick();
+    await life.run(life.router.clock.sleep(1000));
+  }
+  assert.ok(asked > 1 && typeof commons.owner?.root.checkpoint === 'string');
 });
 
 test('while the backend is away writes go on up to the bound, wait there, and go on when it is back', async () => {

@@ -160,6 +160,7 @@ export class ObjectAssembly {
         writeBack,
         pagesPressed: () => this.#components.pool.isPressed,
         roomPressed: () => this.#components.admission.isPressed,
+        keepCalls: (durable) => this.#components.keepCalls?.(inode.fileid, durable) ?? Promise.resolve(),
       },
       {
         vpoolUuid: registry.vpool.uuid,

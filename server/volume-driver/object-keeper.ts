@@ -77,6 +77,7 @@ export class ObjectKeeper {
   readonly #settings: KeeperSettings;
   readonly #pagesPressed: () => boolean;
   readonly #roomPressed: () => boolean;
+  readonly #keepCalls: (durable: () => Promise<void>) => Promise<void>;
 
   #root: Root;
   /** With which it was opened here. */
@@ -130,6 +131,11 @@ export class ObjectKeeper {
       pagesPressed: () => boolean;
       /** Much of the room for what is not on the backend yet is used. */
       roomPressed: () => boolean;
+      /**
+       * What is remembered of completed calls of the object is to outlive a power cut from here on; `durable` makes the log so up to where it is when called. Rejects as that
+       * does.
+       */
+      keepCalls: (durable: () => Promise<void>) => Promise<void>;
     },
     settings: KeeperSettings,
     start: KeeperStart,
@@ -146,6 +152,7 @@ export class ObjectKeeper {
     this.#writeBack = components.writeBack;
     this.#pagesPressed = components.pagesPressed;
     this.#roomPressed = components.roomPressed;
+    this.#keepCalls = components.keepCalls;
     this.#settings = settings;
     this.#root = start.owner.root;
     this.#firstRoot = start.owner.root;
@@ -506,6 +513,10 @@ export class ObjectKeeper {
       if (this.#log.faults !== faults)
         throw new ApplianceError('log-fault', `the log of ${this.#object.uuid} had a fault during its checkpoint`, { retryable: true });
       await this.#claim();
+      // No recovery reads what is behind a checkpoint, and so does not learn of calls in it (decision 0035). Those of this instant's map are remembered at the latest at the
+      // end of the turn in which they were applied.
+      await new Promise<void>((resolve) => this.#clock.soon(resolve));
+      await this.#keepCalls(() => this.#log.sync());
       failPoint('checkpoint.before-put');
       // A number is used once, whatever becomes of it: names are never written twice.
       this.#checkpointNumber = number;

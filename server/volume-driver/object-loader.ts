@@ -14,8 +14,9 @@ import { silentLogger } from '../core/logger.ts';
 import type { Clock } from '../core/time.ts';
 import { findLogEnd } from '../object-log/recovery.ts';
 import type { LogEnd } from '../object-log/recovery.ts';
+import type { DecodedRecord } from '../object-log/segment-codec.ts';
 import type { SegmentFiles } from '../object-log/segment-files.ts';
-import { readSealed } from '../object-log/segment-scan.ts';
+import { readSealed, scanBytes } from '../object-log/segment-scan.ts';
 import type { SegmentBytes, SegmentScan } from '../object-log/segment-scan.ts';
 import { BackendReads } from './backend-reads.ts';
 import type { Look } from './backend-reads.ts';
@@ -204,6 +205,21 @@ export class ObjectLoader {
       // The recovery says what it means that there is none, and the object keeps the reason.
       return { sizeBytes: 0, read: () => Promise.resolve(Buffer.alloc(0)) };
     }
+  }
+
+  /** Records of a segment of the backend with the calls that they name, which its index does not: it is read as a whole. Rejects with `segment-corrupt` when it is damaged. */
+  readEveryRecord(uuid: ObjectUuid, names: StorageNames, number: number, term: Term): Promise<readonly DecodedRecord[]> {
+    const bucket = names.bucket(uuid, '');
+    const object = names.object(uuid, '', formatObjectName({ kind: 'segment', number, term }));
+    return this.#reads.ask(`segment ${bucket}/${object}`, 'segment-corrupt', async (): Promise<Look<readonly DecodedRecord[]>> => {
+      const head = await this.#components.store.head(bucket, object);
+      if (head.kind === 'absent') return head;
+      const answer = await this.#components.store.get(bucket, object, { offsetBytes: 0, lengthBytes: head.sizeBytes });
+      if (answer.kind === 'absent') return answer;
+      await this.#turn();
+      const scan = scanBytes(answer.bytes, { uuid, number, term });
+      return scan.sealed ? { kind: 'right', value: scan.records } : { kind: 'wrong', message: 'is not the sealed segment that it should be' };
+    });
   }
 
   /** Its three reads are checked together before anybody sees them: what does not belong together, or is cut, is asked for again. */

@@ -80,6 +80,11 @@ export interface VolumeDriverComponents {
    * closed, from when on the log does not say which they are; of a shrink that drops its blocks still, which may be sealed before it is answered. A process that dies in the recovery must not make its next life do them again (decision 0035). What it is told outlives the process.
    */
   readonly recovered?: (fileid: FileId, calls: readonly Uint32Array[]) => void;
+  /**
+   * Asked before records get out of the reach of a recovery: what is remembered of completed calls of the object outlives a power cut when it resolves. `durable` makes the
+   * log durable up to where it is when that is called. Rejects as `durable` does.
+   */
+  readonly keepCalls?: (fileid: FileId, durable: () => Promise<void>) => Promise<void>;
   /** What earlier lives of the router answered nobody remembers (a power cut, a reboot): a recovery tells of the newest calls that the log has, answered or not. */
   readonly isMemoryLost?: boolean;
 }
@@ -155,7 +160,7 @@ export class VolumeDriver implements ObjectDriver {
       // A copy of what another router had may be the only one now.
       for (const { local, number } of end.segments) if (local !== null && number > uploadedSegment) await files.keep(local);
       const durable = await this.#makeDurable(end, uploadedSegment);
-      const calls = this.#components.isMemoryLost === true ? await this.#readBackCalls(end) : callsOf(end);
+      const calls = this.#components.isMemoryLost === true ? await this.#readBackCalls(end, uuid, names, uploadedSegment) : callsOf(end);
       if (calls.length > 0) this.#components.recovered?.(inode.fileid, calls);
       return await this.#start(inode, names, owner, loaded, durable, counterMin);
     } catch (error) {
@@ -240,31 +245,38 @@ export class VolumeDriver implements ObjectDriver {
   }
 
   /** Calls of the newest records, in their order: of sealed segments, too, whose indexes do not name them. */
-  async #readBackCalls(end: LogEnd & { kind: 'found' }): Promise<readonly Uint32Array[]> {
+  async #readBackCalls(
+    end: LogEnd & { kind: 'found' },
+    uuid: ObjectUuid,
+    names: StorageNames,
+    uploadedSegment: number,
+  ): Promise<readonly Uint32Array[]> {
     let calls: Uint32Array[] = [];
     for (let index = end.segments.length - 1; index >= 0 && calls.length < CALLS_READ_BACK; index -= 1) {
       const found = end.segments[index] as FoundSegment;
       const first = found.records[0]?.sequence;
       const last = found.records.at(-1)?.sequence;
       if (first === undefined || last === undefined) continue;
-      const read = await this.#recordsWithCalls(found);
+      let read = found.scan.verified ? found.records : await this.#recordsHere(found);
+      if ((read?.at(-1)?.sequence ?? 0) < last && found.number <= uploadedSegment)
+        read = await this.#loader.readEveryRecord(uuid, names, found.number, found.term);
       const older: Uint32Array[] = [];
-      for (const { call, sequence } of read) if (call !== null && sequence >= first && sequence <= last) older.push(call);
+      for (const { call, sequence } of read ?? []) if (call !== null && sequence >= first && sequence <= last) older.push(call);
       calls = [...older, ...calls];
     }
     return calls;
   }
 
-  /** Records of a segment, with the calls that they name if its file is here. */
-  async #recordsWithCalls({ local, scan, records }: FoundSegment): Promise<readonly DecodedRecord[]> {
+  /** Records of a segment's file, with the calls that they name; null: it is not here. */
+  async #recordsHere({ local }: FoundSegment): Promise<readonly DecodedRecord[] | null> {
     const { disk, files } = this.#components;
-    if (scan.verified || local === null) return records;
+    if (local === null) return null;
     try {
       return (await scanEveryRecord(disk, files, local)).records;
     } catch (error) {
       // A cached copy may be evicted while we look.
       if (errorCode(error) !== 'ENOENT' || local.place !== 'cache') throw error;
-      return records;
+      return null;
     }
   }
 

@@ -266,7 +266,57 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: 'the memory of calls survives the process',
-    patches: [{ file: 'e2e/simulation/simulated-router.ts', find: 'load: () => this.load(),', replace: 'load: () => [],' }],
+    patches: [
+      {
+        file: 'e2e/simulation/simulated-router.ts',
+        find: "for (const record of this.#records) if ('call' in record)",
+        replace: "for (const record of []) if ('call' in record)",
+      },
+    ],
+  },
+  {
+    name: 'calls outlive a power cut before their records are behind a checkpoint',
+    profiles: ['switch'],
+    patches: [
+      {
+        file: 'e2e/simulation/simulated-router.ts',
+        find: 'keepCalls: (fileid, durable) => repetitions.keep(fileid, durable),',
+        replace: 'keepCalls: () => Promise.resolve(),',
+      },
+    ],
+  },
+  {
+    name: 'calls are said to outlive a power cut when the log is durable',
+    foundBy: {
+      file: 'server/volume-driver/faults.test.ts',
+      test: 'what was written before the calls of a checkpoint are kept is durable when they are said to be',
+    },
+    patches: [
+      {
+        file: 'server/volume-driver/object-keeper.ts',
+        find: 'this.#keepCalls(() => this.#log.sync())',
+        replace: 'this.#keepCalls(() => Promise.resolve())',
+      },
+    ],
+  },
+  {
+    name: 'the calls of a move outlive a power cut before the owner changes',
+    foundBy: { file: 'server/object-router/moves/moves.test.ts', test: 'an object moves while clients of both routers write to it' },
+    patches: [{ file: RECEIVER, find: 'await kept;', replace: '' }],
+  },
+  {
+    name: 'after a power cut only proven calls are believed',
+    foundBy: {
+      file: 'server/object-router/repetition-belief.test.ts',
+      test: 'only calls of an object that lie before one of its marks are believed',
+    },
+    patches: [
+      {
+        file: 'server/object-router/repetition-belief.ts',
+        find: 'return isWithin(number, ofAll) || isWithin(number, proven.get(fileid) ?? []);',
+        replace: 'return ofAll.length >= 0 || isWithin(number, ofAll);',
+      },
+    ],
   },
   { name: 'a recovery learns of calls from the log', patches: [NO_RECOVERED] },
   {

@@ -42,6 +42,10 @@ export interface ArrivingCalls {
    * nothing does no harm: the calls were completed all the same.
    */
   remember(): void;
+  /** Resolves when a power cut does not lose what came so far; it counts for nothing yet. So that the hold has less to wait for. */
+  sync(): Promise<void>;
+  /** Resolves when all of it outlives a power cut. To be called when the giver's log is frozen, and all of it durable there. */
+  keep(): Promise<void>;
 }
 
 /** The object-router, as moves see it. All of it may be called at any time; nothing throws but where it says so. */
@@ -67,8 +71,8 @@ export interface MoveHost {
   moved(fileid: FileId, owner: OwnerRecord): void;
   /** What is remembered of completed calls of an object that is served here, from `from` on; `bytesMax` of it at most. */
   calls(fileid: FileId, from: number, bytesMax: number): CallsPart;
-  /** What its dead owner did is given up: completed calls of it count as never done. */
-  forgetCalls(fileid: FileId): void;
+  /** What its dead owner did is given up: completed calls of it count as never done. Resolves when that outlives a power cut. */
+  forgetCalls(fileid: FileId): Promise<void>;
   /** For what its giver remembers. */
   arriving(fileid: FileId): ArrivingCalls;
   /** The object is served here from now on. Synchronous. */

@@ -285,7 +285,7 @@ export class MoveReceiver {
       if (isClose) {
         // Now, so that the sync within the hold has only the last moments to write.
         const syncedFromMs = clock.monotonicMs();
-        await replica.sync();
+        await Promise.all([replica.sync(), copy.calls.sync()]);
         lastSyncMs = clock.monotonicMs() - syncedFromMs;
         synced = true;
         continue;
@@ -360,6 +360,9 @@ export class MoveReceiver {
     const { clock } = this.#around;
     const { replica, move } = copy;
     const untilMs = clock.monotonicMs() + HOLD_MS_MAX;
+    // The owner's log is durable up to its end, and this router may be without power a moment after the object is its own: beside the rest, not behind it (decision 0035).
+    const kept = copy.calls.keep();
+    kept.catch(() => undefined);
     await move.measure('tail', async () => {
       await this.#append(copy, frozen.rest);
       while (isBefore(replica.position, frozen.end)) {
@@ -370,7 +373,11 @@ export class MoveReceiver {
         if (clock.monotonicMs() > untilMs) throw new ApplianceError('move-ended', 'the hold is over', { retryable: true });
       }
     });
-    const lastSequence = await move.measure('sync', () => replica.sync());
+    const lastSequence = await move.measure('sync', async () => {
+      const synced = await replica.sync();
+      await kept;
+      return synced;
+    });
     if (lastSequence !== frozen.lastSequence) {
       throw new ApplianceError('replica-damaged', `the copy ends with ${lastSequence}, the owner's log with ${frozen.lastSequence}`, {
         retryable: true,

@@ -88,7 +88,7 @@ export class Takeover {
     );
     // A move that did not come to its end may have brought them: one that is sent again would be answered as done, and its data is not there. Before the claim: a life
     // of this router that dies behind it leaves an object that the next one opens.
-    host.forgetCalls(owner.fileid);
+    await host.forgetCalls(owner.fileid);
     const claimed = await this.#claim(now.plan.owner);
     if (claimed !== 'done') return { kind: claimed };
     this.#history.takenOver(owner, this.#around.self.router, givenUp);

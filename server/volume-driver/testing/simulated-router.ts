@@ -119,6 +119,7 @@ export class SimulatedCommons {
   readonly recoveredCalls = new Set<number>();
   /** Of the next life. */
   isMemoryLost = false;
+  keepCalls: (durable: () => Promise<void>) => Promise<void> = (durable) => durable();
 
   /** `disks`: of all routers that share the clock; null when each life has a clock of its own. */
   constructor(random: Random, objectClass: 'volume' | 'file', disks: readonly FaultyDisk[] | null = null) {
@@ -463,6 +464,7 @@ export class SimulatedRouter {
           recovered: (_fileid, calls) => {
             for (const [first = 0] of calls) commons.recoveredCalls.add(first);
           },
+          keepCalls: (_fileid, durable) => commons.keepCalls(durable),
           isMemoryLost: commons.isMemoryLost,
         },
         {

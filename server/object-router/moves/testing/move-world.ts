@@ -189,6 +189,8 @@ interface LocalLogs {
   readonly copies: Map<FileId, StoredLog & { readonly attempt: Term }>;
   /** Objects of which it knows the calls that a giver completed. */
   readonly remembered: Set<FileId>;
+  /** And of which a power cut does not lose them. */
+  readonly kept: Set<FileId>;
 }
 
 export class MoveWorld {
@@ -230,7 +232,7 @@ export class MoveWorld {
     this.clock.isBusy = () => [...this.disks.values()].some((disk) => disk.pending > 0);
     for (const name of names) {
       this.disks.set(name, new FaultyDisk(this.random));
-      this.logs.set(name, { owned: new Map(), copies: new Map(), remembered: new Set() });
+      this.logs.set(name, { owned: new Map(), copies: new Map(), remembered: new Set(), kept: new Set() });
     }
   }
 
@@ -511,7 +513,10 @@ export class MoveWorld {
       moveAsk: (...of) => call('moveAsk', (target) => target.moves.moveAsk(...of)),
       moveFetch: (...of) => call('moveFetch', (target) => target.moves.moveFetch(...of)),
       moveFreeze: (...of) => call('moveFreeze', (target) => target.moves.moveFreeze(...of)),
-      moveConfirm: (...of) => call('moveConfirm', (target) => target.moves.moveConfirm(...of)),
+      moveConfirm: (...of) => {
+        assert(this.logs.get(life.name)?.kept.has(of[0]) === true, 'who asks for the object knows its calls also after a power cut');
+        return call('moveConfirm', (target) => target.moves.moveConfirm(...of));
+      },
       moveAbort: (...of) => call('moveAbort', (target) => target.moves.moveAbort(...of)),
       moveOffer: (...of) => call('moveOffer', (target) => target.moves.moveOffer(...of)),
     } as Partial<PeerService> as PeerService;
@@ -763,6 +768,14 @@ class FakeCalls implements ArrivingCalls {
     assert(this.#text === `${this.#fileid}!`, 'the memory of completed calls came along');
     (this.#life.world.logs.get(this.#life.name) as LocalLogs).remembered.add(this.#fileid);
   }
+  sync(): Promise<void> {
+    return Promise.resolve();
+  }
+  async keep(): Promise<void> {
+    assert(this.#text === `${this.#fileid}!`, 'all that came outlives a power cut');
+    await this.#life.world.clock.sleep(5);
+    (this.#life.world.logs.get(this.#life.name) as LocalLogs).kept.add(this.#fileid);
+  }
 }
 
 class FakeHost implements MoveHost {
@@ -802,6 +815,7 @@ class FakeHost implements MoveHost {
     return { bytes: all.subarray(Math.min(from, all.length), next), next, behind: all.length - next };
   }
   arriving(fileid: FileId): ArrivingCalls {
+    this.#life.world.logs.get(this.#life.name)?.kept.delete(fileid);
     return new FakeCalls(this.#life, fileid);
   }
   async settled(fileid: FileId): Promise<void> {
@@ -864,8 +878,9 @@ class FakeHost implements MoveHost {
     this.#life.hints.set(fileid, owner);
   }
 
-  forgetCalls(fileid: FileId): void {
+  forgetCalls(fileid: FileId): Promise<void> {
     this.#life.world.logs.get(this.#life.name)?.remembered.delete(fileid);
+    return Promise.resolve();
   }
 
   adopt(driven: DrivenObject, inode: Inode, owner: OwnerRecord): void {
