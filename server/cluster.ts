@@ -124,6 +124,11 @@ export class Cluster implements AsyncDisposable {
     return problem === null ? null : `what this router remembers of completed calls would not outlive a power cut: ${problem.message}`;
   }
 
+  /** All objects of former lives are recovered. */
+  settled(): void {
+    this.#memory.settled();
+  }
+
   /** Listens for peers, joins, learns who else is there. Peers get an answer once `serve` was called. */
   static async join(components: ClusterComponents, addresses: readonly string[], version: string): Promise<Cluster> {
     const { registry, clock, random, logger, self, settings, disk, directory, observer } = components;

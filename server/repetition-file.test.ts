@@ -153,9 +153,17 @@ test('a file of before a reboot says nothing that is not proven, and the machine
     assert.deepEqual([file.waitMs, file.isLost], [4000, true]);
     assert.deepEqual(keysOf(file), []);
   }
+  {
+    // The first life of this boot was killed while it waited, or recovered.
+    using file = rebooted(directory, 2, REPETITION_WINDOW_MS - 3000);
+    assert.deepEqual([file.waitMs, file.isLost], [3000, true]);
+    new Repetitions(new VirtualClock(), 2 ** 10, file).remember(100, words(2));
+    await Promise.resolve();
+    file.settled();
+  }
   // It is this boot's file from then on.
-  using again = rebooted(directory, 2, REPETITION_WINDOW_MS - 4000);
-  assert.deepEqual([again.waitMs, again.isLost, keysOf(again)], [0, false, []]);
+  using again = rebooted(directory, 2, REPETITION_WINDOW_MS - 2000);
+  assert.deepEqual([again.waitMs, again.isLost, keysOf(again)], [0, false, [2]]);
 });
 
 test('what was kept of an object is believed after any number of reboots, and nothing else; the lives of each boot know it, too', async (t) => {

@@ -22,8 +22,11 @@ const FILE_NAME = 'repetitions.ring';
 const MAGIC = Buffer.from('VFREP003');
 const HEADER_BYTES = 64;
 const BOOT_ID_BYTES = 36;
-/** Where the header says with which number the records of its boot begin; its CRC-32 follows at the end. */
+/** Where the header says with which number the records of its boot begin; flags (u16) follow, and its CRC-32 at the end. */
 const FIRST_AT = 48;
+const FLAGS_AT = FIRST_AT + 6;
+/** A power cut or reboot was before, and not all objects are recovered yet. */
+const LOST = 1;
 /** Entry, kind (u16), running number (u48), seconds since the machine's boot and one (u32), CRC-32 of all before. */
 const RECORD_BYTES = JOURNAL_ENTRY_BYTES + 16;
 const KIND_AT = JOURNAL_ENTRY_BYTES;
@@ -55,8 +58,9 @@ export class RepetitionFile implements RepetitionJournal, Disposable {
   readonly #failed: (error: Error) => void;
   /** How long the router has to wait before it serves anything: what its former life completed is not known. */
   readonly waitMs: number;
-  /** An earlier life wrote it, and it is of before a power cut or a reboot. */
+  /** An earlier life wrote it before a power cut or a reboot, and no life since has `settled`. */
   readonly isLost: boolean;
+  readonly #bootId: string;
   /** Numbers of this boot begin with it. */
   #first = 1;
   #end = 1;
@@ -73,6 +77,7 @@ export class RepetitionFile implements RepetitionJournal, Disposable {
     options: RepetitionFileOptions,
   ) {
     this.#fd = fd;
+    this.#bootId = bootId;
     this.#sinceBootMs = sinceBootMs;
     const sync = options.sync ?? dataSync;
     this.#syncing = new JoinedSync(() => sync(fd));
@@ -82,12 +87,13 @@ export class RepetitionFile implements RepetitionJournal, Disposable {
     const isOfVersion = header.subarray(0, 8).equals(MAGIC) && header.readUInt32LE(HEADER_BYTES - 4) === crc32(header.subarray(0, HEADER_BYTES - 4));
     const isOurs = existed && isOfVersion && header.toString('latin1', 8, 8 + BOOT_ID_BYTES) === bootId;
     if (isOfVersion) this.#first = header.readUIntLE(FIRST_AT, 6);
+    // The life that found it to be of another boot may have been killed while it waited.
+    this.isLost = isOurs ? (header.readUInt16LE(FLAGS_AT) & LOST) !== 0 : existed;
     if (isOurs) this.#load();
-    else if (existed && isOfVersion) this.#takeOver(bootId);
-    else this.#begin(bootId, existed);
-    this.isLost = existed && !isOurs;
+    else if (existed && isOfVersion) this.#takeOver();
+    else this.#begin(existed);
     // Of another version, or damaged: the machine may have been up all the time.
-    this.waitMs = !existed || isOurs ? 0 : Math.max(0, REPETITION_WINDOW_MS - (isOfVersion ? uptimeMs() : 0));
+    this.waitMs = this.isLost ? Math.max(0, REPETITION_WINDOW_MS - (isOfVersion ? uptimeMs() : 0)) : 0;
   }
 
   /**
@@ -159,6 +165,11 @@ export class RepetitionFile implements RepetitionJournal, Disposable {
     }
   }
 
+  /** All objects are recovered: what their logs said of calls is written down here, and the next life on this boot need not look for it again. */
+  settled(): void {
+    if (this.isLost && !this.#closed) this.#writeHeader(0);
+  }
+
   #mark(fileid: number, from: number, before: number): void {
     const entry = Buffer.alloc(JOURNAL_ENTRY_BYTES);
     entry.writeUIntLE(from, 0, 6);
@@ -197,28 +208,29 @@ export class RepetitionFile implements RepetitionJournal, Disposable {
   }
 
   /** A new file, or one of which nothing counts. */
-  #begin(bootId: string, existed: boolean): void {
+  #begin(existed: boolean): void {
     const zeros = Buffer.alloc(1024 * 1024);
     const total = HEADER_BYTES + RECORDS * RECORD_BYTES;
     for (let at = 0; at < total; at += zeros.length) writeSync(this.#fd, zeros, 0, Math.min(zeros.length, total - at), at);
     // What of another version lay there must not be met under the new header.
     if (existed) fdatasyncSync(this.#fd);
     this.#first = 1;
-    this.#writeHeader(bootId);
+    this.#writeHeader(existed ? LOST : 0);
   }
 
-  #writeHeader(bootId: string): void {
+  #writeHeader(flags: number): void {
     const header = Buffer.alloc(HEADER_BYTES);
     MAGIC.copy(header);
-    header.write(bootId, 8, BOOT_ID_BYTES, 'latin1');
+    header.write(this.#bootId, 8, BOOT_ID_BYTES, 'latin1');
     header.writeUIntLE(this.#first, FIRST_AT, 6);
+    header.writeUInt16LE(flags, FLAGS_AT);
     header.writeUInt32LE(crc32(header.subarray(0, HEADER_BYTES - 4)), HEADER_BYTES - 4);
     // Durable with the first sync: until then nothing is proven.
     writeSync(this.#fd, header, 0, HEADER_BYTES, 0);
   }
 
   /** Of a former boot: what is believed is written down anew before anything says that it is of this one; another power cut finds it in either place. */
-  #takeOver(bootId: string): void {
+  #takeOver(): void {
     const ring = new RingBytes(this.#fd);
     this.#end = Math.max(ring.end, this.#first);
     const first = this.#end;
@@ -237,7 +249,7 @@ export class RepetitionFile implements RepetitionJournal, Disposable {
     this.#mark(0, first, this.#end);
     fdatasyncSync(this.#fd);
     this.#first = first;
-    this.#writeHeader(bootId);
+    this.#writeHeader(LOST);
   }
 
   #load(): void {

@@ -298,8 +298,9 @@ export async function startRouter(settings: Settings, dependencies: RouterDepend
   const recovery = waiting
     .then((found) => recoverObjects(objects, found, logger))
     .then(
-      () => {
+      (all) => {
         core.settled = true;
+        if (all) cluster?.settled();
       },
       (error: unknown) => logger.error({ err: error }, 'the objects of the last run could not all be looked at; each is recovered when it is used'),
     );

@@ -276,7 +276,7 @@ export class Machine {
     this.#connection?.close();
     this.#connection = null;
     this.#starting = false;
-    this.#isMemoryLost = powerCut;
+    if (powerCut) this.#isMemoryLost = true;
     if (!powerCut) return;
     this.disk.powerCut();
     this.#memory.powerCut(this.#random);
@@ -520,8 +520,9 @@ export class Machine {
     desk.open(new ObjectService({ core, data: fileSystem.data, attributes: fileSystem.attributes }, self), moves);
     moves.start();
     world.peers.attach(this.id, time, this.#watchedService(desk, incarnation));
-    void recoverObjects(objects, waiting, logger).then(() => {
+    void recoverObjects(objects, waiting, logger).then((all) => {
       core.settled = true;
+      if (all && time.alive) this.#isMemoryLost = false;
     });
     reclaimer.start();
     new InodeWatch({ objects, namespace: registry.namespace, clock, logger }).start();

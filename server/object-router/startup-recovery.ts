@@ -90,18 +90,22 @@ export async function surveyObjects({ registry, files, router, logger, given }: 
   return [...unclean];
 }
 
-/** Opens them. One that cannot be opened is reported by OpenObjects and tried again; it does not keep the others from it. */
-export async function recoverObjects(objects: OpenObjects, waiting: readonly FileId[], logger: Logger): Promise<void> {
+/** Opens them. One that cannot be opened is reported by OpenObjects and tried again; it does not keep the others from it. False: there was one. */
+export async function recoverObjects(objects: OpenObjects, waiting: readonly FileId[], logger: Logger): Promise<boolean> {
   let next = 0;
+  let failed = 0;
   const worker = async (): Promise<void> => {
     for (;;) {
       const fileid = waiting[next];
       next += 1;
       if (fileid === undefined) return;
       // Reported and kept as a problem by OpenObjects; the operations on it say so too.
-      await objects.open(fileid).catch(() => null);
+      await objects.open(fileid).catch(() => {
+        failed += 1;
+      });
     }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, worker));
   if (waiting.length > 0) logger.info({ objects: waiting.length }, 'the objects of the last run were recovered');
+  return failed === 0;
 }
