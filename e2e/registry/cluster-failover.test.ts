@@ -26,10 +26,7 @@ async function members(t: TestContext, service: RedisClusterService): Promise<Me
 for (const [what, strike] of [
   ['is killed', (service: RedisClusterService) => service.primary.kill()],
   ['hangs, and comes back as a stale one', async (service: RedisClusterService) => service.primary.pause()],
-  [
-    'is replaced while it lives',
-    async (service: RedisClusterService) => assert.equal(await service.replicas[0]?.command('CLUSTER', 'FAILOVER'), '+OK'),
-  ],
+  ['is replaced while it lives', (service: RedisClusterService) => replace(service)],
 ] as const) {
   test(`the primary of the vPool's slot ${what}: names and owners change on at its successor, and nothing acknowledged is lost or done twice`, async (t) => {
     const service = await RedisClusterService.forTest(t, 'vf:{shard}:meta', NODE_TIMEOUT_MS);
@@ -59,6 +56,18 @@ for (const [what, strike] of [
     }
     assert.match(await successor(service), /role:master/);
   });
+}
+
+/** Redis gives it up, and says so in its log only, when primary and replica are not through with it in 5 s: on a busy machine it takes more than one attempt. */
+async function replace(service: RedisClusterService): Promise<void> {
+  const [replica] = service.replicas;
+  assert.ok(replica !== undefined);
+  const isPromoted = async (): Promise<boolean> => (await replica.command('INFO', 'replication')).includes('role:master');
+  while (!(await isPromoted())) {
+    const answer = await replica.command('CLUSTER', 'FAILOVER');
+    assert.ok(answer === '+OK' || (await isPromoted()), answer);
+    for (let looks = 0; looks < 60 && !(await isPromoted()); looks += 1) await systemClock.sleep(100);
+  }
 }
 
 /** What the replica that was promoted says of itself. */
