@@ -362,6 +362,7 @@ export class MoveReceiver {
     const untilMs = clock.monotonicMs() + HOLD_MS_MAX;
     // The owner's log is durable up to its end, and this router may be without power a moment after the object is its own: beside the rest, not behind it (decision 0035).
     const kept = copy.calls.keep();
+    // Awaited behind the sync; an attempt that ends before that is over for a reason of its own.
     kept.catch(() => undefined);
     await move.measure('tail', async () => {
       await this.#append(copy, frozen.rest);
