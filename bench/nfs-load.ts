@@ -33,7 +33,7 @@ const RECEIVE_BYTES = 1 << 20;
 /** A server that answers nothing for so long is broken, not slow. */
 const SILENCE_MS_MAX = 30_000;
 export const SLOW_MS = 40;
-const SLOW_CALLS_MAX = 1024;
+export const SLOW_CALLS_MAX = 1024;
 
 export interface Workload {
   readonly kind: 'getattr' | 'read-random' | 'write-random' | 'mix' | 'read-sequential' | 'write-sequential' | 'create-remove';

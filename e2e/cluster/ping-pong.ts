@@ -2,13 +2,13 @@
 import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 
-import type { MoveReport } from '../../server/cluster-port.ts';
 import { Stability, Status } from '../../server/nfsd/file-system.ts';
 import { fillStamp } from '../crash/stamp.ts';
 import { connectStore } from '../datastore-client.ts';
 import { connectPatiently, Patience } from '../patient-client.ts';
 import { REGISTERS_BYTES, RegisterLoad } from '../register-load.ts';
 import type { StoreClient } from '../store-client.ts';
+import type { ClusterRouter } from './cluster-router.ts';
 import type { Cluster } from './cluster.ts';
 import { Stalls, timedClient } from './timed-client.ts';
 
@@ -26,8 +26,8 @@ export interface PingPongOptions {
   readonly pauseMs?: number;
   /** Written behind what the load uses, before the first move, and read at the end. Default 0; a multiple of 256 KiB. */
   readonly filledBytes?: number;
-  /** Called before each move with the report of the one before; null: there is none. */
-  readonly beforeMove?: (last: MoveReport | null) => void;
+  /** Called before each move of the router that owns the object. */
+  readonly beforeMove?: (owner: ClusterRouter) => Promise<void>;
   /** Told every 20 moves. */
   readonly progress?: (line: string) => void;
   /** After this time four moves are enough: a slow machine takes a minute for each. Default: all are made. */
@@ -74,17 +74,17 @@ export async function pingPong(cluster: Cluster, options: PingPongOptions): Prom
     running.catch(() => (over = true));
     const path = `/${options.name}`;
     const seen = { quietMs: [] as number[], stallsMs: [] as number[], heldMs: [] as number[], tookMs: [] as number[], copiedBytes: [] as number[] };
-    let report: MoveReport | null = null;
     try {
       await operator.waitForOwner(path, a);
       const startedMs = performance.now();
       for (let move = 0; move < options.moves && !over; move += 1) {
         if (move >= 4 && performance.now() - startedMs > (options.enoughAfterMs ?? Infinity)) break;
         await new Promise((resolve) => setTimeout(resolve, options.pauseMs ?? 200));
-        options.beforeMove?.(report);
+        const [from, to] = move % 2 === 0 ? [a, b] : [b, a];
+        await options.beforeMove?.(from);
         seen.quietMs.push(stalls.take().longestMs);
         const began = performance.now();
-        report = await operator.move(path, move % 2 === 0 ? b : a, options.moveMsMax);
+        const report = await operator.move(path, to, options.moveMsMax);
         seen.tookMs.push(performance.now() - began);
         seen.stallsMs.push(stalls.take().longestMs);
         if (report?.heldMs !== null && report?.heldMs !== undefined) seen.heldMs.push(report.heldMs);

@@ -9,10 +9,12 @@ import { NfsClient } from '../../server/nfsd/nfs-client.ts';
 import type { Backend } from '../backends/backend-fixture.ts';
 import { run } from '../command.ts';
 import { HostileStore } from '../hostile-store/hostile-store.ts';
+import { metric } from '../metrics-page.ts';
 import type { SeededRandom } from '../random.ts';
 import { RegisterLoad } from '../register-load.ts';
 import { scratchDirectory } from '../scratch.ts';
 import { NetworkPath } from '../services/network-path.ts';
+import type { ClusterRouter } from './cluster-router.ts';
 import { Cluster, type ClusterOptions, thresholds } from './cluster.ts';
 import { inPrivateNetwork } from './cut-cables-in-network.ts';
 import { CABLE_HOSTS, CABLES } from './cut-cables.ts';
@@ -75,12 +77,13 @@ export const ROUNDS: Readonly<Record<string, (round: Round) => Promise<string>>>
     );
   },
 
-  /** The same with at least 256 MiB that are on no backend, in every move. */
+  /** The same with at least 256 MiB that are on no backend, in every move; not many more. */
   'ping-pong-dirty': async (round) => {
     const { store, backend } = await hostile(round);
-    const environment = { VFERRY_LOG_DIRTY_BYTES_MAX: '4GiB' };
+    const environment = { VFERRY_LOG_DIRTY_BYTES_MAX: '4GiB', VFERRY_LOG_CHECKPOINT_AFTER_BYTES: '1GiB' };
     const cluster = await clusterOf(round, { backend, environment, cluster: { ...thresholds(0), cooldownMs: 0 } });
     store.setFaults(STUCK_UPLOADS);
+    const dirtyBytes = async (router: ClusterRouter): Promise<number> => metric((await router.process.http('/metrics')).body, 'vferry_dirty_bytes');
     const result = await pingPong(cluster, {
       moves: round.moves,
       seed: round.random.uint32(),
@@ -88,8 +91,13 @@ export const ROUNDS: Readonly<Record<string, (round: Round) => Promise<string>>>
       filledBytes: 256 * MIB,
       moveMsMax: 600_000,
       progress: round.say,
-      // The load makes more of it all the time: segments go up, slowly, while it is too much.
-      beforeMove: (last) => store.setFaults((last?.copiedBytes ?? 0) > 384 * MIB ? { http: { putDelayMs: 200 } } : STUCK_UPLOADS),
+      // The load makes more of it all the time: segments go up between two moves while it is too much.
+      beforeMove: async (owner) => {
+        if ((await dirtyBytes(owner)) > 384 * MIB) store.setFaults({});
+        while ((await dirtyBytes(owner)) > 320 * MIB) await wait(100);
+        store.setFaults(STUCK_UPLOADS);
+        while ((await dirtyBytes(owner)) < 256 * MIB) await wait(100);
+      },
     });
     return `${moved(result)}; copied by a move: ${Math.round((result.copiedBytes[0] ?? 0) / MIB)} to ${Math.round((result.copiedBytes.at(-1) ?? 0) / MIB)} MiB`;
   },

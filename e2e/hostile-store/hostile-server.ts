@@ -11,7 +11,7 @@ import type { SwiftAnswer, SwiftAnswers } from './swift-answers.ts';
 
 /** Probabilities are per request, 0 to 1. Everything is off by default. */
 export interface HttpFaults {
-  /** Each PUT of at least `putDelayFromBytes` waits so long before it has its effect. No probability. */
+  /** Each PUT of at least `putDelayFromBytes` waits so long before it has its effect; those that wait already, too, when it changes. No probability. */
   readonly putDelayMs: number;
   readonly putDelayFromBytes: number;
   /** The connection is reset before the request has an effect; after a part of its body was read, if it has one. */
@@ -38,6 +38,9 @@ export interface HttpFaults {
   /** Of all bodies together, both ways; 0: as fast as it goes. */
   readonly bytesPerSecond: number;
 }
+
+/** How soon PUTs that wait see that they need not any more. */
+const PUT_LOOK_MS = 100;
 
 const NO_FAULTS: HttpFaults = {
   putDelayMs: 0,
@@ -239,13 +242,22 @@ export class HostileServer implements AsyncDisposable {
       headers: { 'content-type': 'text/plain', ...(status === 498 ? {} : { 'retry-after': String(faults.retryAfterSeconds) }) },
       body: Buffer.from(`${status}\n`),
     });
-    if (faults.putDelayMs > 0 && request.method === 'PUT' && body.length >= faults.putDelayFromBytes)
-      await delay(faults.putDelayMs, undefined, { signal });
+    if (request.method === 'PUT') await this.#delayPut(body.length, signal);
     if (this.#happens(faults.revokeTokens)) this.#answers.revokeTokens();
     if (this.#happens(faults.rateLimit)) return refusal(498);
     if (this.#happens(faults.tooMany)) return refusal(429);
     if (this.#happens(faults.unavailable)) return refusal(503);
     return await this.#answers.answer({ method: request.method ?? '', url: request.url ?? '/', headers: request.headers, body, signal }, this.origin);
+  }
+
+  async #delayPut(bodyBytes: number, signal: AbortSignal): Promise<void> {
+    const beganMs = performance.now();
+    for (;;) {
+      const { putDelayMs, putDelayFromBytes } = this.#faults;
+      const leftMs = bodyBytes < putDelayFromBytes ? 0 : beganMs + putDelayMs - performance.now();
+      if (leftMs <= 0) return;
+      await delay(Math.min(leftMs, PUT_LOOK_MS), undefined, { signal });
+    }
   }
 
   /** Bytes of the body that were sent. */

@@ -12,8 +12,11 @@ import type { DecodedRecord } from './segment-codec.ts';
 import type { SegmentFiles } from './segment-files.ts';
 import { SegmentStream } from './segment-stream.ts';
 
-/** Bytes of the last segment that are brought to the disk before anybody asks: what is left when somebody does has to be waited for. */
-const SYNC_AHEAD_BYTES = 4 * 1024 * 1024;
+/**
+ * Bytes of the last segment that are brought to the disk at a time, before anybody asks; as many more are taken meanwhile. What is left when somebody asks has to be waited
+ * for, and what others sync on the same file system waits for all of it, too: WRITEs of other objects (decision 0039).
+ */
+const SYNC_AHEAD_BYTES = 2 * 1024 * 1024;
 
 /** A segment that is here whole. */
 export interface ReceivedSegment {
@@ -86,10 +89,16 @@ export class ReplicaLog {
       throw this.#damaged(
         `segment ${piece.segment} is sealed at ${tail.stream.sealed ? tail.stream.bytes : 'no place'}, not at ${piece.sealedBytes}`,
       );
-    if (piece.bytes.length > 0) await write(tail.file, at, piece.bytes);
-    tail.unsyncedBytes += piece.bytes.length;
+    for (let from = 0; from < piece.bytes.length; from += SYNC_AHEAD_BYTES) {
+      const part = piece.bytes.subarray(from, from + SYNC_AHEAD_BYTES);
+      await write(tail.file, at + from, part);
+      tail.unsyncedBytes += part.length;
+      if (tail.unsyncedBytes < SYNC_AHEAD_BYTES) continue;
+      // The failure of the one before is everybody's.
+      if (tail.syncing !== null) await tail.syncing;
+      this.#syncTail(tail).catch(() => undefined);
+    }
     if (tail.stream.sealed) this.#end(tail);
-    else if (tail.unsyncedBytes >= SYNC_AHEAD_BYTES && tail.syncing === null) this.#syncTail(tail).catch(() => undefined);
     return records;
   }
 

@@ -48,7 +48,7 @@ const BUSY_PATIENCE_MS = 2000;
  * What arrived is put in its place, and uploaded from there, when those who were held are answered: each rename waits for the file system's journal, in the thread pool
  * and on the disk where their reads and syncs are, and four uploads take a processor (decision 0037).
  */
-const SETTLE_AFTER_MS = 250;
+const SETTLE_AFTER_MS = 100;
 
 export class OpenObject implements DrivenObject {
   readonly fileid: FileId;

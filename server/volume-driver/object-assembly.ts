@@ -52,6 +52,9 @@ export interface ObjectBeginning {
   readonly rows: Iterable<readonly [number, number]>;
   /** The term's claim is on the backend. */
   readonly claimed: boolean;
+  /** As KeeperStart has them. */
+  readonly loggedBytes: number;
+  readonly moved: boolean;
   /** Segments to be sealed in the background. */
   readonly unsealed: readonly UnsealedSegment[];
   /** Segments that arrived from another router. */
@@ -176,6 +179,8 @@ export class ObjectAssembly {
         checkpointRow: loaded.checkpointRow,
         garbage: loaded.garbage,
         claimed: beginning.claimed,
+        loggedBytes: beginning.loggedBytes,
+        moved: beginning.moved,
       },
     );
     opened = new OpenObject(

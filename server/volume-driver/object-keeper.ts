@@ -41,6 +41,13 @@ const ATTRIBUTES_EVERY_MS = 3_000;
 const PIN_LOOK_MS = 5;
 /** How long an object that has just come stays while the write buffer is full and nothing of it went up yet. */
 const PROGRESS_MS_MAX = 10_000;
+/** The same while a checkpoint is due that all the moves before made give way: no more than what is under way, and the checkpoint, of a backend that takes 1 s for each. */
+const LATE_MS_MAX = 3_000;
+/**
+ * Of the log after which a checkpoint is due, the part after which it is for an object that has come from elsewhere and may go on soon: whoever receives it reads
+ * all that is behind the checkpoint, beside the I/O of others.
+ */
+const MOVED_SHARE = 1 / 8;
 const PROGRESS_LOOK_MS = 20;
 
 export interface KeeperSettings {
@@ -61,6 +68,10 @@ export interface KeeperStart {
   readonly garbage: readonly GarbageEntry[];
   /** The term's claim is on the backend already. */
   readonly claimed: boolean;
+  /** Of the log behind the checkpoint, what the root covers. The rest comes by `sealed`. */
+  readonly loggedBytes: number;
+  /** Another router gave it to this one. */
+  readonly moved: boolean;
 }
 
 export class ObjectKeeper {
@@ -93,7 +104,9 @@ export class ObjectKeeper {
   #checkpointNumber: number;
   #checkpointSequence: number;
   #checkpointRow: number;
-  #bytesSinceCheckpoint = 0;
+  /** Of the log, whoever wrote them: one that moves from owner to owner would never have a checkpoint else. */
+  #bytesSinceCheckpoint: number;
+  #moved: boolean;
   #garbage: GarbageEntry[];
   /** Entries of #garbage, from the front, that the root's checkpoint lists: only those may be deleted. */
   #garbagePersisted: number;
@@ -161,6 +174,8 @@ export class ObjectKeeper {
     this.#checkpointNumber = start.checkpointNumber;
     this.#checkpointSequence = start.checkpointSequence;
     this.#checkpointRow = start.checkpointRow;
+    this.#bytesSinceCheckpoint = start.loggedBytes;
+    this.#moved = start.moved;
     this.#garbage = [...start.garbage];
     this.#garbagePersisted = this.#garbage.length;
     if (start.claimed) this.#claiming = Promise.resolve();
@@ -174,7 +189,8 @@ export class ObjectKeeper {
   /**
    * From here to `unpin` no checkpoint is made, nothing is released and no garbage deleted; segments go on to the backend, and the root with them.
    * A checkpoint that still waits for uploads gives way. False, and nothing changed: one that is being stored did not end within `patienceMs`.
-   * Waits before that, for some seconds at most, while there is no room for writes and nothing went up since the object came here.
+   * Waits before that, for some seconds at most, while there is no room for writes and nothing went up since the object came here, or while a checkpoint is due that all
+   * the moves before made give way.
    */
   async pin(patienceMs: number): Promise<boolean> {
     await this.#progress();
@@ -192,16 +208,24 @@ export class ObjectKeeper {
 
   /** What is under way when an object moves goes up once more: one that moves faster than that would never make room (decision 0038). */
   async #progress(): Promise<void> {
-    const deadlineMs = this.#clock.monotonicMs() + PROGRESS_MS_MAX;
-    while (
-      this.#roomPressed() &&
-      this.#uploads.numbers.length > 0 &&
-      this.#root.uploadedSegment === this.#firstRoot.uploadedSegment &&
-      !this.#stopped
-    ) {
-      if (this.#clock.monotonicMs() >= deadlineMs) return;
+    const beganMs = this.#clock.monotonicMs();
+    if (this.#isLate()) this.kick();
+    while (!this.#stopped) {
+      const waitedMs = this.#clock.monotonicMs() - beganMs;
+      if (!(this.#isPressed() && waitedMs < PROGRESS_MS_MAX) && !(this.#isLate() && waitedMs < LATE_MS_MAX)) return;
       await this.#clock.sleep(PROGRESS_LOOK_MS);
     }
+  }
+
+  /** Nothing of it went up here yet, and there is no room for more. */
+  #isPressed(): boolean {
+    return this.#roomPressed() && this.#uploads.numbers.length > 0 && this.#root.uploadedSegment === this.#firstRoot.uploadedSegment;
+  }
+
+  /** No owner had the time for a checkpoint, and little has to go up before there can be one. */
+  #isLate(): boolean {
+    if (this.#problem !== null || this.#root.checkpoint !== this.#firstRoot.checkpoint) return false;
+    return this.#bytesSinceCheckpoint >= this.#settings.checkpointAfterBytes && this.#uploads.numbers.length <= 2 * UPLOADS_MAX;
   }
 
   unpin(): void {
@@ -358,7 +382,8 @@ export class ObjectKeeper {
 
   /** Also while the object is being written: one that never rests would never have a checkpoint. */
   #mustCheckpoint(): boolean {
-    const afterBytes = Math.min(this.#settings.checkpointAfterBytes, this.#writeBack?.relocateAfterBytes ?? Infinity);
+    const share = this.#moved ? MOVED_SHARE : 1;
+    const afterBytes = Math.min(this.#settings.checkpointAfterBytes * share, this.#writeBack?.relocateAfterBytes ?? Infinity);
     const due = this.#bytesSinceCheckpoint >= afterBytes || this.#object.map.dirtyPages >= DIRTY_PAGES_MAX || this.#pagesPressed();
     return due && this.#mayCheckpoint();
   }
@@ -529,6 +554,7 @@ export class ObjectKeeper {
       this.#checkpointRow = row;
       this.#checkpointSequence = sequence;
       this.#bytesSinceCheckpoint -= countedBytes;
+      this.#moved = false;
       this.#garbagePersisted = garbage.length;
       await this.#records.checkpointed();
     } finally {

@@ -319,10 +319,10 @@ for (const isGivenAway of [false, true]) {
       } finally {
         watchFailPoints(null);
       }
-      assert.ok(renamedMs - activatedMs < 100, `${renamedMs - activatedMs} ms`);
+      assert.ok(renamedMs - activatedMs < 50, `${renamedMs - activatedMs} ms`);
       return;
     }
-    await pair.run(cluster.clock.sleep(200));
+    await pair.run(cluster.clock.sleep(70));
     assert.ok(pair.replicaFiles(b).length > 0);
     await pair.run(cluster.clock.sleep(100));
     assert.deepEqual(pair.replicaFiles(b), []);

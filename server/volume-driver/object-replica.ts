@@ -24,6 +24,8 @@ import { SEGMENT_ROWS_KEPT } from './segment-rows.ts';
 export interface ReplicaStart {
   readonly lastSegment: number;
   readonly lastSequence: number;
+  /** Of those segments. */
+  readonly loggedBytes: number;
   readonly state: RecoveredState;
   /** Segment number -> row of the table. */
   readonly rows: Map<number, number>;
@@ -44,6 +46,7 @@ export class ObjectReplica implements Replica {
   readonly #offer: MoveOffer;
   readonly #log: ReplicaLog;
   readonly #rows: Map<number, number>;
+  readonly #loggedBytes: number;
   /** Of what was to be copied. */
   readonly #firstSegment: number;
   #state: RecoveredState;
@@ -62,6 +65,7 @@ export class ObjectReplica implements Replica {
     this.#rows = new Map();
     for (const [number, row] of start.rows) if (number > start.lastSegment - SEGMENT_ROWS_KEPT) this.#rows.set(number, row);
     this.#state = start.state;
+    this.#loggedBytes = start.loggedBytes;
     this.#firstSegment = start.lastSegment + 1;
     this.#log = new ReplicaLog(
       components.files,
@@ -198,6 +202,8 @@ export class ObjectReplica implements Replica {
       if (uploaded && row !== undefined) loaded.table.setSizeBytes(row, totalBytes);
       return { segment: files.enter(replica, totalBytes), totalBytes, lastSequence: last, uploaded };
     });
+    let loggedBytes = this.#loggedBytes;
+    for (const { uploaded, totalBytes } of arrived) if (uploaded) loggedBytes += totalBytes;
     const opened = assembly.open(this.#basis, {
       owner,
       records: assembly.records(inode, owner.term),
@@ -207,6 +213,8 @@ export class ObjectReplica implements Replica {
       lastSequence,
       rows: this.#rows,
       claimed: true,
+      loggedBytes,
+      moved: true,
       unsealed: [],
       arrived,
     });

@@ -47,6 +47,55 @@ test('a backend that takes nothing keeps no object where it is for longer than s
   assert.ok(tookMs > 5000 && tookMs < 15_000, `it took ${tookMs} ms`);
 });
 
+test('an object that is moved under load, at each owner before a checkpoint would be due there, has one all the same', async () => {
+  // 128 KiB of log while it moves; about 90 are written at each.
+  const pair = await Pair.start('volume', { checkpointAfterBytes: 1024 * KIB });
+  const { cluster } = pair;
+  let [from, to] = [pair.a, pair.b];
+  let object = await pair.open(from);
+  for (let at = 0; at < 6; at += 1) {
+    let over = false;
+    const load = (async () => {
+      for (let block = 0; !over; block += 1) {
+        accepted(await write(object, (block % 64) * 4 * KIB, 1 + at));
+        await cluster.clock.sleep(30);
+      }
+    })();
+    await pair.run(cluster.clock.sleep(700));
+    over = true;
+    await pair.run(load);
+    object = await pair.move(from, object, to);
+    [from, to] = [to, from];
+  }
+  const { root } = cluster.commons.owner ?? assert.fail('nobody owns it');
+  assert.ok(root.checkpoint !== null, 'no owner made a checkpoint');
+});
+
+test('a checkpoint that every move made give way is waited for, by a move that comes when one was due long ago', async () => {
+  const pair = await Pair.start('volume', { checkpointAfterBytes: 256 * KIB });
+  const object = await pair.open(pair.a);
+  // Half a second for each segment.
+  pair.backend({ bytesPerSecond: 128 * KIB });
+  for (const change of await pair.run(Promise.all(Array.from({ length: 80 }, (_, block) => write(object, block * 4 * KIB, 1))))) accepted(change);
+  const { commons } = pair.cluster;
+  assert.equal(commons.owner?.root.checkpoint, null);
+  const source = await pair.run(object.giveAway());
+  assert.ok(commons.owner?.root.checkpoint !== null, 'it gave way');
+  source.thaw();
+});
+
+test('of a backend that takes nothing such a checkpoint is waited for no longer than some seconds', async () => {
+  const pair = await Pair.start('volume', { checkpointAfterBytes: 256 * KIB });
+  const { clock } = pair.cluster;
+  const object = await pair.open(pair.a);
+  pair.backend({ hang: 1 });
+  for (let block = 0; block < 80; block += 1) accepted(await pair.run(write(object, block * 4 * KIB, 1)));
+  const beganMs = clock.monotonicMs();
+  (await pair.run(object.giveAway())).thaw();
+  const tookMs = clock.monotonicMs() - beganMs;
+  assert.ok(tookMs > 1000 && tookMs < 5000, `it took ${tookMs} ms`);
+});
+
 test('what is sealed because of its age is not, while whole segments wait for the backend', async () => {
   const pair = await Pair.start('volume');
   const { clock } = pair.cluster;

@@ -206,6 +206,7 @@ export class VolumeDriver implements ObjectDriver {
       const replica = new ObjectReplica({ ...this.#components, assembly: this.#assembly, logger }, basis, offer, {
         lastSegment: from.segment - 1,
         lastSequence: end.lastSequence,
+        loggedBytes: bytesOf(end, from.segment - 1),
         state: { ...state, unstableOpen: end.unstableOpen },
         rows,
       });
@@ -332,6 +333,8 @@ export class VolumeDriver implements ObjectDriver {
       lastSequence: end.lastSequence,
       rows,
       claimed: fromOther,
+      loggedBytes: bytesOf(end, claimed.root.uploadedSegment),
+      moved: false,
       unsealed,
       arrived: [],
     });
@@ -398,6 +401,13 @@ export class VolumeDriver implements ObjectDriver {
 function uuidOf(inode: Inode): ObjectUuid {
   assert(inode.uuid !== null && (inode.class === 'file' || inode.class === 'volume'), `inode ${inode.fileid} is not an object`);
   return inode.uuid;
+}
+
+/** Of the segments behind the checkpoint, up to one. */
+function bytesOf(end: LogEnd & { kind: 'found' }, upToSegment: number): number {
+  let bytes = 0;
+  for (const { number, scan } of end.segments) if (number <= upToSegment) bytes += scan.endOffset;
+  return bytes;
 }
 
 /** Blocks in the log are to be written back, whoever wrote them. */
