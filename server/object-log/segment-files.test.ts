@@ -230,6 +230,35 @@ test('a segment that is dropped while it is released is gone, and counts nowhere
   }
 });
 
+test('segments that are dropped in the background go one after the other, also when one cannot', async () => {
+  const world = new World();
+  const files = await world.open({ recycle: false });
+  const segments: LocalSegment[] = [];
+  for (let number = 1; number <= 6; number += 1) segments.push(await world.written(files, number, 5000));
+  let [underWay, most, asked] = [0, 0, 0];
+  const unlink = world.process.unlink.bind(world.process);
+  world.process.unlink = async (path) => {
+    asked += 1;
+    if (asked === 2) throw new Error('no');
+    underWay += 1;
+    most = Math.max(most, underWay);
+    try {
+      await world.clock.sleep(10);
+      await unlink(path);
+    } finally {
+      underWay -= 1;
+    }
+  };
+  for (const segment of segments.slice(0, 5)) files.dropSoon(segment);
+  await world.run(world.clock.sleep(100));
+  assert.deepEqual([asked, most], [5, 1]);
+  assert.deepEqual(world.warnings, ['dropping a dead segment failed']);
+  assert.deepEqual(files.segmentsOf(UUID), [segments[5]]);
+  files.dropSoon(segments[5] as LocalSegment);
+  await world.run(world.clock.sleep(20));
+  assert.deepEqual(files.segmentsOf(UUID), []);
+});
+
 test('a segment that was dropped is released already', async () => {
   const world = new World();
   const files = await world.open();

@@ -61,6 +61,8 @@ export class SegmentFiles {
   /** One fsync of `log/` covers everybody who prepared a segment meanwhile. */
   readonly #logDirectory: JoinedSync;
   #evicting = false;
+  readonly #toDrop: LocalSegment[] = [];
+  #dropping = false;
   #appendedSinceTick = 0;
   #closed = false;
 
@@ -424,6 +426,28 @@ export class SegmentFiles {
     } catch (error) {
       if (errorCode(error) !== 'ENOENT') throw error;
     }
+  }
+
+  /**
+   * Drops it in the background, behind all others that are to go: on a file system that discards what it frees, one takes as long as a sync, and a thread of the pool; a
+   * hundred at once would keep every sync waiting (decision 0039). What cannot be deleted is there until the next start.
+   */
+  dropSoon(segment: LocalSegment): void {
+    this.#toDrop.push(segment);
+    if (this.#dropping) return;
+    this.#dropping = true;
+    void this.#dropThem();
+  }
+
+  async #dropThem(): Promise<void> {
+    for (let segment = this.#toDrop.shift(); segment !== undefined && !this.#closed; segment = this.#toDrop.shift()) {
+      try {
+        await this.drop(segment);
+      } catch (error) {
+        this.#logger.warn({ err: error, file: segment.path }, 'dropping a dead segment failed');
+      }
+    }
+    this.#dropping = false;
   }
 
   /**

@@ -593,8 +593,7 @@ export class ObjectKeeper {
           continue;
         }
         const local = this.#files.segment(this.#object.uuid, number, table.term(row));
-        if (local !== null)
-          this.#files.drop(local).catch((error: unknown) => this.#logger.warn({ err: error, file: local.path }, 'dropping a dead segment failed'));
+        if (local !== null) this.#files.dropSoon(local);
       }
       this.#garbage.push({ bucket: '', name: table.objectName(row), sizeBytes: table.sizeBytes(row), sinceMs });
       table.free(row);
