@@ -48,8 +48,6 @@ export interface Round {
 const SETTINGS = { VFERRY_LOG_SEGMENT_BYTES: '4MiB', VFERRY_LOG_SEAL_AFTER_MS: '300ms', VFERRY_LOG_CHECKPOINT_AFTER_BYTES: '16MiB' };
 
 const MIB = 1024 * 1024;
-/** What is small goes through: the backend is there, and takes no segments. */
-const STUCK_UPLOADS = { http: { putDelayMs: 600_000, putDelayFromBytes: 128 * 1024 } };
 
 /** By name; each returns what it measured. @throws Error, AssertionError when something was wrong. */
 export const ROUNDS: Readonly<Record<string, (round: Round) => Promise<string>>> = {
@@ -77,12 +75,12 @@ export const ROUNDS: Readonly<Record<string, (round: Round) => Promise<string>>>
     );
   },
 
-  /** The same with at least 256 MiB that are on no backend, in every move; not many more. */
+  /** The same with at least 256 MiB that are on no backend, in every move, and not many more: writers are faster than the backend, and slowed down from 75 % of the room on. */
   'ping-pong-dirty': async (round) => {
     const { store, backend } = await hostile(round);
-    const environment = { VFERRY_LOG_DIRTY_BYTES_MAX: '4GiB', VFERRY_LOG_CHECKPOINT_AFTER_BYTES: '1GiB' };
+    const environment = { VFERRY_LOG_DIRTY_BYTES_MAX: '400MiB', VFERRY_LOG_CHECKPOINT_AFTER_BYTES: '1GiB' };
     const cluster = await clusterOf(round, { backend, environment, cluster: { ...thresholds(0), cooldownMs: 0 } });
-    store.setFaults(STUCK_UPLOADS);
+    store.setFaults({ http: { putDelayMs: 500, putDelayFromBytes: 128 * 1024 } });
     const dirtyBytes = async (router: ClusterRouter): Promise<number> => metric((await router.process.http('/metrics')).body, 'vferry_dirty_bytes');
     const result = await pingPong(cluster, {
       moves: round.moves,
@@ -91,11 +89,8 @@ export const ROUNDS: Readonly<Record<string, (round: Round) => Promise<string>>>
       filledBytes: 256 * MIB,
       moveMsMax: 600_000,
       progress: round.say,
-      // The load makes more of it all the time: segments go up between two moves while it is too much.
+      patient: true,
       beforeMove: async (owner) => {
-        if ((await dirtyBytes(owner)) > 384 * MIB) store.setFaults({});
-        while ((await dirtyBytes(owner)) > 320 * MIB) await wait(100);
-        store.setFaults(STUCK_UPLOADS);
         while ((await dirtyBytes(owner)) < 256 * MIB) await wait(100);
       },
     });
