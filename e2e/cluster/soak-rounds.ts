@@ -91,7 +91,11 @@ export const ROUNDS: Readonly<Record<string, (round: Round) => Promise<string>>>
       progress: round.say,
       patient: true,
       beforeMove: async (owner) => {
-        while ((await dirtyBytes(owner)) < 256 * MIB) await wait(100);
+        const deadlineMs = performance.now() + 60_000;
+        while ((await dirtyBytes(owner)) < 256 * MIB) {
+          assert.ok(performance.now() < deadlineMs, 'the load does not write 256 MiB in a minute');
+          await wait(100);
+        }
       },
     });
     return `${moved(result)}; copied by a move: ${Math.round((result.copiedBytes[0] ?? 0) / MIB)} to ${Math.round((result.copiedBytes.at(-1) ?? 0) / MIB)} MiB`;

@@ -85,6 +85,18 @@ export class ReplicaLog {
     const tail = this.#tail ?? (await this.#begin(piece));
     const at = tail.stream.bytes;
     const records = tail.stream.take(piece.bytes);
+    try {
+      await this.#write(tail, piece, at);
+    } catch (error) {
+      // The position is behind what is not there.
+      this.#failure ??= error as Error;
+      throw error;
+    }
+    if (tail.stream.sealed) this.#end(tail);
+    return records;
+  }
+
+  async #write(tail: Tail, piece: LogPiece, at: number): Promise<void> {
     if (tail.stream.sealed !== (piece.sealedBytes !== null && tail.stream.bytes >= piece.sealedBytes))
       throw this.#damaged(
         `segment ${piece.segment} is sealed at ${tail.stream.sealed ? tail.stream.bytes : 'no place'}, not at ${piece.sealedBytes}`,
@@ -98,8 +110,6 @@ export class ReplicaLog {
       if (tail.syncing !== null) await tail.syncing;
       this.#syncTail(tail).catch(() => undefined);
     }
-    if (tail.stream.sealed) this.#end(tail);
-    return records;
   }
 
   async #begin(piece: LogPiece): Promise<Tail> {

@@ -430,7 +430,7 @@ export class SegmentFiles {
 
   /**
    * Drops it in the background, behind all others that are to go: on a file system that discards what it frees, one takes as long as a sync, and a thread of the pool; a
-   * hundred at once would keep every sync waiting (decision 0039). What cannot be deleted is there until the next start.
+   * hundred at once would keep every sync waiting (decision 0039). What cannot be deleted is found, as cache, by the next start.
    */
   dropSoon(segment: LocalSegment): void {
     this.#toDrop.push(segment);

@@ -239,3 +239,17 @@ test('an object that is being given away is not clean while only this router has
   move.source.thaw();
   await pair.clean(object);
 });
+
+test('a copy into which something could not be written is never said to be durable', async () => {
+  const pair = await Pair.start();
+  const { a, b, cluster } = pair;
+  const object = await pair.open(a);
+  await pair.fill(object, 10);
+  const move = await pair.run(cluster.begin(a, object, b));
+  b.disk.setFaults({ writeError: 1 });
+  await assert.rejects(pair.run(cluster.catchUp(move)));
+  b.disk.setFaults({});
+  await assert.rejects(pair.run(move.replica.sync()));
+  move.source.thaw();
+  await pair.run(move.replica.discard());
+});

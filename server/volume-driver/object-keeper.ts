@@ -43,6 +43,10 @@ const PIN_LOOK_MS = 5;
 const PROGRESS_MS_MAX = 10_000;
 /** The same while a checkpoint is due that all the moves before made give way: no more than what is under way, and the checkpoint, of a backend that takes 1 s for each. */
 const LATE_MS_MAX = 3_000;
+/** While twice as much is behind, however much has to go up before: else what each receiver has to read would grow without end. */
+const OVERDUE_MS_MAX = 18_000;
+/** Who has waited for a checkpoint so long waits for its PUT as well. With all before it less than what the receiver waits for an answer (30 s). */
+const STORED_MS_MAX = 8_000;
 /**
  * Of the log after which a checkpoint is due, the part after which it is for an object that has come from elsewhere and may go on soon: whoever receives it reads
  * all that is behind the checkpoint, beside the I/O of others.
@@ -190,12 +194,13 @@ export class ObjectKeeper {
    * From here to `unpin` no checkpoint is made, nothing is released and no garbage deleted; segments go on to the backend, and the root with them.
    * A checkpoint that still waits for uploads gives way. False, and nothing changed: one that is being stored did not end within `patienceMs`.
    * Waits before that, for some seconds at most, while there is no room for writes and nothing went up since the object came here, or while a checkpoint is due that all
-   * the moves before made give way.
+   * the moves before made give way (decision 0039).
    */
   async pin(patienceMs: number): Promise<boolean> {
+    const isLate = this.#lateMsMax() > 0;
     await this.#progress();
     this.#pinned = true;
-    const deadlineMs = this.#clock.monotonicMs() + patienceMs;
+    const deadlineMs = this.#clock.monotonicMs() + (isLate ? Math.max(patienceMs, STORED_MS_MAX) : patienceMs);
     for (;;) {
       this.#giveWay?.();
       if (!this.#checkpointing) return true;
@@ -209,10 +214,10 @@ export class ObjectKeeper {
   /** What is under way when an object moves goes up once more: one that moves faster than that would never make room (decision 0038). */
   async #progress(): Promise<void> {
     const beganMs = this.#clock.monotonicMs();
-    if (this.#isLate()) this.kick();
+    if (this.#lateMsMax() > 0) this.kick();
     while (!this.#stopped) {
       const waitedMs = this.#clock.monotonicMs() - beganMs;
-      if (!(this.#isPressed() && waitedMs < PROGRESS_MS_MAX) && !(this.#isLate() && waitedMs < LATE_MS_MAX)) return;
+      if (!(this.#isPressed() && waitedMs < PROGRESS_MS_MAX) && waitedMs >= this.#lateMsMax()) return;
       await this.#clock.sleep(PROGRESS_LOOK_MS);
     }
   }
@@ -222,10 +227,13 @@ export class ObjectKeeper {
     return this.#roomPressed() && this.#uploads.numbers.length > 0 && this.#root.uploadedSegment === this.#firstRoot.uploadedSegment;
   }
 
-  /** No owner had the time for a checkpoint, and little has to go up before there can be one. */
-  #isLate(): boolean {
-    if (this.#problem !== null || this.#root.checkpoint !== this.#firstRoot.checkpoint) return false;
-    return this.#bytesSinceCheckpoint >= this.#settings.checkpointAfterBytes && this.#uploads.numbers.length <= 2 * UPLOADS_MAX;
+  /** How long a move waits for a checkpoint; 0: none is due, or some owner had the time for one, or it cannot be made now. */
+  #lateMsMax(): number {
+    if (this.#problem !== null || this.#root.checkpoint !== this.#firstRoot.checkpoint) return 0;
+    const { checkpointAfterBytes } = this.#settings;
+    if (this.#bytesSinceCheckpoint < checkpointAfterBytes || this.#object.appliedSequence <= this.#checkpointSequence) return 0;
+    if (this.#bytesSinceCheckpoint >= 2 * checkpointAfterBytes) return OVERDUE_MS_MAX;
+    return this.#uploads.numbers.length <= 2 * UPLOADS_MAX ? LATE_MS_MAX : 0;
   }
 
   unpin(): void {

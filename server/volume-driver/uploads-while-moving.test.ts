@@ -84,6 +84,40 @@ test('a checkpoint that every move made give way is waited for, by a move that c
   source.thaw();
 });
 
+test('where twice as much is behind it is waited for however much has to go up first, and its own PUT as well', async () => {
+  const pair = await Pair.start('volume', { checkpointAfterBytes: 256 * KIB });
+  const { clock, commons } = pair.cluster;
+  const object = await pair.open(pair.a);
+  const store = commons.faultyStore;
+  const put = store.put.bind(store);
+  store.put = async (bucket, name, body) => {
+    await clock.sleep(name.includes('ckp-') ? 15_000 : 2500);
+    return put(bucket, name, body);
+  };
+  // Nine segments of 64 KiB, four at a time.
+  const writes = Array.from({ length: 140 }, (_, block) => write(object, block * 4 * KIB, 1));
+  for (const change of await pair.run(Promise.all(writes))) accepted(change);
+  const beganMs = clock.monotonicMs();
+  const source = await pair.run(object.giveAway());
+  assert.ok(clock.monotonicMs() - beganMs > 18_000, `it took ${clock.monotonicMs() - beganMs} ms`);
+  assert.ok(commons.owner?.root.checkpoint !== null, 'it gave way');
+  source.thaw();
+});
+
+test('an object of which nothing is behind its checkpoint is given away at once, however large the segment in which that ended', async () => {
+  // That of a segment.
+  const pair = await Pair.start('volume', { checkpointAfterBytes: 64 * KIB });
+  const { clock } = pair.cluster;
+  let object = await pair.open(pair.a);
+  for (let at = 0; at < 3; at += 1) accepted(await pair.run(write(object, at * 64 * KIB, 1 + at, 64 * KIB)));
+  await pair.run(clock.sleep(400));
+  object = await pair.move(pair.a, object, pair.b);
+  await pair.run(clock.sleep(300));
+  const beganMs = clock.monotonicMs();
+  (await pair.run(object.giveAway())).thaw();
+  assert.ok(clock.monotonicMs() - beganMs < 1000, `it took ${clock.monotonicMs() - beganMs} ms`);
+});
+
 test('of a backend that takes nothing such a checkpoint is waited for no longer than some seconds', async () => {
   const pair = await Pair.start('volume', { checkpointAfterBytes: 256 * KIB });
   const { clock } = pair.cluster;
