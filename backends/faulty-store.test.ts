@@ -107,6 +107,30 @@ test('half visible: for a while after a put whose answer was lost, some calls se
   assert.equal(await store.put('bucket', 'object', bytes(Buffer.from('third'))), 'exists', 'what everybody sees is not replaced');
 });
 
+test('replace: the old or the new bytes are there at every moment, though its answer is lost, it comes late, or whoever asked for it is gone', async () => {
+  const { store, inner, clock } = await faulty({});
+  await store.put('bucket', 'object', bytes(Buffer.from('first')));
+  store.setFaults({ visibleLagMsMax: 1000, halfVisibleMsMax: 1000, loseAnswer: 1 });
+  await rejectsWith(store.replace('bucket', 'object', bytes(Buffer.from('second'))), 'retry');
+  store.setFaults({});
+  for (let call = 0; call < 32; call += 1) assert.equal((await readAllOf(store, 'bucket', 'object')).toString(), 'second', 'it stays visible');
+  store.setFaults({ applyLate: 1, applyLateMsMax: 1000 });
+  await rejectsWith(store.replace('bucket', 'object', bytes(Buffer.from('third'))), 'retry');
+  store.setFaults({});
+  await store.replace('bucket', 'object', bytes(Buffer.from('third')));
+  clock.advance(1000);
+  assert.equal((await readAllOf(store, 'bucket', 'object')).toString(), 'third');
+  store.setFaults({ delay: 1, delayMsMax: 1000 });
+  const controller = new AbortController();
+  const replaced = store.replace('bucket', 'object', bytes(Buffer.from('fourth')), controller.signal);
+  controller.abort();
+  await rejectsWith(replaced, 'retry');
+  assert.equal((await readAllOf(inner, 'bucket', 'object')).toString(), 'third');
+  store.setFaults({});
+  await store.replace('bucket', 'new', bytes(Buffer.from('fifth')));
+  assert.equal((await readAllOf(inner, 'bucket', 'new')).toString(), 'fifth');
+});
+
 test('waver: what was visible is absent now and then, and lists leave out a name; nothing is lost', async () => {
   const { store } = await faulty({});
   for (const name of ['a', 'b']) await store.put('bucket', name, bytes(Buffer.from('x')));

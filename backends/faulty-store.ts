@@ -135,7 +135,16 @@ export class FaultyStore implements ObjectStore {
     return this.#call('list buckets', signal, () => this.#inner.listBuckets(after, limit, signal));
   }
 
-  async put(bucket: string, name: string, body: ObjectBody, signal?: AbortSignal): Promise<'written' | 'exists'> {
+  put(bucket: string, name: string, body: ObjectBody, signal?: AbortSignal): Promise<'written' | 'exists'> {
+    return this.#send(bucket, name, body, false, signal);
+  }
+
+  /** A put that replaces what is there, as Swift's without a condition: one step, so that whatever goes wrong, and however late it comes, the old or the new bytes are there. */
+  async replace(bucket: string, name: string, body: ObjectBody, signal?: AbortSignal): Promise<void> {
+    await this.#send(bucket, name, body, true, signal);
+  }
+
+  async #send(bucket: string, name: string, body: ObjectBody, over: boolean, signal: AbortSignal | undefined): Promise<'written' | 'exists'> {
     const what = `put ${bucket}/${name}`;
     let written = false;
     try {
@@ -146,11 +155,11 @@ export class FaultyStore implements ObjectStore {
         if (this.#happens(this.#faults.applyLate)) {
           // The caller gets its buffers back with the error.
           const kept: ObjectBody = { kind: 'bytes', chunks: [await readBody(sent)] };
-          throw this.#defer(what, () => this.#put(bucket, name, kept));
+          throw this.#defer(what, () => this.#put(bucket, name, kept, over));
         }
-        const outcome = await this.#put(bucket, name, sent, signal);
+        const outcome = await this.#put(bucket, name, sent, over, signal);
         written = outcome === 'written';
-        return outcome;
+        return outcome === 'replaced' ? 'written' : outcome;
       });
     } catch (error) {
       if (written) this.#lag(this.#halfVisibleUntilMs, `${bucket}/${name}`, this.#faults.halfVisibleMsMax);
@@ -158,10 +167,15 @@ export class FaultyStore implements ObjectStore {
     }
   }
 
-  async #put(bucket: string, name: string, body: ObjectBody, signal?: AbortSignal): Promise<'written' | 'exists'> {
+  async #put(bucket: string, name: string, body: ObjectBody, over: boolean, signal?: AbortSignal): Promise<'written' | 'replaced' | 'exists'> {
     const key = `${bucket}/${name}`;
-    if (this.#isHidden(key) && this.#happens(this.#faults.blindPut)) await this.#inner.delete(bucket, name, signal);
-    const outcome = await this.#inner.put(bucket, name, body, signal);
+    const replaces = over && (await this.#inner.head(bucket, name, signal)).kind === 'found';
+    const deletes = replaces || (this.#isHidden(key) && this.#happens(this.#faults.blindPut));
+    if (deletes) await this.#inner.delete(bucket, name, signal);
+    // Who gives up in between does not leave nothing.
+    const outcome = await this.#inner.put(bucket, name, body, deletes ? undefined : signal);
+    // What was shown is not hidden by bytes that come over it.
+    if (replaces) return 'replaced';
     if (outcome === 'written') {
       this.#lag(this.#visibleAtMs, key, this.#faults.visibleLagMsMax);
       this.#lag(this.#listedAtMs, key, this.#faults.listLagMsMax);

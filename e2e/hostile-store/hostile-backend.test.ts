@@ -49,11 +49,20 @@ test('kills over a hostile store lose nothing that was acknowledged; in good wea
   await router.waitForReadyz(allWell);
   await router.stop();
   const checked = await router.fsck();
-  assert.equal(checked.code, 0, checked.output);
+  assert.equal(checked.code, 0, `SEED=${SEED}\n${checked.output}\n${requestsFor(checked.output, hostile)}`);
   t.diagnostic(
     `${result.operations} operations, ${patience.times} times JUKEBOX, ${hostile.server.seen.length} requests, ${hostile.server.seen.filter(({ status }) => status === 0 || status >= 400).length} of them failed`,
   );
 });
+
+/** What was asked of the store for the segments that fsck names: whether we or the store lost them. */
+function requestsFor(output: string, { server }: HostileStore): string {
+  const names = new Set(output.match(/seg-[0-9a-f-]+/g));
+  return server.seen
+    .filter(({ url }) => names.has(url.split('/').at(-1) ?? ''))
+    .map(({ atMs, method, url, status, bodyBytes }) => `${Math.round(atMs)} ${method} ${url} ${status} ${bodyBytes}`)
+    .join('\n');
+}
 
 test('random operations, restarts and kills over a hostile store leave what the models say', async (t) => {
   t.diagnostic(`SEED=${SEED}`);

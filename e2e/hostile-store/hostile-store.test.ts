@@ -154,3 +154,26 @@ test('faults of the store show as Swift would show them', async (t) => {
   client.store.setFaults({});
   assert.equal(await client.status('GET', '/cont/p'), 200);
 });
+
+test('a PUT without a condition replaces in one step: bytes that are put again are never gone, now or later, whatever goes wrong', async (t) => {
+  const client = await start(t);
+  assert.equal(await client.status('PUT', '/cont'), 201);
+  assert.equal(await client.status('PUT', '/cont/o', {}, 'content'), 201);
+  const statuses = new Set<number>();
+  for (let round = 0; round < 60; round += 1) {
+    client.store.setFaults({
+      store: { applyLate: 0.4, applyLateMsMax: 20, delay: 0.3, delayMsMax: 5 },
+      http: { resetRequest: 0.1, loseAnswer: 0.1 },
+    });
+    statuses.add(await client.status('PUT', '/cont/o', {}, 'content').catch(() => 0));
+    client.store.setFaults({});
+    assert.equal(await client.status('PUT', '/cont/o', {}, 'content'), 201);
+    assert.equal(await client.status('GET', '/cont/o'), 200, `round ${round}`);
+  }
+  assert.deepEqual(
+    [...statuses].sort((a, b) => a - b),
+    [0, 201, 503],
+  );
+  await new Promise((resolve) => setTimeout(resolve, 30));
+  assert.equal(await (await client.call('GET', '/cont/o')).text(), 'content');
+});

@@ -1,10 +1,10 @@
 /**
- * What OpenStack Swift would answer, over any ObjectStore: the part of its API that vferry needs (auth v1, containers, objects, listings), as Swift 2.30
+ * What OpenStack Swift would answer, over a store: the part of its API that vferry needs (auth v1, containers, objects, listings), as Swift 2.30
  * behaves. Knows nothing of sockets; what goes wrong on the wire is `hostile-server.ts`.
  */
 import { createHash, randomBytes } from 'node:crypto';
 
-import { type ObjectStore, StoreError } from '../../backends/object-store.ts';
+import { type ObjectBody, type ObjectStore, StoreError } from '../../backends/object-store.ts';
 
 /** A request that has arrived as a whole. Header names are in lower case. */
 export interface SwiftRequest {
@@ -24,6 +24,11 @@ export interface SwiftAnswer {
   readonly bodyBytes?: number;
 }
 
+/** A store that can also do what a PUT of Swift's does without a condition: replace, in one step. */
+export interface ReplacingStore extends ObjectStore {
+  replace(bucket: string, name: string, body: ObjectBody, signal?: AbortSignal): Promise<void>;
+}
+
 export interface SwiftAccount {
   readonly user: string;
   readonly key: string;
@@ -35,14 +40,14 @@ const LIST_MAX = 10_000;
 const EMPTY = Buffer.alloc(0);
 
 export class SwiftAnswers {
-  readonly #store: ObjectStore;
+  readonly #store: ReplacingStore;
   readonly #account: SwiftAccount;
   readonly #tokens = new Set<string>();
   /** ETag and size by `container/object`, of the bytes as they were sent: what is stored or shown of them may be wrong. */
   readonly #etags = new Map<string, string>();
   #authentications = 0;
 
-  constructor(store: ObjectStore, account: SwiftAccount) {
+  constructor(store: ReplacingStore, account: SwiftAccount) {
     this.#store = store;
     this.#account = account;
   }
@@ -184,14 +189,9 @@ export class SwiftAnswers {
     if (claimed !== '' && claimed !== sum) return plain(422);
     const condition = header(request, 'if-none-match');
     if (condition !== '' && condition !== '*') return plain(400);
-    const put = (): Promise<'written' | 'exists'> => this.#store.put(container, name, { kind: 'bytes', chunks: [request.body] }, request.signal);
-    let outcome = await put();
-    if (outcome === 'exists' && condition === '*') return plain(412);
-    if (outcome === 'exists') {
-      // Swift replaces.
-      await this.#store.delete(container, name, request.signal);
-      outcome = await put();
-    }
+    const body: ObjectBody = { kind: 'bytes', chunks: [request.body] };
+    if (condition === '') await this.#store.replace(container, name, body, request.signal);
+    else if ((await this.#store.put(container, name, body, request.signal)) === 'exists') return plain(412);
     this.#etags.set(`${container}/${name}`, sum);
     return plain(201, { etag: sum, 'last-modified': new Date(0).toUTCString() });
   }
