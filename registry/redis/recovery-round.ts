@@ -239,12 +239,19 @@ export class RecoveryRounds implements Settler {
       const meta = await this.#meta(connection);
       if (meta === null) return;
       if (meta.generation !== IN_ROUND) {
-        this.#reportedFrom = from;
+        // On another primary it may have ended without what was reported to this one.
+        if (meta.identity === identity) this.#reportedFrom = from;
         return;
       }
-      const verdict = await this.#verdict(connection, identity, startedAtMs);
+      const verdict = await this.#verdict(connection, identity, startedAtMs).catch(async (error: unknown) => {
+        // Another router may have ended it since: taken for a failure, all would be done once more, in a late round for what is there.
+        const now = await this.#meta(connection);
+        if (now === null || now.generation === IN_ROUND) throw error;
+        return null;
+      });
+      if (verdict === null) continue;
       if (verdict.kind === 'finish') {
-        await this.#finish(connection, identity, verdict.generationMin);
+        if (!(await this.#finish(connection, identity, verdict.generationMin))) continue;
         this.#reportedFrom = from;
         this.#observer?.recoveryRound(this.#clock.monotonicMs() - startedAtMs);
         return;
@@ -346,11 +353,15 @@ export class RecoveryRounds implements Settler {
     return { kind: 'finish', generationMin };
   }
 
-  async #finish(connection: RedisConnection, identity: string, generationMin: number): Promise<void> {
+  /** False: another router has ended it, and another round may be under way. */
+  async #finish(connection: RedisConnection, identity: string, generationMin: number): Promise<boolean> {
     const { vpoolName } = this.#settings;
     const [, round = ''] = roundKeys(vpoolName);
-    await this.#run(connection, [this.#command(FINISH_ROUND_SCRIPT, ['', identity, generationMin]), { kind: 'plain', words: ['DEL', round] }]);
+    const command = this.#command(FINISH_ROUND_SCRIPT, ['', identity, generationMin]);
+    const [finished] = await this.#run(connection, [{ ...command, keys: [...command.keys, round] }]);
+    if (!isList(finished) || textOf(finished[0]) !== 'done') return false;
     this.#logger.warn({ vpool: vpoolName }, 'the recovery round is over');
+    return true;
   }
 
   async #routers(connection: RedisConnection): Promise<Map<string, RouterRecord>> {
@@ -403,7 +414,7 @@ export class RecoveryRounds implements Settler {
     };
   }
 
-  #command(script: VerbScript, args: readonly ScriptArgument[]): RedisCommand {
+  #command(script: VerbScript, args: readonly ScriptArgument[]): RedisCommand & { kind: 'script' } {
     return { kind: 'script', script, keys: script.keys.map((key) => this.#names[key]), args };
   }
 

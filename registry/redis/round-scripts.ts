@@ -215,7 +215,8 @@ return {'done', o.raw}
 );
 
 /**
- * Ends a round: the next generation, this identity, counters jump. ARGV: 2 identity, 3 least generation (above every one that the caller has seen).
+ * Ends a round: the next generation, this identity, counters jump. KEYS[3], if given: the hash of who takes part (round-member-scripts.ts), which goes with the round and never
+ * with a later one. ARGV: 2 identity, 3 least generation (above every one that the caller has seen).
  * Reply: {"done", generation} or, when there is no such round (any more), {"current", generation or nil}. Generations are text.
  */
 export const FINISH_ROUND_SCRIPT = bareScript(
@@ -230,6 +231,7 @@ redis.call('HSET', META, 'generation', generation, 'identity', ARGV[2], 'sequenc
   'next_fileid', id(math.min(tonumber(meta[5]) + ${ROUND_JUMP}, 9007199254740991)))
 redis.call('HDEL', META, 'round_from', 'round_identity', 'round_since')
 redis.call('DEL', DROPS)
+if KEYS[3] then redis.call('DEL', KEYS[3]) end
 return {'done', generation}
 `,
 );

@@ -428,8 +428,17 @@ test('an owner puts nothing right in a generation or a round that is not the pre
   const members = [ENTER_ROUND, REPORT_IN_ROUND, RENEW_IN_ROUND];
   for (const script of members) await assert.rejects(takePart(script, 'run-1'), /GENERATION round/);
   for (const script of members) await takePart(script, 'run-2');
-  await finish(pool, 'run-2');
+  const [, round = ''] = names;
+  const keys = [...FINISH_ROUND_SCRIPT.keys.map((key) => pool.a.keys[key]), round];
+  const end = async (): Promise<string[]> =>
+    texts((await control.eval(FINISH_ROUND_SCRIPT.source, keys.length, ...keys, '', 'run-2', 1)) as ScriptReply);
+  assert.deepEqual(await end(), ['done', '2']);
+  assert.equal(await control.exists(round), 0, 'it goes with the round');
   for (const script of members) await assert.rejects(takePart(script, 'run-2'), /GENERATION 2/);
+  await control.hset(round, 'late', ROUTER);
+  assert.deepEqual(await end(), ['current', '2']);
+  assert.equal(await control.exists(round), 1, 'another round stays');
+  for (const under of [pool.a, pool.b]) under.link.generation = 2;
   assert.deepEqual(await ownership.owner(owner.fileid), owner);
 });
 

@@ -1,0 +1,126 @@
+/** Moments of a recovery round that a real Redis shows too rarely: the replies come from a script. What rounds do is tested over real ones (rounds.test.ts, e2e/registry/). */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { silentLogger } from '../../server/core/logger.ts';
+import { systemClock } from '../../server/core/node-time.ts';
+import { IN_ROUND } from './generation-record.ts';
+import { RecoveryRounds } from './recovery-round.ts';
+import type { RedisAnswer, RedisCommand, RedisConnection } from './redis-connection.ts';
+import type { ScriptReply } from './redis-link.ts';
+
+const IDENTITY = 'run-2';
+const VPOOL_UUID = '1'.repeat(32);
+const ROUTER = 'a'.repeat(32);
+const OTHER = 'b'.repeat(32);
+
+/** A Redis whose round another router ends as soon as `endsAfterEntries` looks at it were answered; `endedBy`: the process on which it ended. */
+class ScriptedRound {
+  readonly asked: string[] = [];
+  #entries = 0;
+  readonly #endsAfterEntries: number;
+  readonly #endedBy: string;
+  #late = false;
+  #askedFor = false;
+
+  readonly #waitsFor: readonly string[];
+
+  constructor(endsAfterEntries: number, endedBy = IDENTITY, waitsFor: readonly string[] = [OTHER]) {
+    this.#endsAfterEntries = endsAfterEntries;
+    this.#endedBy = endedBy;
+    this.#waitsFor = waitsFor;
+  }
+
+  connection(): RedisConnection {
+    const run = (commands: readonly RedisCommand[]): Promise<RedisAnswer[]> => Promise.resolve(commands.map((command) => this.#answer(command)));
+    return { address: { host: '127.0.0.1', port: 1 }, ended: false, run } as unknown as RedisConnection;
+  }
+
+  #answer(command: RedisCommand): RedisAnswer {
+    const what = command.kind === 'script' ? command.script.name : command.words[0];
+    this.asked.push(what);
+    const ended = this.#entries > this.#endsAfterEntries;
+    const reply = (value: ScriptReply): RedisAnswer => ({ kind: 'reply', reply: value });
+    const text = (value: string): Buffer => Buffer.from(value);
+    switch (what) {
+      case 'readMeta': {
+        const generation = this.#late ? '3' : ended ? '2' : IN_ROUND;
+        return reply([text(generation), text(this.#late ? IDENTITY : ended ? this.#endedBy : 'run-1'), text('pool'), text(VPOOL_UUID)]);
+      }
+      case 'beginRound':
+        if (ended) {
+          this.#late = true;
+          return reply([text('current'), text('3')]);
+        }
+        return reply([text('round'), text('1'), text('0'), 0]);
+      case 'enterRound':
+        this.#entries += 1;
+        if (this.#entries > this.#endsAfterEntries) return { kind: 'refused', code: 'GENERATION', error: new Error('GENERATION 2') };
+        return reply([text('10'), [text(`report ${ROUTER}`), text(JSON.stringify({ seen: 1, members: this.#waitsFor, hole: 0 }))], text('0')]);
+      case 'finishRound':
+        this.#entries = Infinity;
+        return reply([text('current'), text('2')]);
+      case 'HGETALL':
+        return reply(this.#askedFor ? [] : [text('1'), text('10')]);
+      case 'beginLateRound':
+        this.#askedFor = true;
+        return reply(1);
+      default:
+        return reply([]);
+    }
+  }
+}
+
+function rounds(): { readonly rounds: RecoveryRounds; readonly seen: () => number } {
+  let generation = 1;
+  // What this router changed is replayed before it reports; asked for afterwards there is some still.
+  let asked = 0;
+  const log = { dropped: 0, entriesAfter: () => Promise.resolve((asked += 1) === 1 ? [] : [{ sequence: 11 }]) };
+  const local = {
+    get seen() {
+      return { vpoolUuid: VPOOL_UUID, generation };
+    },
+    saw: (_uuid: string, number: number) => {
+      generation = number;
+      return Promise.resolve();
+    },
+    log: log as never,
+    owned: () => [],
+    self: () => null,
+    members: () => [OTHER],
+  };
+  const made = new RecoveryRounds(
+    { clock: systemClock, logger: silentLogger, observer: null, local, createArguments: () => [] },
+    { vpoolName: 'pool', router: ROUTER, replicasMin: 0, commandTimeoutMs: 1000, leaseMs: 20_000, whenEmpty: 'refuse' },
+  );
+  return { rounds: made, seen: () => generation };
+}
+
+const STATE = { identity: IDENTITY, connectedReplicas: 0, maxmemoryPolicy: 'noeviction', aofEnabled: true, record: null };
+
+test('a round that another router ends between two looks at it is over, and not missed: no second one is held for what was reported in it', async () => {
+  // The first look is from before the report, the second finds others missing, the third comes too late.
+  const script = new ScriptedRound(2);
+  const { rounds: ours, seen } = rounds();
+  assert.equal(await ours.settle(script.connection(), STATE), 2);
+  assert.equal(seen(), 2);
+  assert.equal(script.asked.filter((what) => what === 'beginLateRound').length, 0, script.asked.join(' '));
+  assert.equal(ours.counts.rounds, 1);
+});
+
+test('a round that ended on another primary than the one reported to may have ended without the report: it counts as missed', async () => {
+  const script = new ScriptedRound(2, 'run-3');
+  const { rounds: ours } = rounds();
+  assert.equal(await ours.settle(script.connection(), STATE), 3);
+  // Ended elsewhere, it is not taken for one that has what was reported here: asked again on the primary that there is.
+  assert.equal(script.asked.filter((what) => what === 'beginRound').length, 2, script.asked.join(' '));
+  assert.equal(script.asked.filter((what) => what === 'beginLateRound').length, 1, script.asked.join(' '));
+});
+
+test('who wants to end a round that has ended already has not ended it: it looks where that was', async () => {
+  const script = new ScriptedRound(100, 'run-3', []);
+  const { rounds: ours } = rounds();
+  assert.equal(await ours.settle(script.connection(), STATE), 3);
+  assert.equal(script.asked.filter((what) => what === 'finishRound').length, 1);
+  assert.equal(script.asked.filter((what) => what === 'beginLateRound').length, 1, script.asked.join(' '));
+});
