@@ -154,8 +154,7 @@ export class RecoveryRounds implements Settler {
         `there is no vPool ${vpoolName} in Redis at ${connection.address.host}:${connection.address.port}; if it was there before, restore its append-only file`,
       );
     }
-    const [, round = ''] = roundKeys(vpoolName);
-    const [from] = await this.#run(connection, [{ kind: 'plain', words: ['HGET', round, 'from'] }]);
+    const [from] = await this.#run(connection, [{ kind: 'plain', words: ['HGET', this.#names.round, 'from'] }]);
     if (from !== null) {
       throw new ApplianceError('registry-void', `Redis has lost vPool ${vpoolName}, and other routers wait for it: restore its append-only file`);
     }
@@ -356,9 +355,7 @@ export class RecoveryRounds implements Settler {
   /** False: another router has ended it, and another round may be under way. */
   async #finish(connection: RedisConnection, identity: string, generationMin: number): Promise<boolean> {
     const { vpoolName } = this.#settings;
-    const [, round = ''] = roundKeys(vpoolName);
-    const command = this.#command(FINISH_ROUND_SCRIPT, ['', identity, generationMin]);
-    const [finished] = await this.#run(connection, [{ ...command, keys: [...command.keys, round] }]);
+    const finished = await this.#confirmed(connection, FINISH_ROUND_SCRIPT, ['', identity, generationMin]);
     if (!isList(finished) || textOf(finished[0]) !== 'done') return false;
     this.#logger.warn({ vpool: vpoolName }, 'the recovery round is over');
     return true;
@@ -414,7 +411,7 @@ export class RecoveryRounds implements Settler {
     };
   }
 
-  #command(script: VerbScript, args: readonly ScriptArgument[]): RedisCommand & { kind: 'script' } {
+  #command(script: VerbScript, args: readonly ScriptArgument[]): RedisCommand {
     return { kind: 'script', script, keys: script.keys.map((key) => this.#names[key]), args };
   }
 

@@ -30,6 +30,8 @@ export interface RedisKeys {
   readonly operationClients: string;
   /** Hash, during a recovery round: record -> sequence of the change that dropped it. */
   readonly drops: string;
+  /** Hash, during a recovery round: who takes part in it (round-member-scripts.ts). */
+  readonly round: string;
 }
 
 export type RedisKey = keyof RedisKeys;
@@ -52,5 +54,6 @@ export function redisKeys(vpoolName: string): RedisKeys {
     operationAge: key('operation-age'),
     operationClients: key('operation-clients'),
     drops: key('drops'),
+    round: key('round'),
   };
 }

@@ -10,8 +10,8 @@ import type { LuaScript } from './redis-link.ts';
 
 /** KEYS of all scripts here: meta, round, rounds, drops. */
 export function roundKeys(vpoolName: string): string[] {
-  const { meta, drops } = redisKeys(vpoolName);
-  return [meta, `vf:{${vpoolName}}:round`, `vf:{${vpoolName}}:rounds`, drops];
+  const { meta, drops, round } = redisKeys(vpoolName);
+  return [meta, round, `vf:{${vpoolName}}:rounds`, drops];
 }
 
 /** Rounds of which the cut is remembered. */

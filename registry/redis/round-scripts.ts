@@ -215,13 +215,12 @@ return {'done', o.raw}
 );
 
 /**
- * Ends a round: the next generation, this identity, counters jump. KEYS[3], if given: the hash of who takes part (round-member-scripts.ts), which goes with the round and never
- * with a later one. ARGV: 2 identity, 3 least generation (above every one that the caller has seen).
+ * Ends a round: the next generation, this identity, counters jump. The hash of who takes part (round-member-scripts.ts) goes with the round, and never with a later one. ARGV: 2 identity, 3 least generation (above every one that the caller has seen).
  * Reply: {"done", generation} or, when there is no such round (any more), {"current", generation or nil}. Generations are text.
  */
 export const FINISH_ROUND_SCRIPT = bareScript(
   'finishRound',
-  ['drops'],
+  ['drops', 'round'],
   ['ID'],
   String.raw`
 local meta = redis.call('HMGET', META, 'generation', 'round_identity', 'round_from', 'sequence', 'next_fileid')
@@ -230,8 +229,7 @@ local generation = id(math.max(tonumber(meta[3]) + 1, tonumber(ARGV[3])))
 redis.call('HSET', META, 'generation', generation, 'identity', ARGV[2], 'sequence', id(tonumber(meta[4]) + ${ROUND_JUMP}),
   'next_fileid', id(math.min(tonumber(meta[5]) + ${ROUND_JUMP}, 9007199254740991)))
 redis.call('HDEL', META, 'round_from', 'round_identity', 'round_since')
-redis.call('DEL', DROPS)
-if KEYS[3] then redis.call('DEL', KEYS[3]) end
+redis.call('DEL', DROPS, ROUND)
 return {'done', generation}
 `,
 );
