@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 
 import { keepEvidence } from '../cluster/evidence.ts';
+import { HARMS } from '../cluster/move-harms.ts';
 import { type Round, ROUNDS } from '../cluster/soak-rounds.ts';
 import { SeededRandom } from '../random.ts';
 import { scratchDirectory } from '../scratch.ts';
@@ -25,8 +26,22 @@ const { values } = parseArgs({
     lanes: { type: 'string', default: '4' },
     harms: { type: 'string' },
     moves: { type: 'string', default: '200' },
+    help: { type: 'boolean', default: false },
   },
 });
+if (values.help) {
+  console.log(`usage: npm run soak:cluster -- [options]
+  --minutes N      how long rounds are begun (60)
+  --only A,B       only these of ${Object.keys(ROUNDS).join(', ')}
+  --seed N         of the whole run; with --exact, of the round itself
+  --moves N        of each ping-pong (200)
+  --idle           with the round of ten minutes without a call
+  --harms A,B      of the round harm, only these of ${HARMS.join(', ')}
+  --lanes N        of the round harm: clusters at once (4)
+  --record FILE    of the round harm: what was done; the next run goes on there
+  --keep DIR       where logs, history and disks of a violation are kept`);
+  process.exit(0);
+}
 /** Of the round `harm` when others wait for their turn. */
 const HARM_MS_MAX = 20 * 60_000;
 const minutes = Number(values.minutes);

@@ -193,6 +193,9 @@ interface LocalLogs {
   readonly kept: Set<FileId>;
 }
 
+/** What it takes the disk to keep the word that calls are forgotten. */
+const FORGET_MS = 20;
+
 export class MoveWorld {
   readonly clock = new VirtualClock();
   readonly settings: MoveSettings;
@@ -878,9 +881,10 @@ class FakeHost implements MoveHost {
     this.#life.hints.set(fileid, owner);
   }
 
-  forgetCalls(fileid: FileId): Promise<void> {
+  async forgetCalls(fileid: FileId): Promise<void> {
+    // What is remembered outlives the process: it is forgotten when the disk has the word, not when it is asked for.
+    await this.#life.clock.sleep(FORGET_MS);
     this.#life.world.logs.get(this.#life.name)?.remembered.delete(fileid);
-    return Promise.resolve();
   }
 
   adopt(driven: DrivenObject, inode: Inode, owner: OwnerRecord): void {
