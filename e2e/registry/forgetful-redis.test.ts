@@ -218,6 +218,70 @@ test('a router that missed a round brings back what nobody touched since, and no
   }
 });
 
+/** Ends this life of a router; its disk stays. */
+async function away(member: Member): Promise<void> {
+  await member[Symbol.asyncDispose]();
+}
+
+test('a router that missed a round and takes part in the next one brings back what it had in the one it missed', async (t) => {
+  const redis = await RestorableRedis.forTest(t);
+  const a = stackOf(t).use(await Member.joined(redis.options));
+  const directory = await scratchFor(t, 'router-b');
+  const b = await Member.joined({ ...redis.options, directory });
+  await redis.backUp();
+  await create(b, 'by b', INLINE);
+  await away(b);
+  await redis.restore();
+  assert.equal(await kindOf(a, 'by b'), 'absent', 'b has it, and is not there');
+  assert.equal(a.registry.counts().generation, 2);
+  // Again another process, and b comes while the round is under way.
+  await redis.service.primary.kill();
+  const coming = Member.joined({ ...redis.options, directory, router: b.router });
+  await redis.service.primary.start();
+  const restarted = stackOf(t).use(await coming);
+  for (const member of [a, restarted]) assert.equal(await kindOf(member, 'by b'), 'found');
+});
+
+test('a router that saw more generations than Redis has of its past brings back what it had in those that are gone', async (t) => {
+  const redis = await RestorableRedis.forTest(t);
+  const a = stackOf(t).use(await Member.joined(redis.options));
+  const directory = await scratchFor(t, 'router-b');
+  const b = await Member.joined({ ...redis.options, directory });
+  await create(b, 'there', INLINE);
+  await redis.backUp();
+  await redis.restore();
+  await create(b, 'in generation 2', INLINE);
+  assert.equal(b.registry.counts().generation, 2);
+  await away(b);
+  await redis.restore();
+  assert.equal(await kindOf(a, 'in generation 2'), 'absent', 'b has it, and is not there');
+  assert.equal(a.registry.counts().generation, 3);
+  const restarted = stackOf(t).use(await Member.joined({ ...redis.options, directory, router: b.router }));
+  for (const member of [a, restarted]) for (const text of ['there', 'in generation 2']) assert.equal(await kindOf(member, text), 'found');
+});
+
+test('two generations of the same number are told apart: a router brings what it had in the one that is gone', async (t) => {
+  const redis = await RestorableRedis.forTest(t);
+  const directories = [await scratchFor(t, 'router-a'), await scratchFor(t, 'router-b')] as const;
+  const firstA = await Member.joined({ ...redis.options, directory: directories[0] });
+  const firstB = await Member.joined({ ...redis.options, directory: directories[1] });
+  await redis.backUp();
+  await away(firstA);
+  await redis.restore();
+  // It ends without a, which never sees this generation 2.
+  await until(() => create(firstB, 'in the first generation 2', INLINE));
+  assert.equal(firstB.registry.counts().generation, 2);
+  await away(firstB);
+  await redis.restore();
+  const a = stackOf(t).use(await Member.joined({ ...redis.options, directory: directories[0], router: firstA.router }));
+  await create(a, 'in the second one', INLINE);
+  assert.equal(a.registry.counts().generation, 2);
+  const b = stackOf(t).use(await Member.joined({ ...redis.options, directory: directories[1], router: firstB.router }));
+  for (const member of [a, b])
+    for (const text of ['in the first generation 2', 'in the second one']) assert.equal(await kindOf(member, text), 'found');
+  assert.ok(b.registry.counts().generation > 2);
+});
+
 for (const how of ['FLUSHALL', 'an empty Redis in its place'] as const) {
   test(`${how}: leases and owned objects go on, the namespace is not served as if it were empty, and is back when the data are restored`, async (t) => {
     const redis = await RestorableRedis.forTest(t);

@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { silentLogger } from '../../server/core/logger.ts';
 import { systemClock } from '../../server/core/node-time.ts';
 import { IN_ROUND } from './generation-record.ts';
+import type { Settled } from './lineage.ts';
 import { RecoveryRounds } from './recovery-round.ts';
 import type { RedisAnswer, RedisCommand, RedisConnection } from './redis-connection.ts';
 import type { ScriptReply } from './redis-link.ts';
@@ -56,12 +57,19 @@ class ScriptedRound {
       case 'enterRound':
         this.#entries += 1;
         if (this.#entries > this.#endsAfterEntries) return { kind: 'refused', code: 'GENERATION', error: new Error('GENERATION 2') };
-        return reply([text('10'), [text(`report ${ROUTER}`), text(JSON.stringify({ seen: 1, members: this.#waitsFor, hole: 0 }))], text('0')]);
+        return reply([
+          text('10'),
+          [text('from'), text('1'), text(`report ${ROUTER}`), text(JSON.stringify({ seen: 1, members: this.#waitsFor, hole: 0 }))],
+          text('0'),
+        ]);
       case 'finishRound':
         this.#entries = Infinity;
         return reply([text('current'), text('2')]);
-      case 'HGETALL':
-        return reply(this.#askedFor ? [] : [text('1'), text('10')]);
+      case 'HGETALL': {
+        const first = ['1', '10', 'identity 1', 'run-1'];
+        const second = this.#late ? ['2', '20', 'identity 2', this.#endedBy] : [];
+        return reply(this.#askedFor ? [] : [...first, ...second].map(text));
+      }
       case 'beginLateRound':
         this.#askedFor = true;
         return reply(1);
@@ -72,16 +80,16 @@ class ScriptedRound {
 }
 
 function rounds(): { readonly rounds: RecoveryRounds; readonly seen: () => number } {
-  let generation = 1;
+  let settled: readonly Settled[] = [{ generation: 1, identity: 'run-1' }];
   // What this router changed is replayed before it reports; asked for afterwards there is some still.
   let asked = 0;
   const log = { dropped: 0, entriesAfter: () => Promise.resolve((asked += 1) === 1 ? [] : [{ sequence: 11 }]) };
   const local = {
     get seen() {
-      return { vpoolUuid: VPOOL_UUID, generation };
+      return { vpoolUuid: VPOOL_UUID, generation: settled.at(-1)?.generation ?? 0, settled };
     },
-    saw: (_uuid: string, number: number) => {
-      generation = number;
+    settled: (_uuid: string, now: Settled) => {
+      settled = [...settled, now];
       return Promise.resolve();
     },
     log: log as never,
@@ -93,7 +101,7 @@ function rounds(): { readonly rounds: RecoveryRounds; readonly seen: () => numbe
     { clock: systemClock, logger: silentLogger, observer: null, local, createArguments: () => [] },
     { vpoolName: 'pool', router: ROUTER, replicasMin: 0, commandTimeoutMs: 1000, leaseMs: 20_000, whenEmpty: 'refuse' },
   );
-  return { rounds: made, seen: () => generation };
+  return { rounds: made, seen: () => settled.at(-1)?.generation ?? 0 };
 }
 
 const STATE = { identity: IDENTITY, connectedReplicas: 0, maxmemoryPolicy: 'noeviction', aofEnabled: true, record: null };

@@ -11,8 +11,10 @@ import { decodeAfterImage } from '../after-image.ts';
 import { decodeOutcome, isVerb } from '../outcome-codec.ts';
 import type { OutboxEntry, OwnerRecord, RouterRecord } from '../ports.ts';
 import { HEX_32, integerOf, jsonOf, listOf, patternOf, recordOf } from '../record-check.ts';
+import type { SeenGeneration } from './generation-file.ts';
 import { IN_ROUND, type PrimaryState } from './generation-record.ts';
 import { LEASE_MARGIN_MS } from './lease-protocol.ts';
+import { endedRounds, isSame, missingAbove, type Settled, type TakenPart } from './lineage.ts';
 import type { VerbScript } from './lua-pieces.ts';
 import { JOIN_SCRIPT, ROUTERS_SCRIPT } from './membership-scripts.ts';
 import type { OutboxLog } from './outbox-log.ts';
@@ -40,9 +42,9 @@ const MEMBERS_MAX = 10_000;
 
 /** What this router knows by itself. `seen` null: it never was in this registry. */
 export interface LocalKnowledge {
-  readonly seen: { readonly vpoolUuid: string; readonly generation: number } | null;
-  /** Makes a generation durable as the highest seen. */
-  saw(vpoolUuid: string, generation: number): Promise<void>;
+  readonly seen: Pick<SeenGeneration, 'vpoolUuid' | 'generation' | 'settled'> | null;
+  /** Makes it durable that this router works in this generation, the highest that it has seen, and that all that it acknowledged is there. */
+  settled(vpoolUuid: string, now: Settled): Promise<void>;
   readonly log: OutboxLog;
   readonly owned: () => readonly OwnerRecord[];
   /** This router's record, once it joined and while its lease is valid: asserted in a round. */
@@ -83,8 +85,8 @@ export class RecoveryRounds implements Settler {
   readonly #observer: RegistryObserver | null;
   readonly #names: ReturnType<typeof redisKeys>;
   #problem: string | null = null;
-  /** Generation before the last round that this router reported in, as long as the process lives. */
-  #reportedFrom: number | null = null;
+  /** The last round that this router reported in, as long as the process lives. */
+  #takenPart: TakenPart | null = null;
   /** Rounds that this router took part in, and entries that it brought back in them. */
   readonly counts = { rounds: 0, replayed: 0 };
 
@@ -136,10 +138,12 @@ export class RecoveryRounds implements Settler {
         await this.#takePart(connection, identity);
         continue;
       }
-      if (seen !== null && (await this.#missed(connection, identity, meta.generation, seen.generation))) continue;
-      if (seen?.generation !== meta.generation) {
+      const present = { generation: meta.generation, identity };
+      if (seen !== null && (await this.#missed(connection, present, seen.settled))) continue;
+      const newest = seen?.settled.at(-1);
+      if (newest?.generation !== present.generation || newest.identity !== identity) {
         await this.#assertOwn(connection, identity, meta.generation);
-        await this.#local.saw(meta.vpoolUuid, meta.generation);
+        await this.#local.settled(meta.vpoolUuid, present);
       }
       this.#problem = null;
       return meta.generation;
@@ -192,23 +196,22 @@ export class RecoveryRounds implements Settler {
    * Rounds that ended without this router, while it was away: if its log has changes that they should have got, one more round is held for them. Resolves with true when
    * the meta key is to be read again.
    */
-  async #missed(connection: RedisConnection, identity: string, generation: number, seen: number): Promise<boolean> {
+  async #missed(connection: RedisConnection, present: Settled & { readonly identity: string }, settled: readonly Settled[]): Promise<boolean> {
     const { vpoolName, router } = this.#settings;
-    if (generation === seen) return false;
-    const [, , rounds = ''] = roundKeys(vpoolName);
-    const [reply] = await this.#run(connection, [{ kind: 'plain', words: ['HGETALL', rounds] }]);
-    const settledBelow = this.#reportedFrom === null ? seen : this.#reportedFrom + 1;
-    let cut = Infinity;
-    let newest = 0;
-    for (const [from, cutOf] of [...fieldsOf(reply ?? null)].map(([name, value]) => [Number(name), Number(value)] as const)) {
-      if (from >= generation) continue;
-      if (from >= settledBelow) cut = Math.min(cut, cutOf);
-      // A registry that is behind what was seen went on from older data without this router: what its last round began from is all that is known.
-      if (generation < seen && from > newest) [newest, cut] = [from, cutOf];
-    }
+    const { generation, identity } = present;
+    const newest = settled.at(-1);
+    if (newest !== undefined && isSame(newest, present)) return false;
+    const [, , key = ''] = roundKeys(vpoolName);
+    const [reply] = await this.#run(connection, [{ kind: 'plain', words: ['HGETALL', key] }]);
+    const cut = missingAbove(endedRounds(fieldsOf(reply ?? null), key), present, settled, this.#takenPart);
     const entries = cut === Infinity ? [] : await this.#local.log.entriesAfter(cut, 1);
-    if (generation > seen && entries.length === 0) return false;
-    this.#logger.warn({ vpool: vpoolName, generation, seen, cut }, 'a recovery round ended without this router; another one for what it has');
+    // A registry that went on from older data without this router has to come above what was seen, whatever the log has.
+    const isBehind = newest !== undefined && generation <= newest.generation;
+    if (!isBehind && entries.length === 0) return false;
+    this.#logger.warn(
+      { vpool: vpoolName, generation, seen: newest?.generation, cut },
+      'a recovery round ended without this router; another one for what it has',
+    );
     const args = [identity, generation, cut === Infinity ? Number.MAX_SAFE_INTEGER : cut, router];
     await this.#run(connection, [{ kind: 'script', script: BEGIN_LATE_ROUND, keys: roundKeys(vpoolName), args }]);
     return true;
@@ -220,9 +223,8 @@ export class RecoveryRounds implements Settler {
     const begun = await this.#confirmed(connection, BEGIN_ROUND_SCRIPT, ['', identity]);
     if (!isList(begun) || textOf(begun[0]) !== 'round') return;
     this.counts.rounds += 1;
-    const from = Number(textOf(begun[1]));
     const startedAtMs = this.#clock.monotonicMs();
-    const { cut, late } = await this.#enter(connection, identity);
+    const { from, cut, late } = await this.#enter(connection, identity);
     this.#logger.warn(
       { vpool: vpoolName, generation: from, cut },
       late === null ? 'Redis was restarted, promoted or restored: recovery round' : 'recovery round',
@@ -234,14 +236,11 @@ export class RecoveryRounds implements Settler {
     const report: Report = { seen: this.#local.seen?.generation ?? 0, members: this.#local.members(), hole };
     const args = [identity, router, JSON.stringify(report)];
     await this.#run(connection, [{ kind: 'script', script: REPORT_IN_ROUND, keys: roundKeys(vpoolName), args }]);
+    // Of its own late round it is through with all from the cut on, also where that cannot be brought back. Whoever has a hole brought nothing.
+    if (late === router || hole === 0) this.#takenPart = { identity, from, cut };
     for (;;) {
       const meta = await this.#meta(connection);
-      if (meta === null) return;
-      if (meta.generation !== IN_ROUND) {
-        // On another primary it may have ended without what was reported to this one.
-        if (meta.identity === identity) this.#reportedFrom = from;
-        return;
-      }
+      if (meta === null || meta.generation !== IN_ROUND) return;
       const verdict = await this.#verdict(connection, identity, startedAtMs).catch(async (error: unknown) => {
         // Another router may have ended it since: taken for a failure, all would be done once more, in a late round for what is there.
         const now = await this.#meta(connection);
@@ -251,7 +250,6 @@ export class RecoveryRounds implements Settler {
       if (verdict === null) continue;
       if (verdict.kind === 'finish') {
         if (!(await this.#finish(connection, identity, verdict.generationMin))) continue;
-        this.#reportedFrom = from;
         this.#observer?.recoveryRound(this.#clock.monotonicMs() - startedAtMs);
         return;
       }
@@ -369,7 +367,7 @@ export class RecoveryRounds implements Settler {
   async #enter(
     connection: RedisConnection,
     identity: string,
-  ): Promise<{ cut: number; late: string | null; reports: Map<string, Report>; aliveAgoMs: Map<string, number> }> {
+  ): Promise<{ from: number; cut: number; late: string | null; reports: Map<string, Report>; aliveAgoMs: Map<string, number> }> {
     const where = 'recovery round';
     const [reply] = await this.#run(connection, [
       { kind: 'script', script: ENTER_ROUND, keys: roundKeys(this.#settings.vpoolName), args: [identity] },
@@ -379,6 +377,7 @@ export class RecoveryRounds implements Settler {
     const aliveAgoMs = new Map<string, number>();
     const nowMs = Number(textOf(reply[2]));
     const fields = fieldsOf(reply[1] ?? null);
+    if (fields.get('from') === 'void') throw unavailable('the registry is gone from Redis');
     for (const [name, value] of fields) {
       const [kind = '', id = ''] = name.split(' ');
       if (kind === 'alive') aliveAgoMs.set(id, nowMs - Number(value));
@@ -391,6 +390,7 @@ export class RecoveryRounds implements Settler {
       });
     }
     return {
+      from: integerOf(Number(fields.get('from')), 0, Number.MAX_SAFE_INTEGER, where, 'from'),
       cut: integerOf(Number(textOf(reply[0])), 0, Number.MAX_SAFE_INTEGER, where, 'cut'),
       late: fields.get('late') ?? null,
       reports,

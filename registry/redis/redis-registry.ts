@@ -15,7 +15,7 @@ import { processMonotonicMs } from '../../server/core/node-time.ts';
 import type { Clock, Random } from '../../server/core/time.ts';
 import type { ClusterRegistry, Membership, Outbox, OwnerRecord, RouterRecord } from '../ports.ts';
 import { createVpoolArguments } from './create-vpool.ts';
-import { readGeneration, type SeenGeneration, writeGeneration } from './generation-file.ts';
+import { readGeneration, type SeenGeneration, settledIn, writeGeneration } from './generation-file.ts';
 import { LeaseKeeper } from './lease-keeper.ts';
 import { OutboxLog, type OutboxLogSettings } from './outbox-log.ts';
 import { COUNTERS_SCRIPT } from './read-scripts.ts';
@@ -122,8 +122,8 @@ export async function openRedisRegistry(options: RedisRegistryOptions): Promise<
         get seen() {
           return seen;
         },
-        async saw(vpoolUuid, generation) {
-          const next: SeenGeneration = { vpoolName, vpoolUuid, generation };
+        async settled(vpoolUuid, now) {
+          const next = settledIn(seen, vpoolName, vpoolUuid, now);
           await writeGeneration(disk, directory, next);
           seen = next;
         },

@@ -10,7 +10,7 @@
  */
 import { bareScript, COUNT } from './lua-pieces.ts';
 
-/** Fileids and sequences jump by this at the end of a round: above everything that was forgotten and replayed by nobody. */
+/** Fileids and sequences jump by this from one generation to the next: above everything that was forgotten and replayed by nobody. */
 export const ROUND_JUMP = 2 ** 32;
 
 /** Bounds of remembered operations in all: about 1 KiB each in Redis's memory, more where inline files are written. */
@@ -225,9 +225,13 @@ export const FINISH_ROUND_SCRIPT = bareScript(
   String.raw`
 local meta = redis.call('HMGET', META, 'generation', 'round_identity', 'round_from', 'sequence', 'next_fileid')
 if meta[1] ~= 'round' or meta[2] ~= ARGV[2] then return {'current', meta[1]} end
-local generation = id(math.max(tonumber(meta[3]) + 1, tonumber(ARGV[3])))
-redis.call('HSET', META, 'generation', generation, 'identity', ARGV[2], 'sequence', id(tonumber(meta[4]) + ${ROUND_JUMP}),
-  'next_fileid', id(math.min(tonumber(meta[5]) + ${ROUND_JUMP}, 9007199254740991)))
+local from = tonumber(meta[3])
+local generation = math.max(from + 1, tonumber(ARGV[3]))
+-- As often as there were generations, also such as this Redis has forgotten: what was given out in one of them is below.
+local jump = (generation - from) * ${ROUND_JUMP}
+generation = id(generation)
+redis.call('HSET', META, 'generation', generation, 'identity', ARGV[2], 'sequence', id(tonumber(meta[4]) + jump),
+  'next_fileid', id(math.min(tonumber(meta[5]) + jump, 9007199254740991)))
 redis.call('HDEL', META, 'round_from', 'round_identity', 'round_since')
 redis.call('DEL', DROPS, ROUND)
 return {'done', generation}

@@ -464,6 +464,28 @@ test('a Redis that forgot a whole round and what came after it gives out no file
   await assertSound(pool.a);
 });
 
+test('what was given out in generations that Redis forgot and nobody replays is below all that comes, numbers and sequences', async () => {
+  await using pool = await openPool();
+  const { namespace } = pool.a.registry;
+  const kept = await remember(pool.a);
+  for (const [index, run] of ['run-2', 'run-3', 'run-4'].entries()) {
+    await call(pool.a, BEGIN_ROUND_SCRIPT, [run]);
+    await finish(pool, run, index + 2);
+  }
+  const create = async (name: string): Promise<FileId> => {
+    const made = await namespace.createFile(mutation(pool.a), namespace.root, bytesOf(name), INLINE);
+    assert.ok(made.kind === 'created');
+    return made.inode.fileid;
+  };
+  const sequence = async (): Promise<number> => Number(await control.hget(pool.a.keys.meta, 'sequence'));
+  const forgotten = { fileid: await create('x'), sequence: await sequence() };
+  await forget(pool.a, kept);
+  await call(pool.a, BEGIN_ROUND_SCRIPT, ['run-5']);
+  await finish(pool, 'run-5', 5);
+  assert.ok((await create('y')) > forgotten.fileid);
+  assert.ok((await sequence()) > forgotten.sequence);
+});
+
 test('a counter that was given out in what Redis forgot is never given out again', async () => {
   await using pool = await openPool();
   const { namespace, ownership } = pool.a.registry;
