@@ -33,7 +33,7 @@ const USAGE = `usage: npm run bench -- cluster [PART ...] [options]
   --seconds S        length of a run (3)
   --rounds N         runs of each case at each router (3)
   --moves N          moves in each condition of the stall (200)
-  --slow-backend     of the stall, only the condition with a slow backend and much that is dirty
+  --slow-backend     of the stall, only the condition with a slow backend and much that is dirty, as many moves as asked for
   --trace FILE       of the stall, each move with its reports and slow calls, a line of JSON each
   --file MIB         size of the volume under load (256)
   --seed N           (1)
@@ -85,13 +85,14 @@ const MEASURES: Readonly<Record<Part, (options: Options) => Promise<string[]>>> 
 async function withCluster<T>(
   work: (cluster: Cluster, a: ClusterRouter, b: ClusterRouter) => Promise<T>,
   backend: Backend | null = null,
+  environment: Readonly<Record<string, string>> = {},
 ): Promise<T> {
   await using scratch = await scratchDirectory('bench-cluster');
   await using cluster = await Cluster.start({
     directory: scratch.path,
     cluster: { ...thresholds(0), cooldownMs: 0, movesMax: 16 },
     ...(backend === null ? {} : { backend }),
-    environment: { VFERRY_LOG_SEAL_AFTER_MS: '2s' },
+    environment: { VFERRY_LOG_SEAL_AFTER_MS: '2s', ...environment },
   });
   const [a, b] = cluster.pair;
   return await work(cluster, a, b);
@@ -186,7 +187,7 @@ interface Condition {
   readonly putDelayMs: number;
   /** Length of the load around a move. */
   readonly seconds: number;
-  /** Part of the moves that are asked for: with a slow backend one takes seconds. */
+  /** Part of the moves that are asked for, where this condition is not the only one: with a slow backend one takes seconds. */
   readonly share: number;
 }
 
@@ -212,7 +213,7 @@ async function measureStall(options: Options): Promise<string[]> {
     await using store = condition.putDelayMs === 0 ? null : await HostileStore.start(options.seed);
     store?.setFaults({ http: { putDelayMs: condition.putDelayMs } });
     const backend: Backend | null = store === null ? null : { name: 'swift', port: null, environment: () => store.environment, store: null };
-    await withCluster(async (cluster, a, b) => {
+    const measure = async (cluster: Cluster, a: ClusterRouter, b: ClusterRouter): Promise<void> => {
       await using load = await loadOn(a, PATH.slice(1));
       await load.run(fillOf(Math.max(options.fileBytes, condition.dirtyBytes)));
       const waits: number[] = [];
@@ -221,7 +222,7 @@ async function measureStall(options: Options): Promise<string[]> {
       const quiet: number[] = [];
       const moves: MoveReport[] = [];
       const givers: MoveReport[] = [];
-      const movesCount = Math.ceil(options.moves * condition.share);
+      const movesCount = options.slowBackendOnly ? options.moves : Math.ceil(options.moves * condition.share);
       const runLoad = (seconds: number, seed: number): Promise<LoadResult> =>
         load.run({ kind: 'mix', outstanding: 32, ioBytes: BLOCK_BYTES, stability: 'FILE_SYNC', regionBytes: 64 * MIB, seconds, seed });
       for (let count = 0; count < movesCount; count += 1) {
@@ -257,7 +258,9 @@ async function measureStall(options: Options): Promise<string[]> {
         `| ${condition.name} | ${moves.length} | ${ms(median(waits))} | ${ms(p99)} | ${ms(Math.max(...waits))} | ${ms(median(inMove))} | ${ms(quantile(inMove, 0.99))} | ${ms(median(quiet))} | ${ms(quantile(quiet, 0.99))} | ${held.length === 0 ? '-' : ms(median(held))} | ${held.length === 0 ? '-' : ms(quantile(held, 0.99))} | ${size(median(moves.map((move) => move.copiedBytes)))} | ${ms(median(moves.map(durationMs)))} |`,
       );
       print(rows.at(-1) ?? '');
-    }, backend);
+    };
+    // The store is in this process's memory: what is overwritten has to go.
+    await withCluster(measure, backend, store === null ? {} : { VFERRY_VPOOL_GRACE_TIME_MS: '5s' });
   }
   return [...rows, '', ...steps, verdict(missed)];
 }

@@ -324,7 +324,9 @@ async function clusterOf(round: Round, options: Omit<ClusterOptions, 'directory'
 
 async function hostile(round: Round): Promise<{ readonly store: HostileStore; readonly backend: Backend }> {
   const store = round.stack.use(await HostileStore.start(round.random.uint32()));
-  return { store, backend: { name: 'swift', port: null, environment: () => store.environment, store: null } };
+  // The store is in this process's memory, and an hour of overwriting is more than a machine has: what is dead has to go.
+  const environment = { ...store.environment, VFERRY_VPOOL_GRACE_TIME_MS: '5s' };
+  return { store, backend: { name: 'swift', port: null, environment: () => environment, store: null } };
 }
 
 /** Makes names, renames them and takes them away again: what was answered must be so. Returns how many. */
