@@ -79,11 +79,77 @@ class ScriptedRound {
   }
 }
 
-function rounds(): { readonly rounds: RecoveryRounds; readonly seen: () => number } {
-  let settled: readonly Settled[] = [{ generation: 1, identity: 'run-1' }];
+/** A Redis in a generation, with a hash of rounds behind it; it holds rounds, in which the other router has reported when this one looks. */
+class SmallRegistry {
+  readonly asked: string[] = [];
+  /** Of each late round that was asked for. */
+  readonly lateCuts: number[] = [];
+  #rounds: readonly string[];
+  #generation: number;
+  #round: { readonly late: string; readonly cut: number } | null;
+  #report = '';
+
+  /** `round`: one that is under way when it begins. */
+  constructor(generation: number, rounds: readonly string[], round: { readonly late: string; readonly cut: number } | null = null) {
+    this.#generation = generation;
+    this.#rounds = rounds;
+    this.#round = round;
+  }
+
+  connection(): RedisConnection {
+    const run = (commands: readonly RedisCommand[]): Promise<RedisAnswer[]> =>
+      Promise.resolve(commands.map((command) => ({ kind: 'reply', reply: this.#answer(command) })));
+    return { address: { host: '127.0.0.1', port: 1 }, ended: false, run } as unknown as RedisConnection;
+  }
+
+  #answer(command: RedisCommand): ScriptReply {
+    const what = command.kind === 'script' ? command.script.name : command.words[0];
+    const args = command.kind === 'script' ? command.args.map(String) : [];
+    this.asked.push(what);
+    const text = (value: string | number): Buffer => Buffer.from(String(value));
+    switch (what) {
+      case 'readMeta':
+        return [this.#round === null ? this.#generation : IN_ROUND, IDENTITY, 'pool', VPOOL_UUID].map(text);
+      case 'beginRound':
+        return [text('round'), text(this.#generation), text(0), 0];
+      case 'enterRound': {
+        const { late, cut } = this.#round ?? assert.fail('no round');
+        const reports = this.#report === '' ? [] : [`report ${ROUTER}`, this.#report];
+        // For what this router would bring late, the log of the other does not reach back far enough.
+        const other = JSON.stringify({ seen: this.#generation, members: [], hole: late === ROUTER ? 50 : 0 });
+        return [text(cut), ['from', this.#generation, 'late', late, ...reports, `report ${OTHER}`, other].map(text), text(0)];
+      }
+      case 'reportInRound':
+        this.#report = args[2] ?? '';
+        return 1;
+      case 'finishRound':
+        this.#generation = Math.max(this.#generation + 1, Number(args[2]));
+        this.#round = null;
+        return [text('done'), text(this.#generation)];
+      case 'HGETALL':
+        return this.#rounds.map(text);
+      case 'beginLateRound':
+        this.lateCuts.push(Number(args[2]));
+        this.#rounds = [...this.#rounds, String(this.#generation), '60', `identity ${this.#generation}`, IDENTITY];
+        this.#round = { late: args[3] ?? '', cut: Number(args[2]) };
+        this.#report = '';
+        return 1;
+      default:
+        return [];
+    }
+  }
+}
+
+interface Knowledge {
+  readonly settled?: readonly Settled[];
+  readonly log?: { readonly dropped: number; readonly entriesAfter: (after: number, max: number) => Promise<readonly { sequence: number }[]> };
+}
+
+function rounds(knows: Knowledge = {}): { readonly rounds: RecoveryRounds; readonly seen: () => number; readonly settled: () => readonly Settled[] } {
+  let settled: readonly Settled[] = knows.settled ?? [{ generation: 1, identity: 'run-1' }];
   // What this router changed is replayed before it reports; asked for afterwards there is some still.
   let asked = 0;
-  const log = { dropped: 0, entriesAfter: () => Promise.resolve((asked += 1) === 1 ? [] : [{ sequence: 11 }]) };
+  const log = knows.log ?? { dropped: 0, entriesAfter: () => Promise.resolve((asked += 1) === 1 ? [] : [{ sequence: 11 }]) };
   const local = {
     get seen() {
       return { vpoolUuid: VPOOL_UUID, generation: settled.at(-1)?.generation ?? 0, settled };
@@ -101,7 +167,7 @@ function rounds(): { readonly rounds: RecoveryRounds; readonly seen: () => numbe
     { clock: systemClock, logger: silentLogger, observer: null, local, createArguments: () => [] },
     { vpoolName: 'pool', router: ROUTER, replicasMin: 0, commandTimeoutMs: 1000, leaseMs: 20_000, whenEmpty: 'refuse' },
   );
-  return { rounds: made, seen: () => settled.at(-1)?.generation ?? 0 };
+  return { rounds: made, seen: () => settled.at(-1)?.generation ?? 0, settled: () => settled };
 }
 
 const STATE = { identity: IDENTITY, connectedReplicas: 0, maxmemoryPolicy: 'noeviction', aofEnabled: true, record: null };
@@ -131,4 +197,31 @@ test('who wants to end a round that has ended already has not ended it: it looks
   assert.equal(await ours.settle(script.connection(), STATE), 3);
   assert.equal(script.asked.filter((what) => what === 'finishRound').length, 1);
   assert.equal(script.asked.filter((what) => what === 'beginLateRound').length, 1, script.asked.join(' '));
+});
+
+const EMPTY_LOG = { dropped: 0, entriesAfter: () => Promise.resolve([]) };
+
+test('a registry that went on from older data gets a generation above all seen, also from a router whose log has nothing for it', async () => {
+  const registry = new SmallRegistry(2, ['1', '10', 'identity 1', 'run-1']);
+  const settled = [1, 2, 3].map((generation) => ({ generation, identity: `run-${generation === 2 ? 'x' : generation}` }));
+  const { rounds: ours, seen } = rounds({ settled, log: EMPTY_LOG });
+  assert.equal(await ours.settle(registry.connection(), STATE), 4);
+  assert.equal(seen(), 4);
+});
+
+test('a generation that an older version knew by its number only gets its process, without a round', async () => {
+  const registry = new SmallRegistry(3, ['2', '10']);
+  const { rounds: ours, settled } = rounds({ settled: [{ generation: 3, identity: null }], log: EMPTY_LOG });
+  assert.equal(await ours.settle(registry.connection(), STATE), 3);
+  assert.deepEqual(settled().at(-1), { generation: 3, identity: IDENTITY });
+  assert.deepEqual(registry.lateCuts, []);
+});
+
+test('who could bring nothing in the round of another, since its log does not reach back so far, has brought nothing: it holds its own', async () => {
+  // The late round of another goes back to 10, and the log of this one to 20: it brings nothing in it, not 40 either, which the round that it missed (cut 30) should have got.
+  const registry = new SmallRegistry(2, ['1', '30', 'identity 1', 'run-1', '2', '60', 'identity 2', IDENTITY], { late: OTHER, cut: 10 });
+  const log = { dropped: 20, entriesAfter: (after: number) => Promise.resolve(after < 40 ? [{ sequence: 40 }] : []) };
+  const { rounds: ours } = rounds({ log });
+  await ours.settle(registry.connection(), STATE);
+  assert.deepEqual(registry.lateCuts, [30]);
 });
