@@ -199,6 +199,34 @@ test('after a failed sync nothing is written to that file any more, since nobody
   await again.close();
 });
 
+test('a recovery round gets what is on its way to the disk, too: it will be acknowledged', async (t) => {
+  const directory = join(await scratchFor(t, 'outbox'), 'log');
+  const held: (() => void)[] = [];
+  let holds = false;
+  const slow = (file: DiskFile): DiskFile => ({
+    path: file.path,
+    size: () => file.size(),
+    write: (offset, buffers, done) => file.write(offset, buffers, done),
+    sync: (done) => (holds ? held.push(() => file.sync(done)) : file.sync(done)),
+    read: (offset, target, done) => file.read(offset, target, done),
+    truncate: (size) => file.truncate(size),
+    close: () => file.close(),
+  });
+  const disk = { ...nodeDisk, create: async (path: string) => slow(await nodeDisk.create(path)) };
+  const log = await OutboxLog.open({ disk, clock: systemClock }, directory);
+  await log.append(entry(1));
+  holds = true;
+  const appended = log.append(entry(2));
+  while (held.length === 0) await new Promise((resolve) => setImmediate(resolve));
+  const behind = log.append(entry(3));
+  const asked = log.entriesAfter(0, 10);
+  holds = false;
+  for (const go of held) go();
+  assert.deepEqual(sequences(await asked), [1, 2, 3]);
+  await Promise.all([appended, behind]);
+  await log.close();
+});
+
 test('log records survive their encoding, and no bytes make the decoder fail otherwise than it may', () => {
   const fields = {
     generation: fc.integer({ min: 1, max: 2 ** 52 }),

@@ -159,8 +159,12 @@ export class OutboxLog {
     return this.#read(after, limit, (place) => !this.#isReleased(place));
   }
 
-  /** All entries with sequence > `after` that are still there, in order: what a recovery round asks for. */
-  entriesAfter(after: number, limit: number): Promise<OutboxEntry[]> {
+  /**
+   * All entries with sequence > `after` that are still there, in order, also those that are on their way to the disk: what a recovery round asks for. They will be acknowledged, and if
+   * Redis has forgotten them, nobody else brings them back.
+   */
+  async entriesAfter(after: number, limit: number): Promise<OutboxEntry[]> {
+    await this.#flushing;
     return this.#read(after, limit, () => true);
   }
 

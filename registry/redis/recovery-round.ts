@@ -234,7 +234,7 @@ export class RecoveryRounds implements Settler {
     else if (hole === 0) await this.#replay(connection, identity, cut);
     await this.#assertOwn(connection, identity, IN_ROUND);
     const report: Report = { seen: this.#local.seen?.generation ?? 0, members: this.#local.members(), hole };
-    const args = [identity, router, JSON.stringify(report)];
+    const args = [identity, router, JSON.stringify(report), from];
     await this.#run(connection, [{ kind: 'script', script: REPORT_IN_ROUND, keys: roundKeys(vpoolName), args }]);
     // Of its own late round it is through with all from the cut on, also where that cannot be brought back. Whoever has a hole brought nothing.
     if (late === router || hole === 0) this.#takenPart = { identity, from, cut };

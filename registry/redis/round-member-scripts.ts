@@ -51,12 +51,15 @@ export const ENTER_ROUND: LuaScript = bareScript(
   `${IN_ROUND}return {redis.call('HGET', ROUND, 'cut'), redis.call('HGETALL', ROUND), nowMs}`,
 );
 
-/** ARGV: 1 identity, 2 router, 3 report (JSON). */
+/** ARGV: 1 identity, 2 router, 3 report (JSON), 4 the generation that the round came from: what was looked up for one round says nothing of the next on the same process. */
 export const REPORT_IN_ROUND: LuaScript = bareScript(
   'reportInRound',
   [],
   [],
-  `${IN_ROUND}return redis.call('HSET', ROUND, 'report ' .. ARGV[2], ARGV[3])`,
+  String.raw`${IN_ROUND}
+if from ~= ARGV[4] then return {err = 'GENERATION another round'} end
+return redis.call('HSET', ROUND, 'report ' .. ARGV[2], ARGV[3])
+`,
 );
 
 /** ARGV: 1 identity, 2 router, 3 incarnation. Reply: {0}. The lease of whoever renews here lasts: until the round ends nobody can claim anything. */

@@ -10,7 +10,7 @@
  */
 import { bareScript, COUNT } from './lua-pieces.ts';
 
-/** Fileids and sequences jump by this from one generation to the next: above everything that was forgotten and replayed by nobody. */
+/** Fileids and sequences of a generation begin at its number times this, and a little above: beyond everything that was forgotten and replayed by nobody. */
 export const ROUND_JUMP = 2 ** 32;
 
 /** Bounds of remembered operations in all: about 1 KiB each in Redis's memory, more where inline files are written. */
@@ -225,13 +225,18 @@ export const FINISH_ROUND_SCRIPT = bareScript(
   String.raw`
 local meta = redis.call('HMGET', META, 'generation', 'round_identity', 'round_from', 'sequence', 'next_fileid')
 if meta[1] ~= 'round' or meta[2] ~= ARGV[2] then return {'current', meta[1]} end
-local from = tonumber(meta[3])
-local generation = math.max(from + 1, tonumber(ARGV[3]))
--- As often as there were generations, also such as this Redis has forgotten: what was given out in one of them is below.
-local jump = (generation - from) * ${ROUND_JUMP}
+local generation = math.max(tonumber(meta[3]) + 1, tonumber(ARGV[3]))
+-- Each generation has numbers of its own: what was given out in one that this Redis has forgotten is below. After a restore another process may live in one of the same number, with routers
+-- that know nothing of the first: each process begins elsewhere in it, so that two files never get one fileid.
+local elsewhere = tonumber(string.sub(redis.sha1hex(ARGV[2]), 1, 7), 16)
+local function beyond(now)
+  local start = generation * ${ROUND_JUMP} + elsewhere
+  if tonumber(now) >= start then start = tonumber(now) + ${ROUND_JUMP} end
+  return id(math.min(start, 9007199254740991))
+end
+local sequence, fileid = beyond(meta[4]), beyond(meta[5])
 generation = id(generation)
-redis.call('HSET', META, 'generation', generation, 'identity', ARGV[2], 'sequence', id(tonumber(meta[4]) + jump),
-  'next_fileid', id(math.min(tonumber(meta[5]) + jump, 9007199254740991)))
+redis.call('HSET', META, 'generation', generation, 'identity', ARGV[2], 'sequence', sequence, 'next_fileid', fileid)
 redis.call('HDEL', META, 'round_from', 'round_identity', 'round_since')
 redis.call('DEL', DROPS, ROUND)
 return {'done', generation}

@@ -424,10 +424,14 @@ test('an owner puts nothing right in a generation or a round that is not the pre
   const [, vpoolName = ''] = /\{(.*)\}/.exec(pool.a.keys.meta) ?? [];
   const names = roundKeys(vpoolName);
   const takePart = (script: LuaScript, identity: string): Promise<unknown> =>
-    control.eval(script.source, names.length, ...names, identity, ROUTER, INCARNATION);
+    control.eval(script.source, names.length, ...names, identity, ROUTER, INCARNATION, '1');
   const members = [ENTER_ROUND, REPORT_IN_ROUND, RENEW_IN_ROUND];
   for (const script of members) await assert.rejects(takePart(script, 'run-1'), /GENERATION round/);
   for (const script of members) await takePart(script, 'run-2');
+  const [, its = ''] = names;
+  await control.hdel(its, `report ${ROUTER}`);
+  await assert.rejects(control.eval(REPORT_IN_ROUND.source, names.length, ...names, 'run-2', ROUTER, '{}', '7'), /GENERATION another round/);
+  assert.equal(await control.hexists(its, `report ${ROUTER}`), 0, 'a report for another round is none for this one');
   const [, round = ''] = names;
   const keys = FINISH_ROUND_SCRIPT.keys.map((key) => pool.a.keys[key]);
   const end = async (): Promise<string[]> =>
@@ -460,7 +464,7 @@ test('a Redis that forgot a whole round and what came after it gives out no file
   for (const entry of pool.a.link.entries.values()) await replay(pool.a, 'run-3', entry);
   await finish(pool, 'run-3', 3);
   assert.ok(!fileids.includes(await create('z')));
-  assert.ok((await create('w')) > fileids[1]! + ROUND_JUMP, 'beyond what was forgotten and replayed by nobody');
+  assert.ok((await create('w')) > 3 * ROUND_JUMP, 'beyond what was forgotten and replayed by nobody');
   await assertSound(pool.a);
 });
 
@@ -484,6 +488,26 @@ test('what was given out in generations that Redis forgot and nobody replays is 
   await finish(pool, 'run-5', 5);
   assert.ok((await create('y')) > forgotten.fileid);
   assert.ok((await sequence()) > forgotten.sequence);
+});
+
+test('two generations of the same number, of which neither knows the other, give out different fileids and sequences', async () => {
+  await using pool = await openPool();
+  const { namespace } = pool.a.registry;
+  const kept = await remember(pool.a);
+  const given = async (run: string, name: string): Promise<{ fileid: FileId; sequence: number }> => {
+    await call(pool.a, BEGIN_ROUND_SCRIPT, [run]);
+    await finish(pool, run);
+    const made = await namespace.createFile(mutation(pool.a), namespace.root, bytesOf(name), INLINE);
+    assert.ok(made.kind === 'created');
+    return { fileid: made.inode.fileid, sequence: Number(await control.hget(pool.a.keys.meta, 'sequence')) };
+  };
+  const one = await given('run-2', 'x');
+  await forget(pool.a, kept);
+  const other = await given('run-3', 'y');
+  assert.equal(pool.a.link.generation, 2);
+  // Not by one or two only: each goes on from there.
+  assert.ok(Math.abs(Number(one.fileid) - Number(other.fileid)) > 1000);
+  assert.ok(Math.abs(one.sequence - other.sequence) > 1000);
 });
 
 test('a counter that was given out in what Redis forgot is never given out again', async () => {
