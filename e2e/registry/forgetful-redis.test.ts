@@ -9,6 +9,7 @@ import { Member, type MemberOptions, redisSettings } from '../../registry/redis/
 import { errorCode } from '../../server/core/errors.ts';
 import type { FileId } from '../../server/core/ids.ts';
 import { systemClock } from '../../server/core/node-time.ts';
+import { compareTimestamp } from '../../server/core/time.ts';
 import { scratchFor } from '../scratch.ts';
 import { RedisService } from '../services/redis.ts';
 import { stackOf } from '../test-stack.ts';
@@ -251,7 +252,10 @@ test('a router that saw more generations than Redis has of its past brings back 
   await redis.backUp();
   await redis.restore();
   await create(b, 'in generation 2', INLINE);
-  assert.equal(b.registry.counts().generation, 2);
+  for (const member of [a, b]) {
+    assert.equal(await kindOf(member, 'in generation 2'), 'found');
+    assert.equal(member.registry.counts().generation, 2);
+  }
   await away(b);
   await redis.restore();
   assert.equal(await kindOf(a, 'in generation 2'), 'absent', 'b has it, and is not there');
@@ -269,17 +273,91 @@ test('two generations of the same number are told apart: a router brings what it
   await away(firstA);
   await redis.restore();
   // It ends without a, which never sees this generation 2.
-  await until(() => create(firstB, 'in the first generation 2', INLINE));
+  const one = await until(() => create(firstB, 'in the first generation 2', INLINE));
   assert.equal(firstB.registry.counts().generation, 2);
   await away(firstB);
   await redis.restore();
   const a = stackOf(t).use(await Member.joined({ ...redis.options, directory: directories[0], router: firstA.router }));
-  await create(a, 'in the second one', INLINE);
+  const two = await create(a, 'in the second one', INLINE);
+  assert.notEqual(one, two, 'a fileid is of one file');
   assert.equal(a.registry.counts().generation, 2);
   const b = stackOf(t).use(await Member.joined({ ...redis.options, directory: directories[1], router: firstB.router }));
   for (const member of [a, b])
     for (const text of ['in the first generation 2', 'in the second one']) assert.equal(await kindOf(member, text), 'found');
   assert.ok(b.registry.counts().generation > 2);
+});
+
+test('restored to an older file, then to a newer one of another past: what was acknowledged in the one between is there', async (t) => {
+  const redis = await RestorableRedis.forTest(t);
+  const a = stackOf(t).use(await Member.joined(redis.options));
+  const b = await Member.joined(redis.options);
+  await redis.backUp('old');
+  await redis.service.primary.kill();
+  await redis.service.primary.start();
+  for (let index = 0; index < 5; index += 1) await until(() => create(b, `b${index}`, INLINE));
+  await redis.restore('old');
+  for (const member of [a, b]) assert.equal(await kindOf(member, 'b4'), 'found');
+  await redis.backUp('newer');
+  await away(b);
+  await redis.restore('old');
+  await until(() => create(a, 'by a', INLINE));
+  await redis.restore('newer');
+  for (const text of ['b4', 'by a']) assert.equal(await kindOf(a, text), 'found');
+});
+
+test('what two routers did without each other in the same directories and with the same files is put together', async (t) => {
+  const redis = await RestorableRedis.forTest(t);
+  const a = stackOf(t).use(await Member.joined(redis.options));
+  const directory = await scratchFor(t, 'router-b');
+  const b = await Member.joined({ ...redis.options, directory });
+  const { namespace } = a.registry;
+  const { root } = namespace;
+  const attributes = { mode: 0o755, uid: 0, gid: 0, atime: null, mtime: null };
+  const made = await namespace.createDirectory(a.mutation(), root, name('d'), attributes);
+  const gone = await namespace.createDirectory(a.mutation(), root, name('removed by a'), attributes);
+  assert.ok(made.kind === 'created' && gone.kind === 'created');
+  const d = made.inode.fileid;
+  const linked = await create(a, 'linked', INLINE);
+  await create(a, 'linked and removed', INLINE);
+  const second = await namespace.lookup(root, name('linked and removed'));
+  assert.ok(second.kind === 'found');
+  await redis.backUp();
+  const byB = b.registry.namespace;
+  await byB.createFile(b.mutation(), d, name('by b'), INLINE);
+  await byB.createDirectory(b.mutation(), d, name('directory of b'), attributes);
+  await byB.link(b.mutation(), linked, d, name('link of b'));
+  await byB.link(b.mutation(), second.inode.fileid, d, name('link to what a removes'));
+  const lonely = await byB.createFile(b.mutation(), gone.inode.fileid, name('in what a removes'), INLINE);
+  assert.ok(lonely.kind === 'created');
+  await away(b);
+  await redis.restore();
+  await until(() => namespace.createFile(a.mutation(), d, name('by a'), INLINE));
+  const before = await namespace.lookup(root, name('d'));
+  await namespace.writeInline(a.mutation(), linked, 0, name('text'));
+  await namespace.remove(a.mutation(), root, name('linked and removed'));
+  await namespace.removeDirectory(a.mutation(), root, name('removed by a'));
+  const again = stackOf(t).use(await Member.joined({ ...redis.options, directory, router: b.router }));
+  const problems: string[] = [];
+  await until(async () => {
+    for await (const problem of again.registry.verify()) problems.push(problem);
+  });
+  assert.deepEqual(problems, []);
+  const listed: string[] = [];
+  for (let cookie = 0, eof = false; !eof;) {
+    const page = await until(() => namespace.entries(d, cookie, 1));
+    assert.ok(page.kind === 'entries');
+    for (const entry of page.entries) {
+      listed.push(Buffer.from(entry.name).toString());
+      ({ cookie } = entry);
+    }
+    ({ eof } = page);
+  }
+  assert.deepEqual(listed.toSorted(), ['by a', 'by b', 'directory of b', 'link of b']);
+  const after = await namespace.lookup(root, name('d'));
+  assert.ok(before.kind === 'found' && after.kind === 'found' && compareTimestamp(after.inode.mtime, before.inode.mtime) > 0, 'clients look again');
+  const found = await namespace.lookup(d, name('link of b'));
+  assert.ok(found.kind === 'found' && found.inode.nlink === 2 && Buffer.from(found.inode.inlineBytes ?? []).toString() === 'text');
+  assert.equal(await kindOf(a, `recovered-${lonely.inode.fileid}`), 'found');
 });
 
 for (const how of ['FLUSHALL', 'an empty Redis in its place'] as const) {

@@ -128,6 +128,11 @@ class SmallRegistry {
         return [text('done'), text(this.#generation)];
       case 'HGETALL':
         return this.#rounds.map(text);
+      case 'counters':
+        return [this.#generation, 60, 0, 0].map(text);
+      case 'scanInodes':
+      case 'scanNames':
+        return [text(0), []];
       case 'beginLateRound':
         this.lateCuts.push(Number(args[2]));
         this.#rounds = [...this.#rounds, String(this.#generation), '60', `identity ${this.#generation}`, IDENTITY];

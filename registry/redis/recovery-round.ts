@@ -5,8 +5,9 @@
  */
 import type { RegistryObserver } from '../../server/core/cluster-observer.ts';
 import { ApplianceError } from '../../server/core/errors.ts';
+import type { FileId } from '../../server/core/ids.ts';
 import type { Logger } from '../../server/core/logger.ts';
-import type { Clock } from '../../server/core/time.ts';
+import { type Clock, timestampOf } from '../../server/core/time.ts';
 import { decodeAfterImage } from '../after-image.ts';
 import { decodeOutcome, isVerb } from '../outcome-codec.ts';
 import type { OutboxEntry, OwnerRecord, RouterRecord } from '../ports.ts';
@@ -17,6 +18,7 @@ import { LEASE_MARGIN_MS } from './lease-protocol.ts';
 import { endedRounds, isSame, missingAbove, type Settled, type TakenPart } from './lineage.ts';
 import type { VerbScript } from './lua-pieces.ts';
 import { JOIN_SCRIPT, ROUTERS_SCRIPT } from './membership-scripts.ts';
+import { addTouched, mendEntries, type Mender, type MendSource } from './mend-round.ts';
 import type { OutboxLog } from './outbox-log.ts';
 import { packChanges, packOutcome } from './packed-outcome.ts';
 import { packOwner, packRouterDetails, unpackRouter } from './packed-owner.ts';
@@ -230,8 +232,11 @@ export class RecoveryRounds implements Settler {
       late === null ? 'Redis was restarted, promoted or restored: recovery round' : 'recovery round',
     );
     const hole = log.dropped > cut ? log.dropped : 0;
-    if (late === router) await this.#replayLate(connection, identity, cut, startedAtMs);
-    else if (hole === 0) await this.#replay(connection, identity, cut);
+    if (late === router) {
+      const touched = await this.#replayLate(connection, identity, cut, startedAtMs);
+      await this.#mend(connection, identity, { generation: from, now: timestampOf(this.#clock.wallMs()), touched });
+    }
+    if (late !== router && hole === 0) await this.#replay(connection, identity, cut);
     await this.#assertOwn(connection, identity, IN_ROUND);
     const report: Report = { seen: this.#local.seen?.generation ?? 0, members: this.#local.members(), hole };
     const args = [identity, router, JSON.stringify(report), from];
@@ -261,9 +266,9 @@ export class RecoveryRounds implements Settler {
 
   /**
    * Changes from before a round that ended without this router. What others changed since then must be known first, removals above all: else a name that was removed would
-   * come back. So all routers that ever were must have reported, with logs that reach back that far.
+   * come back. So all routers that ever were must have reported, with logs that reach back that far. Resolves with the directories whose names changed.
    */
-  async #replayLate(connection: RedisConnection, identity: string, cut: number, startedAtMs: number): Promise<void> {
+  async #replayLate(connection: RedisConnection, identity: string, cut: number, startedAtMs: number): Promise<ReadonlySet<FileId>> {
     const { router, leaseMs } = this.#settings;
     const { log } = this.#local;
     for (;;) {
@@ -278,14 +283,16 @@ export class RecoveryRounds implements Settler {
           { missing, changes: lost.length, first: lost[0]?.sequence, verbs: lost.slice(0, 20).map((entry) => entry.verb) },
           'changes that this router acknowledged before Redis forgot them cannot be brought back: what others changed since is not known; they are in its outbox log and on the backend',
         );
-        return;
+        return new Set();
       }
       await this.#clock.sleep(POLL_MS);
     }
   }
 
-  async #replay(connection: RedisConnection, identity: string, cut: number): Promise<void> {
+  /** Resolves with the directories in which names came or went. */
+  async #replay(connection: RedisConnection, identity: string, cut: number): Promise<ReadonlySet<FileId>> {
     const { log } = this.#local;
+    const touched = new Set<FileId>();
     let brought = 0;
     for (let after = cut; ;) {
       const entries = await log.entriesAfter(after, ENTRIES_PER_BATCH);
@@ -293,10 +300,40 @@ export class RecoveryRounds implements Settler {
       if (last === undefined) break;
       after = last.sequence;
       const commands = entries.map((entry) => this.#command(REPLAY_ENTRY_SCRIPT, replayArguments(entry, identity, this.#clock.wallMs())));
-      for (const reply of await this.#run(connection, commands)) if (typeof reply === 'number' && reply > 0) brought += 1;
+      for (const [index, reply] of (await this.#run(connection, commands)).entries()) {
+        if (typeof reply !== 'number' || reply === 0) continue;
+        brought += 1;
+        addTouched(touched, entries[index] as OutboxEntry);
+      }
     }
     this.counts.replayed += brought;
     if (brought > 0) this.#logger.warn({ entries: brought }, 'changes that Redis had forgotten were brought back');
+    return touched;
+  }
+
+  /** What was brought back late, by this router or another, was done without knowing what others did since: names and what counts them are made to fit. */
+  async #mend(connection: RedisConnection, identity: string, mender: Mender): Promise<void> {
+    const { log } = this.#local;
+    const source: MendSource = {
+      run: (script, all) =>
+        this.#run(
+          connection,
+          all.map((args) => this.#command(script, args)),
+        ),
+      inodes: async (fileids) => {
+        const [reply] = await this.#run(connection, [{ kind: 'plain', words: ['HMGET', this.#names.inodes, ...fileids] }]);
+        return isList(reply ?? null) ? (reply as readonly ScriptReply[]).map((one) => (Buffer.isBuffer(one) ? one : null)) : [];
+      },
+    };
+    const { after, entries, told } = await mendEntries(source, mender);
+    if (entries.length === 0) return;
+    // Into the log first: what Redis forgets of it comes back like any other change.
+    for (const entry of entries) await log.append(entry);
+    await this.#replay(connection, identity, after);
+    this.#logger.warn(
+      { vpool: this.#settings.vpoolName, changes: entries.length, told: told.slice(0, 100) },
+      'what routers had done without each other was put together',
+    );
   }
 
   /** What this router is and serves. Its lease holds: nobody else can have claimed any of it. */
