@@ -11,36 +11,26 @@ import { type Clock, timestampOf } from '../../server/core/time.ts';
 import { decodeAfterImage } from '../after-image.ts';
 import { decodeOutcome, isVerb } from '../outcome-codec.ts';
 import type { OutboxEntry, OwnerRecord, RouterRecord } from '../ports.ts';
-import { HEX_32, integerOf, jsonOf, listOf, patternOf, recordOf } from '../record-check.ts';
 import type { SeenGeneration } from './generation-file.ts';
 import { IN_ROUND, type PrimaryState } from './generation-record.ts';
 import { LEASE_MARGIN_MS } from './lease-protocol.ts';
 import { endedRounds, isSame, missingAbove, type Settled, type TakenPart } from './lineage.ts';
-import type { VerbScript } from './lua-pieces.ts';
-import { JOIN_SCRIPT, ROUTERS_SCRIPT } from './membership-scripts.ts';
+import { JOIN_SCRIPT } from './membership-scripts.ts';
 import { addTouched, mendEntries, type Mender, type MendSource } from './mend-round.ts';
 import type { OutboxLog } from './outbox-log.ts';
 import { packChanges, packOutcome } from './packed-outcome.ts';
-import { packOwner, packRouterDetails, unpackRouter } from './packed-owner.ts';
-import { type RedisCommand, type RedisConnection, unavailable } from './redis-connection.ts';
-import { redisKeys } from './redis-keys.ts';
+import { packOwner, packRouterDetails } from './packed-owner.ts';
+import { type RedisConnection, unavailable } from './redis-connection.ts';
 import type { Settler } from './redis-link-live.ts';
 import type { ScriptArgument, ScriptReply } from './redis-link.ts';
 import { fieldsOf, isList, textOf } from './redis-primary.ts';
+import { type Report, RoundConnection } from './round-connection.ts';
 import { BEGIN_LATE_ROUND, ENTER_ROUND, REPORT_IN_ROUND, roundKeys } from './round-member-scripts.ts';
-import {
-  ASSERT_OWNER_SCRIPT,
-  BEGIN_ROUND_SCRIPT,
-  CREATE_VPOOL_SCRIPT,
-  FINISH_ROUND_SCRIPT,
-  READ_META_SCRIPT,
-  REPLAY_ENTRY_SCRIPT,
-} from './round-scripts.ts';
+import { ASSERT_OWNER_SCRIPT, BEGIN_ROUND_SCRIPT, CREATE_VPOOL_SCRIPT, FINISH_ROUND_SCRIPT, REPLAY_ENTRY_SCRIPT } from './round-scripts.ts';
 
 const POLL_MS = 100;
 const VOID_POLL_MS = 500;
 const ENTRIES_PER_BATCH = 100;
-const MEMBERS_MAX = 10_000;
 
 /** What this router knows by itself. `seen` null: it never was in this registry. */
 export interface LocalKnowledge {
@@ -64,20 +54,6 @@ export interface RoundSettings {
   readonly whenEmpty: 'create' | 'refuse';
 }
 
-interface Meta {
-  readonly generation: number | typeof IN_ROUND;
-  readonly identity: string;
-  readonly vpoolName: string;
-  readonly vpoolUuid: string;
-}
-
-interface Report {
-  readonly seen: number;
-  readonly members: readonly string[];
-  /** Changes that this router acknowledged and no longer has, from the cut up to this sequence; 0: none. */
-  readonly hole: number;
-}
-
 export class RecoveryRounds implements Settler {
   readonly #clock: Clock;
   readonly #logger: Logger;
@@ -85,7 +61,6 @@ export class RecoveryRounds implements Settler {
   readonly #settings: RoundSettings;
   readonly #createArguments: (identity: string) => readonly ScriptArgument[];
   readonly #observer: RegistryObserver | null;
-  readonly #names: ReturnType<typeof redisKeys>;
   #problem: string | null = null;
   /** The last round that this router reported in, as long as the process lives. */
   #takenPart: TakenPart | null = null;
@@ -109,7 +84,6 @@ export class RecoveryRounds implements Settler {
     this.#createArguments = components.createArguments;
     this.#observer = components.observer;
     this.#settings = settings;
-    this.#names = redisKeys(settings.vpoolName);
   }
 
   get problem(): string | null {
@@ -117,6 +91,7 @@ export class RecoveryRounds implements Settler {
   }
 
   async settle(connection: RedisConnection, state: PrimaryState): Promise<number> {
+    const redis = new RoundConnection(connection, state.identity, this.#settings);
     const { identity } = state;
     if (!['noeviction', ''].includes(state.maxmemoryPolicy)) {
       throw new ApplianceError(
@@ -125,11 +100,11 @@ export class RecoveryRounds implements Settler {
       );
     }
     for (;;) {
-      const meta = await this.#meta(connection);
+      const meta = await redis.meta();
       const { seen } = this.#local;
       if (meta === null) {
-        if (seen !== null) await this.#sitOutVoid(connection, identity);
-        else await this.#create(connection, identity);
+        if (seen !== null) await this.#sitOutVoid(redis);
+        else await this.#create(redis);
         continue;
       }
       if (meta.vpoolName !== this.#settings.vpoolName || (seen !== null && seen.vpoolUuid !== meta.vpoolUuid)) {
@@ -137,14 +112,14 @@ export class RecoveryRounds implements Settler {
         throw new ApplianceError('registry-foreign', this.#problem, { retryable: true });
       }
       if (meta.generation === IN_ROUND || meta.identity !== identity) {
-        await this.#takePart(connection, identity);
+        await this.#takePart(redis);
         continue;
       }
       const present = { generation: meta.generation, identity };
-      if (seen !== null && (await this.#missed(connection, present, seen.settled))) continue;
+      if (seen !== null && (await this.#missed(redis, present, seen.settled))) continue;
       const newest = seen?.settled.at(-1);
       if (newest?.generation !== present.generation || newest.identity !== identity) {
-        await this.#assertOwn(connection, identity, meta.generation);
+        await this.#assertOwn(redis, meta.generation);
         await this.#local.settled(meta.vpoolUuid, present);
       }
       this.#problem = null;
@@ -152,19 +127,19 @@ export class RecoveryRounds implements Settler {
     }
   }
 
-  async #create(connection: RedisConnection, identity: string): Promise<void> {
+  async #create(redis: RoundConnection): Promise<void> {
     const { vpoolName, whenEmpty } = this.#settings;
     if (whenEmpty === 'refuse') {
       throw new ApplianceError(
         'registry-void',
-        `there is no vPool ${vpoolName} in Redis at ${connection.address.host}:${connection.address.port}; if it was there before, restore its append-only file`,
+        `there is no vPool ${vpoolName} in Redis at ${redis.connection.address.host}:${redis.connection.address.port}; if it was there before, restore its append-only file`,
       );
     }
-    const [from] = await this.#run(connection, [{ kind: 'plain', words: ['HGET', this.#names.round, 'from'] }]);
+    const [from] = await redis.run([{ kind: 'plain', words: ['HGET', redis.names.round, 'from'] }]);
     if (from !== null) {
       throw new ApplianceError('registry-void', `Redis has lost vPool ${vpoolName}, and other routers wait for it: restore its append-only file`);
     }
-    const reply = await this.#confirmed(connection, CREATE_VPOOL_SCRIPT, ['', ...this.#createArguments(identity)]);
+    const reply = await redis.confirmed(CREATE_VPOOL_SCRIPT, ['', ...this.#createArguments(redis.identity)]);
     const kind = textOf(reply);
     if (kind === 'remains') {
       throw new ApplianceError(
@@ -179,16 +154,16 @@ export class RecoveryRounds implements Settler {
    * The registry is gone, and nothing proves that the logs of the routers hold all of it: nothing is made up. Leases go on (round-member-scripts.ts), so what is owned is
    * served; nobody can claim anything meanwhile.
    */
-  async #sitOutVoid(connection: RedisConnection, identity: string): Promise<void> {
+  async #sitOutVoid(redis: RoundConnection): Promise<void> {
     const { vpoolName } = this.#settings;
-    const problem = `Redis at ${connection.address.host}:${connection.address.port} has no registry of vPool ${vpoolName} any more; open volumes go on, the namespace waits: restore the append-only file of Redis`;
+    const problem = `Redis at ${redis.connection.address.host}:${redis.connection.address.port} has no registry of vPool ${vpoolName} any more; open volumes go on, the namespace waits: restore the append-only file of Redis`;
     if (this.#problem === null) this.#logger.error({ vpool: vpoolName }, problem);
     this.#problem = problem;
-    while ((await this.#meta(connection)) === null) {
-      await this.#run(connection, [{ kind: 'script', script: ENTER_ROUND, keys: roundKeys(vpoolName), args: [identity] }]).catch((error: unknown) => {
+    while ((await redis.meta()) === null) {
+      await redis.run([{ kind: 'script', script: ENTER_ROUND, keys: roundKeys(vpoolName), args: [redis.identity] }]).catch((error: unknown) => {
         if (!(error instanceof ApplianceError)) throw error;
         // It is there again: seen in the next turn of the loop.
-        if (connection.ended) throw error;
+        if (redis.connection.ended) throw error;
       });
       await this.#clock.sleep(VOID_POLL_MS);
     }
@@ -198,13 +173,13 @@ export class RecoveryRounds implements Settler {
    * Rounds that ended without this router, while it was away: if its log has changes that they should have got, one more round is held for them. Resolves with true when
    * the meta key is to be read again.
    */
-  async #missed(connection: RedisConnection, present: Settled & { readonly identity: string }, settled: readonly Settled[]): Promise<boolean> {
+  async #missed(redis: RoundConnection, present: Settled & { readonly identity: string }, settled: readonly Settled[]): Promise<boolean> {
     const { vpoolName, router } = this.#settings;
     const { generation, identity } = present;
     const newest = settled.at(-1);
     if (newest !== undefined && isSame(newest, present)) return false;
     const [, , key = ''] = roundKeys(vpoolName);
-    const [reply] = await this.#run(connection, [{ kind: 'plain', words: ['HGETALL', key] }]);
+    const [reply] = await redis.run([{ kind: 'plain', words: ['HGETALL', key] }]);
     const cut = missingAbove(endedRounds(fieldsOf(reply ?? null), key), present, settled, this.#takenPart);
     const entries = cut === Infinity ? [] : await this.#local.log.entriesAfter(cut, 1);
     // A registry that went on from older data without this router has to come above what was seen, whatever the log has.
@@ -215,46 +190,46 @@ export class RecoveryRounds implements Settler {
       'a recovery round ended without this router; another one for what it has',
     );
     const args = [identity, generation, cut === Infinity ? Number.MAX_SAFE_INTEGER : cut, router];
-    await this.#run(connection, [{ kind: 'script', script: BEGIN_LATE_ROUND, keys: roundKeys(vpoolName), args }]);
+    await redis.run([{ kind: 'script', script: BEGIN_LATE_ROUND, keys: roundKeys(vpoolName), args }]);
     return true;
   }
 
-  async #takePart(connection: RedisConnection, identity: string): Promise<void> {
+  async #takePart(redis: RoundConnection): Promise<void> {
     const { log } = this.#local;
     const { vpoolName, router } = this.#settings;
-    const begun = await this.#confirmed(connection, BEGIN_ROUND_SCRIPT, ['', identity]);
+    const begun = await redis.confirmed(BEGIN_ROUND_SCRIPT, ['', redis.identity]);
     if (!isList(begun) || textOf(begun[0]) !== 'round') return;
     this.counts.rounds += 1;
     const startedAtMs = this.#clock.monotonicMs();
-    const { from, cut, late } = await this.#enter(connection, identity);
+    const { from, cut, late } = await redis.enter();
     this.#logger.warn(
       { vpool: vpoolName, generation: from, cut },
       late === null ? 'Redis was restarted, promoted or restored: recovery round' : 'recovery round',
     );
     const hole = log.dropped > cut ? log.dropped : 0;
     if (late === router) {
-      const touched = await this.#replayLate(connection, identity, cut, startedAtMs);
-      await this.#mend(connection, identity, { generation: from, now: timestampOf(this.#clock.wallMs()), touched });
+      const touched = await this.#replayLate(redis, cut, startedAtMs);
+      await this.#mend(redis, { generation: from, now: timestampOf(this.#clock.wallMs()), touched });
     }
-    if (late !== router && hole === 0) await this.#replay(connection, identity, cut);
-    await this.#assertOwn(connection, identity, IN_ROUND);
+    if (late !== router && hole === 0) await this.#replay(redis, cut);
+    await this.#assertOwn(redis, IN_ROUND);
     const report: Report = { seen: this.#local.seen?.generation ?? 0, members: this.#local.members(), hole };
-    const args = [identity, router, JSON.stringify(report), from];
-    await this.#run(connection, [{ kind: 'script', script: REPORT_IN_ROUND, keys: roundKeys(vpoolName), args }]);
+    const args = [redis.identity, router, JSON.stringify(report), from];
+    await redis.run([{ kind: 'script', script: REPORT_IN_ROUND, keys: roundKeys(vpoolName), args }]);
     // Of its own late round it is through with all from the cut on, also where that cannot be brought back. Whoever has a hole brought nothing.
-    if (late === router || hole === 0) this.#takenPart = { identity, from, cut };
+    if (late === router || hole === 0) this.#takenPart = { identity: redis.identity, from, cut };
     for (;;) {
-      const meta = await this.#meta(connection);
+      const meta = await redis.meta();
       if (meta === null || meta.generation !== IN_ROUND) return;
-      const verdict = await this.#verdict(connection, identity, startedAtMs).catch(async (error: unknown) => {
+      const verdict = await this.#verdict(redis, startedAtMs).catch(async (error: unknown) => {
         // Another router may have ended it since: taken for a failure, all would be done once more, in a late round for what is there.
-        const now = await this.#meta(connection);
+        const now = await redis.meta();
         if (now === null || now.generation === IN_ROUND) throw error;
         return null;
       });
       if (verdict === null) continue;
       if (verdict.kind === 'finish') {
-        if (!(await this.#finish(connection, identity, verdict.generationMin))) continue;
+        if (!(await this.#finish(redis, verdict.generationMin))) continue;
         this.#observer?.recoveryRound(this.#clock.monotonicMs() - startedAtMs);
         return;
       }
@@ -268,15 +243,15 @@ export class RecoveryRounds implements Settler {
    * Changes from before a round that ended without this router. What others changed since then must be known first, removals above all: else a name that was removed would
    * come back. So all routers that ever were must have reported, with logs that reach back that far. Resolves with the directories whose names changed.
    */
-  async #replayLate(connection: RedisConnection, identity: string, cut: number, startedAtMs: number): Promise<ReadonlySet<FileId>> {
+  async #replayLate(redis: RoundConnection, cut: number, startedAtMs: number): Promise<ReadonlySet<FileId>> {
     const { router, leaseMs } = this.#settings;
     const { log } = this.#local;
     for (;;) {
-      const { reports } = await this.#enter(connection, identity);
-      const routers = await this.#routers(connection);
+      const { reports } = await redis.enter();
+      const routers = await redis.routers();
       const missing = [...routers.keys()].filter((id) => id !== router && !reports.has(id));
       const hole = log.dropped > cut || [...reports.values()].some((report) => report.hole > 0);
-      if (missing.length === 0 && !hole) return this.#replay(connection, identity, cut);
+      if (missing.length === 0 && !hole) return this.#replay(redis, cut);
       if (hole || this.#clock.monotonicMs() - startedAtMs > leaseMs) {
         const lost = await log.entriesAfter(cut, ENTRIES_PER_BATCH);
         this.#logger.error(
@@ -290,7 +265,7 @@ export class RecoveryRounds implements Settler {
   }
 
   /** Resolves with the directories in which names came or went. */
-  async #replay(connection: RedisConnection, identity: string, cut: number): Promise<ReadonlySet<FileId>> {
+  async #replay(redis: RoundConnection, cut: number): Promise<ReadonlySet<FileId>> {
     const { log } = this.#local;
     const touched = new Set<FileId>();
     let brought = 0;
@@ -299,8 +274,8 @@ export class RecoveryRounds implements Settler {
       const last = entries.at(-1);
       if (last === undefined) break;
       after = last.sequence;
-      const commands = entries.map((entry) => this.#command(REPLAY_ENTRY_SCRIPT, replayArguments(entry, identity, this.#clock.wallMs())));
-      for (const [index, reply] of (await this.#run(connection, commands)).entries()) {
+      const commands = entries.map((entry) => redis.command(REPLAY_ENTRY_SCRIPT, replayArguments(entry, redis.identity, this.#clock.wallMs())));
+      for (const [index, reply] of (await redis.run(commands)).entries()) {
         if (typeof reply !== 'number' || reply === 0) continue;
         brought += 1;
         addTouched(touched, entries[index] as OutboxEntry);
@@ -312,16 +287,12 @@ export class RecoveryRounds implements Settler {
   }
 
   /** What was brought back late, by this router or another, was done without knowing what others did since: names and what counts them are made to fit. */
-  async #mend(connection: RedisConnection, identity: string, mender: Mender): Promise<void> {
+  async #mend(redis: RoundConnection, mender: Mender): Promise<void> {
     const { log } = this.#local;
     const source: MendSource = {
-      run: (script, all) =>
-        this.#run(
-          connection,
-          all.map((args) => this.#command(script, args)),
-        ),
+      run: (script, all) => redis.run(all.map((args) => redis.command(script, args))),
       inodes: async (fileids) => {
-        const [reply] = await this.#run(connection, [{ kind: 'plain', words: ['HMGET', this.#names.inodes, ...fileids] }]);
+        const [reply] = await redis.run([{ kind: 'plain', words: ['HMGET', redis.names.inodes, ...fileids] }]);
         return isList(reply ?? null) ? (reply as readonly ScriptReply[]).map((one) => (Buffer.isBuffer(one) ? one : null)) : [];
       },
     };
@@ -329,7 +300,7 @@ export class RecoveryRounds implements Settler {
     if (entries.length === 0) return;
     // Into the log first: what Redis forgets of it comes back like any other change.
     for (const entry of entries) await log.append(entry);
-    await this.#replay(connection, identity, after);
+    await this.#replay(redis, after);
     this.#logger.warn(
       { vpool: this.#settings.vpoolName, changes: entries.length, told: told.slice(0, 100) },
       'what routers had done without each other was put together',
@@ -337,11 +308,11 @@ export class RecoveryRounds implements Settler {
   }
 
   /** What this router is and serves. Its lease holds: nobody else can have claimed any of it. */
-  async #assertOwn(connection: RedisConnection, identity: string, generation: number | typeof IN_ROUND): Promise<void> {
+  async #assertOwn(redis: RoundConnection, generation: number | typeof IN_ROUND): Promise<void> {
     const self = this.#local.self();
     if (self === null) return;
-    const joined = await this.#run(connection, [
-      this.#command(JOIN_SCRIPT, [generation, self.id, self.incarnation, packRouterDetails(self.addresses, self.version)]),
+    const joined = await redis.run([
+      redis.command(JOIN_SCRIPT, [generation, self.id, self.incarnation, packRouterDetails(self.addresses, self.version)]),
     ]);
     const status = isList(joined[0]) ? joined[0][0] : null;
     // Dead there: the lease's thread finds out by itself.
@@ -350,22 +321,21 @@ export class RecoveryRounds implements Settler {
     for (let from = 0; from < owned.length; from += ENTRIES_PER_BATCH) {
       const commands = owned
         .slice(from, from + ENTRIES_PER_BATCH)
-        .map((owner) => this.#command(ASSERT_OWNER_SCRIPT, [generation, identity, packOwner({ owner, counterMax: owner.term.counter }, 0)]));
-      await this.#run(connection, commands);
+        .map((owner) => redis.command(ASSERT_OWNER_SCRIPT, [generation, redis.identity, packOwner({ owner, counterMax: owner.term.counter }, 0)]));
+      await redis.run(commands);
     }
   }
 
   async #verdict(
-    connection: RedisConnection,
-    identity: string,
+    redis: RoundConnection,
     startedAtMs: number,
   ): Promise<{ kind: 'wait' } | { kind: 'hole'; problem: string } | { kind: 'finish'; generationMin: number }> {
     const { leaseMs, router, vpoolName } = this.#settings;
-    const { reports, aliveAgoMs, late } = await this.#enter(connection, identity);
+    const { reports, aliveAgoMs, late } = await redis.enter();
     // Another failover in between: everything once more.
     if (!reports.has(router)) throw unavailable('the recovery round began anew');
     const required = new Set<string>(late === null ? [] : [late]);
-    for (const [id, record] of await this.#routers(connection)) if (!record.dead) required.add(id);
+    for (const [id, record] of await redis.routers()) if (!record.dead) required.add(id);
     let generationMin = 1;
     for (const [id, report] of reports) {
       generationMin = Math.max(generationMin, report.seen + 1);
@@ -388,92 +358,12 @@ export class RecoveryRounds implements Settler {
   }
 
   /** False: another router has ended it, and another round may be under way. */
-  async #finish(connection: RedisConnection, identity: string, generationMin: number): Promise<boolean> {
+  async #finish(redis: RoundConnection, generationMin: number): Promise<boolean> {
     const { vpoolName } = this.#settings;
-    const finished = await this.#confirmed(connection, FINISH_ROUND_SCRIPT, ['', identity, generationMin]);
+    const finished = await redis.confirmed(FINISH_ROUND_SCRIPT, ['', redis.identity, generationMin]);
     if (!isList(finished) || textOf(finished[0]) !== 'done') return false;
     this.#logger.warn({ vpool: vpoolName }, 'the recovery round is over');
     return true;
-  }
-
-  async #routers(connection: RedisConnection): Promise<Map<string, RouterRecord>> {
-    const [listed] = await this.#run(connection, [this.#command(ROUTERS_SCRIPT, [IN_ROUND])]);
-    return new Map([...pairsOf(listed)].map(([id, packed]) => [id, unpackRouter(id, packed)]));
-  }
-
-  async #enter(
-    connection: RedisConnection,
-    identity: string,
-  ): Promise<{ from: number; cut: number; late: string | null; reports: Map<string, Report>; aliveAgoMs: Map<string, number> }> {
-    const where = 'recovery round';
-    const [reply] = await this.#run(connection, [
-      { kind: 'script', script: ENTER_ROUND, keys: roundKeys(this.#settings.vpoolName), args: [identity] },
-    ]);
-    if (!isList(reply)) throw unavailable('Redis answers no recovery round');
-    const reports = new Map<string, Report>();
-    const aliveAgoMs = new Map<string, number>();
-    const nowMs = Number(textOf(reply[2]));
-    const fields = fieldsOf(reply[1] ?? null);
-    if (fields.get('from') === 'void') throw unavailable('the registry is gone from Redis');
-    for (const [name, value] of fields) {
-      const [kind = '', id = ''] = name.split(' ');
-      if (kind === 'alive') aliveAgoMs.set(id, nowMs - Number(value));
-      if (kind !== 'report') continue;
-      const json = recordOf(jsonOf(value, where, 'report'), where, 'report');
-      reports.set(id, {
-        seen: integerOf(json['seen'], 0, Number.MAX_SAFE_INTEGER, where, 'seen'),
-        members: listOf(json['members'], MEMBERS_MAX, where, 'members').map((member) => patternOf(member, HEX_32, where, 'member')),
-        hole: integerOf(json['hole'], 0, Number.MAX_SAFE_INTEGER, where, 'hole'),
-      });
-    }
-    return {
-      from: integerOf(Number(fields.get('from')), 0, Number.MAX_SAFE_INTEGER, where, 'from'),
-      cut: integerOf(Number(textOf(reply[0])), 0, Number.MAX_SAFE_INTEGER, where, 'cut'),
-      late: fields.get('late') ?? null,
-      reports,
-      aliveAgoMs,
-    };
-  }
-
-  async #meta(connection: RedisConnection): Promise<Meta | null> {
-    const [reply] = await this.#run(connection, [this.#command(READ_META_SCRIPT, [''])]);
-    if (!isList(reply)) throw unavailable('Redis does not show the meta key');
-    const [generation, identity, vpoolName, vpoolUuid] = reply.map(textOf);
-    if (vpoolUuid === undefined || vpoolUuid === '') return null;
-    return {
-      generation: generation === IN_ROUND ? IN_ROUND : integerOf(Number(generation), 1, Number.MAX_SAFE_INTEGER, this.#names.meta, 'generation'),
-      identity: identity ?? '',
-      vpoolName: vpoolName ?? '',
-      vpoolUuid: patternOf(vpoolUuid, HEX_32, this.#names.meta, 'vpool_uuid'),
-    };
-  }
-
-  #command(script: VerbScript, args: readonly ScriptArgument[]): RedisCommand {
-    return { kind: 'script', script, keys: script.keys.map((key) => this.#names[key]), args };
-  }
-
-  /** Replies of all commands. A refusal, also of the round, is for another try. */
-  async #run(connection: RedisConnection, commands: readonly RedisCommand[]): Promise<ScriptReply[]> {
-    const { replicasMin, commandTimeoutMs } = this.#settings;
-    const all: RedisCommand[] =
-      replicasMin > 0 ? [...commands, { kind: 'plain', words: ['WAIT', replicasMin, Math.ceil(commandTimeoutMs / 2)] }] : [...commands];
-    // A batch of replays is more work than one verb.
-    const answers = await connection.run(all, (commands.length > 1 ? 2 : 1) * commandTimeoutMs);
-    const replies = answers.map((answer) => {
-      if (answer.kind === 'refused') throw unavailable(`Redis refuses a step of the recovery: ${answer.error.message}`, answer.error);
-      return answer.reply;
-    });
-    if (replicasMin === 0) return replies;
-    const waited = replies.pop();
-    if (typeof waited !== 'number' || waited < replicasMin) {
-      throw unavailable(`only ${String(waited)} of ${replicasMin} replicas of Redis confirmed a step of the recovery in time`);
-    }
-    return replies;
-  }
-
-  async #confirmed(connection: RedisConnection, script: VerbScript, args: readonly ScriptArgument[]): Promise<ScriptReply> {
-    const [reply] = await this.#run(connection, [this.#command(script, args)]);
-    return reply ?? null;
   }
 }
 
@@ -491,13 +381,4 @@ function replayArguments(entry: OutboxEntry, identity: string, wallMs: number): 
     Math.floor(wallMs),
     entry.generation,
   ];
-}
-
-/** A hash's fields and binary values. */
-function* pairsOf(reply: ScriptReply | undefined): Generator<[string, Buffer]> {
-  if (!isList(reply)) return;
-  for (let at = 0; at + 1 < reply.length; at += 2) {
-    const value = reply[at + 1];
-    if (Buffer.isBuffer(value)) yield [textOf(reply[at]), value];
-  }
 }
