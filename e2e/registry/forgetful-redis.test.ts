@@ -1,57 +1,21 @@
 /** A Redis that forgets: restored from an older append-only file, or emptied. What routers acknowledged comes back, or the namespace waits; owned objects go on. */
 import assert from 'node:assert/strict';
-import { cp, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { test, type TestContext } from 'node:test';
+import { test } from 'node:test';
 
 import type { NewInode } from '../../registry/ports.ts';
-import { Member, type MemberOptions, redisSettings } from '../../registry/redis/testing/linked-registry.ts';
-import { errorCode } from '../../server/core/errors.ts';
+import { Member } from '../../registry/redis/testing/linked-registry.ts';
 import type { FileId } from '../../server/core/ids.ts';
 import { systemClock } from '../../server/core/node-time.ts';
 import { compareTimestamp } from '../../server/core/time.ts';
 import { scratchFor } from '../scratch.ts';
-import { RedisService } from '../services/redis.ts';
 import { stackOf } from '../test-stack.ts';
 import { NamespaceLoad } from './namespace-load.ts';
+import { LEASE_MS, RestorableRedis, until } from './restorable-redis.ts';
 
 const INLINE: NewInode = { class: 'inline', mode: 0o644, uid: 0, gid: 0, sizeBytes: 0, atime: null, mtime: null, exclusiveVerifier: null };
 const VOLUME: NewInode = { ...INLINE, class: 'volume', sizeBytes: 1_048_576 };
-const LEASE_MS = 6_000;
-
-/** A Redis whose append-only file can be put back to an earlier state. */
-class RestorableRedis {
-  readonly service: RedisService;
-  readonly home: string;
-
-  private constructor(service: RedisService, home: string) {
-    this.service = service;
-    this.home = home;
-  }
-
-  static async forTest(t: TestContext): Promise<RestorableRedis> {
-    const directory = await scratchFor(t, 'redis');
-    return new RestorableRedis(stackOf(t).use(await RedisService.start({ directory })), join(directory, 'primary'));
-  }
-
-  get options(): MemberOptions {
-    const settings = redisSettings([this.service.primary.port], { leaseMs: LEASE_MS, commandTimeoutMs: 500 });
-    return { vpoolName: 'forgetful', settings, patienceMs: 300 };
-  }
-
-  /** Everything answered so far: `appendfsync always`. */
-  async backUp(name = 'backup'): Promise<void> {
-    await rm(join(this.home, name), { recursive: true, force: true });
-    await cp(join(this.home, 'appendonlydir'), join(this.home, name), { recursive: true });
-  }
-
-  async restore(name = 'backup'): Promise<void> {
-    await this.service.primary.kill();
-    await rm(join(this.home, 'appendonlydir'), { recursive: true });
-    await cp(join(this.home, name), join(this.home, 'appendonlydir'), { recursive: true });
-    await this.service.primary.start();
-  }
-}
 
 function name(text: string): Uint8Array {
   return new Uint8Array(Buffer.from(text));
@@ -67,18 +31,6 @@ async function create(member: Member, text: string, file: NewInode): Promise<Fil
 async function kindOf(member: Member, text: string): Promise<string> {
   const { namespace } = member.registry;
   return (await until(() => namespace.lookup(namespace.root, name(text)))).kind;
-}
-
-/** Asks again while the registry is unavailable. */
-async function until<T>(ask: () => Promise<T> | T, timeoutMs = 240_000): Promise<T> {
-  const deadlineMs = systemClock.monotonicMs() + timeoutMs;
-  for (;;) {
-    try {
-      return await ask();
-    } catch (error) {
-      if (errorCode(error) !== 'registry-unavailable' || systemClock.monotonicMs() > deadlineMs) throw error;
-    }
-  }
 }
 
 test('restored from an older append-only file right after changes of every kind: all that was acknowledged is back, what was removed stays so', async (t) => {
